@@ -1,0 +1,20 @@
+//! Protobuf messages of containerd's API, ttrpc framing, and the one conversion between wire and nouns.
+//!
+//! The texts below `proto/` carry upstream's names, numbers and types, which are wire facts. No tonic and no tokio
+//! here: the shim links this crate.
+
+#![forbid(unsafe_code)]
+
+mod proto {
+    #![allow(missing_docs, clippy::all, unused_qualifications, reason = "generated from proto/")]
+    include!(concat!(env!("OUT_DIR"), "/api.rs"));
+}
+
+pub mod any;
+pub mod convert;
+pub mod status;
+pub mod ttrpc;
+
+pub use proto::{containerd, google};
+/// Well-known types, for crates that build messages.
+pub use prost_types::{Any as ProtoAny, FieldMask, Timestamp};

@@ -1,0 +1,5 @@
+//! containerd, the daemon.
+
+#![forbid(unsafe_code)]
+
+fn main() {}

@@ -1,0 +1,5 @@
+//! ctr, the command line client.
+
+#![forbid(unsafe_code)]
+
+fn main() {}

@@ -1,0 +1,20 @@
+//! tonic servers and clients over `api`'s messages: `grpc::containers::containers_server`, and so on.
+
+#![forbid(unsafe_code)]
+
+mod proto {
+    #![allow(missing_docs, clippy::all, unused_qualifications, reason = "generated from api/proto")]
+    include!(concat!(env!("OUT_DIR"), "/grpc.rs"));
+}
+
+pub use proto::containerd::services::containers::v1 as containers;
+pub use proto::containerd::services::content::v1 as content;
+pub use proto::containerd::services::diff::v1 as diff;
+pub use proto::containerd::services::events::v1 as events;
+pub use proto::containerd::services::images::v1 as images;
+pub use proto::containerd::services::introspection::v1 as introspection;
+pub use proto::containerd::services::leases::v1 as leases;
+pub use proto::containerd::services::namespaces::v1 as namespaces;
+pub use proto::containerd::services::snapshots::v1 as snapshots;
+pub use proto::containerd::services::tasks::v1 as tasks;
+pub use proto::containerd::services::version::v1 as version;

@@ -1,0 +1,3 @@
+//! What one does with image references: import, unpack.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! The namespaced database.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! Content, snapshots and diff of another process over gRPC.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! Bundles, shim processes and tasks, seen from the daemon.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,5 @@
+//! containerd-shim-runc-v2.
+
+#![forbid(unsafe_code)]
+
+fn main() {}

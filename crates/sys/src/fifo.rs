@@ -1,0 +1,1 @@
+//! Named pipes as containerd's clients use them.

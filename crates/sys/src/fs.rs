@@ -1,0 +1,1 @@
+//! Safe joins below a root, atomic writes, durable directories, extended attributes.

@@ -1,0 +1,1 @@
+//! The C library's allocator: trimming and arenas.

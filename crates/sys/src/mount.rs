@@ -1,0 +1,1 @@
+//! Mounts in the form of fstab, and the mount table.

@@ -1,0 +1,1 @@
+//! Fork, parent-death signals, process attributes.

@@ -1,0 +1,1 @@
+//! Child subreaper and collecting of exits.

@@ -1,0 +1,3 @@
+//! What one does with containers: create, delete, exits.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,5 @@
+//! OCI formats: images (`image`) and the runtime spec (`spec`).
+
+pub mod image;
+
+pub use image::{Descriptor, ImageConfig, Index, Manifest};

@@ -1,0 +1,42 @@
+//! What a snapshotter says about its snapshots.
+
+use std::time::SystemTime;
+
+use crate::labels::Labels;
+
+/// The three kinds of snapshots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Read-only use of a committed snapshot.
+    View,
+    /// Writable; becomes committed, or is removed.
+    Active,
+    /// Immutable; may have children.
+    Committed,
+}
+
+/// A snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// See [`Kind`].
+    pub kind: Kind,
+    /// Its key (active, view) or name (committed).
+    pub name: String,
+    /// The committed snapshot below, or empty.
+    pub parent: String,
+    /// Labels.
+    pub labels: Labels,
+    /// When it was made.
+    pub created_at: SystemTime,
+    /// When its labels last changed, or it was committed.
+    pub updated_at: SystemTime,
+}
+
+/// What a snapshot itself occupies, without its parents.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Inodes.
+    pub inodes: u64,
+    /// Bytes on disk.
+    pub size: u64,
+}
