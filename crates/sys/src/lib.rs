@@ -9,7 +9,6 @@ pub mod cgroup;
 pub mod epoll;
 pub mod fifo;
 pub mod fs;
-pub mod loopdev;
 pub mod memory;
 pub mod mount;
 pub mod pidfd;

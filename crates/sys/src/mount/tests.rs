@@ -1,0 +1,183 @@
+//! Real mounts; they need root and skip themselves without.
+
+use super::*;
+
+fn bind(source: &Path, options: &[&str]) -> Mount {
+    Mount {
+        kind: "bind".to_owned(),
+        source: source.to_string_lossy().into_owned(),
+        target: String::new(),
+        options: options.iter().map(|o| (*o).to_owned()).collect(),
+    }
+}
+
+fn tmpfs(target: &str) -> Mount {
+    Mount {
+        kind: "tmpfs".to_owned(),
+        source: "tmpfs".to_owned(),
+        target: target.to_owned(),
+        options: vec!["size=64k".to_owned(), "nosuid".to_owned()],
+    }
+}
+
+/// A directory whose mounts go with it.
+struct Area(tempfile::TempDir);
+
+impl Area {
+    fn new() -> Option<Self> {
+        rustix::process::geteuid().is_root().then(|| Self(tempfile::tempdir_in("/var/tmp").unwrap()))
+    }
+
+    fn dir(&self, name: &str) -> PathBuf {
+        let dir = self.0.path().join(name);
+        std::fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+}
+
+impl Drop for Area {
+    fn drop(&mut self) {
+        drop(unmount_recursive(self.0.path(), UnmountFlags::DETACH));
+    }
+}
+
+fn layers(area: &Area, count: usize, name: &str) -> Vec<String> {
+    (0..count)
+        .map(|i| {
+            let dir = area.dir(&format!("{name}/{i}/fs"));
+            std::fs::write(dir.join(format!("from-{i}")), "x").unwrap();
+            dir.to_string_lossy().into_owned()
+        })
+        .collect()
+}
+
+fn overlay(area: &Area, lower: &[String]) -> Mount {
+    Mount {
+        kind: "overlay".to_owned(),
+        source: "overlay".to_owned(),
+        target: String::new(),
+        options: vec![
+            "index=off".to_owned(),
+            format!("workdir={}", area.dir("work").display()),
+            format!("upperdir={}", area.dir("upper").display()),
+            format!("lowerdir={}", lower.join(":")),
+        ],
+    }
+}
+
+#[test]
+fn a_read_only_bind_cannot_be_written() {
+    let Some(area) = Area::new() else { return };
+    let (source, target) = (area.dir("source"), area.dir("target"));
+    std::fs::write(source.join("file"), "x").unwrap();
+    mount_all(&[bind(&source, &["rbind", "ro", "rprivate"])], &target).unwrap();
+    assert!(target.join("file").exists() && is_mount_point(&target).unwrap());
+    let error = std::fs::write(target.join("other"), "x").unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ReadOnlyFilesystem);
+    unmount(&target, UnmountFlags::empty()).unwrap();
+    assert!(!target.join("file").exists());
+}
+
+#[test]
+fn a_bind_keeps_the_flags_of_its_source_unless_they_are_cleared() {
+    let Some(area) = Area::new() else { return };
+    let (source, target) = (area.dir("source"), area.dir("target"));
+    mount_all(&[tmpfs("")], &source).unwrap();
+    let options =
+        |target: &Path| table::read().unwrap().into_iter().find(|e| e.target == target).unwrap().options;
+    mount_all(&[bind(&source, &["bind", "ro"])], &target).unwrap();
+    assert!(options(&target).contains("nosuid") && options(&target).contains("ro"));
+    unmount(&target, UnmountFlags::empty()).unwrap();
+    mount_all(&[bind(&source, &["bind", "noexec", "suid"])], &target).unwrap();
+    assert!(!options(&target).contains("nosuid") && options(&target).contains("noexec"));
+}
+
+#[test]
+fn when_a_mount_fails_those_before_it_are_gone_again() {
+    let Some(area) = Area::new() else { return };
+    let target = area.dir("target");
+    let bad = Mount { kind: "nosuchfs".to_owned(), source: "thing".to_owned(), ..Mount::default() };
+    let error = mount_all(&[tmpfs(""), tmpfs("/"), bad], &target).unwrap_err().to_string();
+    for part in ["thing", "target", "nosuchfs"] {
+        assert!(error.contains(part), "{error}");
+    }
+    assert!(!is_mount_point(&target).unwrap());
+}
+
+#[test]
+fn a_sub_target_cannot_leave_the_root_by_a_link() {
+    let Some(area) = Area::new() else { return };
+    let (root, outside) = (area.dir("root"), area.dir("outside"));
+    std::os::unix::fs::symlink(&outside, root.join("link")).unwrap();
+    let error = mount_all(&[tmpfs("link")], &root).unwrap_err();
+    assert!(error.is_not_found(), "{error}");
+    let inside = root.join(outside.strip_prefix("/").unwrap());
+    std::fs::create_dir_all(&inside).unwrap();
+    mount_all(&[tmpfs("../link")], &root).unwrap();
+    assert!(is_mount_point(&inside).unwrap() && !is_mount_point(&outside).unwrap());
+    unmount_all(&[tmpfs("../link")], &root, UnmountFlags::empty()).unwrap();
+    assert!(!is_mount_point(&inside).unwrap());
+}
+
+#[test]
+fn stacked_and_nested_mounts_are_all_unmounted() {
+    let Some(area) = Area::new() else { return };
+    let target = area.dir("target");
+    mount_all(&[tmpfs(""), tmpfs("")], &target).unwrap();
+    unmount(&target, UnmountFlags::empty()).unwrap();
+    assert!(!is_mount_point(&target).unwrap());
+    unmount(&target, UnmountFlags::empty()).unwrap();
+    unmount(&target.join("nothing"), UnmountFlags::empty()).unwrap();
+
+    mount_all(&[tmpfs("")], &target).unwrap();
+    std::fs::create_dir(target.join("in ner")).unwrap();
+    mount_all(&[tmpfs("in ner")], &target).unwrap();
+    unmount_recursive(&target, UnmountFlags::empty()).unwrap();
+    assert!(!is_mount_point(&target).unwrap());
+}
+
+#[test]
+fn an_overlay_of_many_long_layers_is_mounted_in_both_ways() {
+    let Some(area) = Area::new() else { return };
+    let target = area.dir("target");
+    let long = layers(&area, 150, &["long"; 50].join("-"));
+    let mount = overlay(&area, &long);
+    assert!(overlay::needs_more_than_a_page(&Options::parse(&mount.options).unwrap()));
+    for way in [|m: &Mount, at: &Path| mount_all(std::slice::from_ref(m), at), overlay::tests::old_way] {
+        way(&mount, &target).unwrap();
+        assert_eq!(std::fs::read_dir(&target).unwrap().count(), 150);
+        std::fs::write(target.join("new"), "x").unwrap();
+        std::fs::remove_file(target.join("new")).unwrap();
+        unmount(&target, UnmountFlags::empty()).unwrap();
+        assert_eq!(std::fs::read_dir(&target).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn the_kernels_reason_for_refusing_an_option_is_told() {
+    let Some(area) = Area::new() else { return };
+    let mut mount = overlay(&area, &layers(&area, 150, "layers-of-some-length-so-that-they-exceed-a-page"));
+    mount.options.push("nosuchoption=1".to_owned());
+    let error = mount_all(&[mount], &area.dir("target")).unwrap_err().to_string();
+    assert!(error.contains("nosuchoption"), "{error}");
+}
+
+#[test]
+fn a_temporary_mount_leaves_nothing_behind() {
+    let Some(area) = Area::new() else { return };
+    let (source, parent) = (area.dir("source"), area.dir("parent"));
+    let empty = |dir: &Path| std::fs::read_dir(dir).unwrap().next().is_none();
+    let temp = TempMount::below(&parent, &[bind(&source, &["rbind", "rw"])]).unwrap();
+    std::fs::write(temp.path().join("file"), "x").unwrap();
+    temp.close().unwrap();
+    assert!(source.join("file").exists() && empty(&parent));
+
+    let temp = TempMount::below(&parent, &[bind(&source, &["rbind", "rw"])]).unwrap();
+    let busy = std::fs::File::open(temp.path().join("file")).unwrap();
+    drop(temp);
+    drop(busy);
+    assert!(source.join("file").exists() && empty(&parent));
+
+    TempMount::below(&parent, &[bind(&parent.join("nothing"), &["rbind"])]).unwrap_err();
+    assert!(empty(&parent));
+}
