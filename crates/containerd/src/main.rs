@@ -2,4 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+mod cli;
+mod config;
+mod logging;
+
 fn main() {}

@@ -1,0 +1,104 @@
+//! Takes typed values out of a TOML tree, and remembers every mistake instead of stopping at the first.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use toml::{Table, Value};
+
+/// What is wrong (the daemon does not start) and what is odd (it starts, and says so).
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// Mistakes, each with its place.
+    pub mistakes: Vec<String>,
+    /// Remarks for the log.
+    pub warnings: Vec<String>,
+}
+
+/// One table of the tree. What has not been taken when it is dropped was unknown.
+pub struct Section {
+    path: String,
+    table: Table,
+    findings: Rc<RefCell<Findings>>,
+}
+
+impl Section {
+    /// The whole tree.
+    pub fn root(table: Table, findings: Rc<RefCell<Findings>>) -> Self {
+        Self { path: String::new(), table, findings }
+    }
+
+    /// A mistake in this section.
+    pub fn mistake(&self, why: impl Into<String>) {
+        self.findings.borrow_mut().mistakes.push(why.into());
+    }
+
+    /// A remark about this section.
+    pub fn warn(&self, why: impl Into<String>) {
+        self.findings.borrow_mut().warnings.push(why.into());
+    }
+
+    /// A string, or `default`.
+    pub fn string(&mut self, key: &str, default: &str) -> String {
+        self.take(key, "a string", |value| match value {
+            Value::String(text) => Some(text),
+            _ => None,
+        })
+        .unwrap_or_else(|| default.to_owned())
+    }
+
+    /// An integer that fits, or `default`.
+    pub fn integer<T: TryFrom<i64>>(&mut self, key: &str, default: T) -> T {
+        self.take(key, "an integer in range", |value| value.as_integer().and_then(|n| T::try_from(n).ok()))
+            .unwrap_or(default)
+    }
+
+    /// A truth value, or false.
+    pub fn boolean(&mut self, key: &str) -> bool {
+        self.take(key, "true or false", |value| value.as_bool()).unwrap_or(false)
+    }
+
+    /// A list of strings, or `default`.
+    pub fn strings(&mut self, key: &str, default: &[&str]) -> Vec<String> {
+        self.take(key, "a list of strings", |value| match value {
+            Value::Array(items) => items.into_iter().map(|item| item.as_str().map(str::to_owned)).collect(),
+            _ => None,
+        })
+        .unwrap_or_else(|| default.iter().map(|text| (*text).to_owned()).collect())
+    }
+
+    /// A table below this one, empty if absent.
+    pub fn section(&mut self, key: &str) -> Self {
+        let table = self.take(key, "a table", |value| match value {
+            Value::Table(table) => Some(table),
+            _ => None,
+        });
+        Self { path: self.place(key), table: table.unwrap_or_default(), findings: Rc::clone(&self.findings) }
+    }
+
+    /// Everything that has not been taken yet.
+    pub fn rest(&mut self) -> Table {
+        std::mem::take(&mut self.table)
+    }
+
+    fn take<T>(&mut self, key: &str, what: &str, convert: impl FnOnce(Value) -> Option<T>) -> Option<T> {
+        let converted = convert(self.table.remove(key)?);
+        if converted.is_none() {
+            self.mistake(format!("{} must be {what}", self.place(key)));
+        }
+        converted
+    }
+
+    fn place(&self, key: &str) -> String {
+        let key = if key.contains('.') { format!("'{key}'") } else { key.to_owned() };
+        if self.path.is_empty() { key } else { format!("{}.{key}", self.path) }
+    }
+}
+
+impl Drop for Section {
+    fn drop(&mut self) {
+        let unknown: Vec<_> = self.table.keys().map(|key| self.place(key)).collect();
+        for key in unknown {
+            self.warn(format!("Ignoring unknown key in TOML: {key}"));
+        }
+    }
+}
