@@ -31,7 +31,10 @@ pub fn label<'a>(labels: &'a crate::Labels, rest: &[String]) -> Option<Cow<'a, s
 
 /// Parsed filters.
 #[derive(Clone, Debug, Default)]
-pub struct Filters(Vec<Vec<Selector>>);
+pub struct Filters {
+    texts: Vec<String>,
+    any: Vec<Vec<Selector>>,
+}
 
 #[derive(Clone, Debug)]
 struct Selector {
@@ -50,17 +53,24 @@ enum Test {
 impl Filters {
     /// Parses each text; an empty text matches everything.
     pub fn parse<S: AsRef<str>>(texts: &[S]) -> Result<Self> {
-        texts.iter().map(|text| Parser::new(text.as_ref()).selectors()).collect::<Result<Vec<_>>>().map(Self)
+        let any =
+            texts.iter().map(|text| Parser::new(text.as_ref()).selectors()).collect::<Result<Vec<_>>>()?;
+        Ok(Self { texts: texts.iter().map(|text| text.as_ref().to_owned()).collect(), any })
+    }
+
+    /// The texts they were parsed from, for a peer that filters itself.
+    pub fn texts(&self) -> &[String] {
+        &self.texts
     }
 
     /// Whether any filter matches, or there is none.
     pub fn matches(&self, object: &dyn Fields) -> bool {
-        self.0.is_empty() || self.0.iter().any(|all| all.iter().all(|selector| selector.matches(object)))
+        self.any.is_empty() || self.any.iter().any(|all| all.iter().all(|selector| selector.matches(object)))
     }
 
     /// Whether everything matches.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.any.is_empty()
     }
 }
 
@@ -87,7 +97,11 @@ impl<'a> Parser<'a> {
     }
 
     fn error(&self, why: &str) -> Error {
-        Error::invalid(format!("parse error: [{} >|{}|< ]: {why}", &self.text[..self.at], &self.text[self.at..]))
+        Error::invalid(format!(
+            "parse error: [{} >|{}|< ]: {why}",
+            &self.text[..self.at],
+            &self.text[self.at..]
+        ))
     }
 
     fn peek(&self) -> Option<char> {
@@ -135,7 +149,9 @@ impl<'a> Parser<'a> {
             Test::NotEqual(self.value("\"")?)
         } else if self.eat("~=") {
             let pattern = self.value("\"/|")?;
-            Test::Matches(Regex::new(&pattern).map_err(|e| self.error(&format!("bad regular expression: {e}")))?)
+            Test::Matches(
+                Regex::new(&pattern).map_err(|e| self.error(&format!("bad regular expression: {e}")))?,
+            )
         } else if matches!(self.peek(), None | Some(',')) {
             Test::Present
         } else {
@@ -234,7 +250,8 @@ impl<'a> Parser<'a> {
     }
 
     fn number(&mut self, digits: usize, radix: u32) -> Result<u32> {
-        let text = self.text.get(self.at..self.at + digits).ok_or_else(|| self.error("escape is cut short"))?;
+        let text =
+            self.text.get(self.at..self.at + digits).ok_or_else(|| self.error("escape is cut short"))?;
         let number = u32::from_str_radix(text, radix).map_err(|_| self.error("bad escape"))?;
         self.at += digits;
         Ok(number)
