@@ -1,0 +1,95 @@
+//! Which programs the suite drives, from the environment.
+//!
+//! | variable | meaning | default |
+//! | --- | --- | --- |
+//! | `SUITE` | `ours` or `upstream` | `ours` |
+//! | `CONTAINERD_BIN` | the daemon | `target/dist/containerd` |
+//! | `CTR_BIN` | the client | `ctr` beside the daemon |
+//! | `CONTAINERD_SHIM_DIR` | where the shim is | the daemon's directory |
+//! | `PEER_DIR` | upstream's `containerd`, `ctr` and shim, for tests that mix | none: those tests say so and pass |
+//! | `RUNTIME_DIR` | where `runc` is, if not on PATH | none |
+//! | `BUSYBOX` | a statically linked busybox | `/bin/busybox` |
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+/// One containerd: its daemon, its client, and the directory of its shim.
+#[derive(Clone, Debug)]
+pub struct Binaries {
+    /// The daemon.
+    pub daemon: PathBuf,
+    /// The client.
+    pub ctr: PathBuf,
+    /// Put first on the daemon's PATH.
+    pub shim_dir: PathBuf,
+}
+
+/// Whose programs are tested.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suite {
+    /// This project's.
+    Ours,
+    /// containerd written in Go.
+    Upstream,
+}
+
+/// Whose programs are tested in this run.
+pub fn suite() -> Suite {
+    match env::var("SUITE").as_deref() {
+        Ok("upstream") => Suite::Upstream,
+        Ok("ours") | Err(_) => Suite::Ours,
+        Ok(other) => panic!("SUITE is {other:?}; it must be ours or upstream"),
+    }
+}
+
+/// True where upstream's programs are tested: the calling test promises something that they do not.
+#[must_use]
+pub fn beyond_upstream(promise: &str) -> bool {
+    let skip = suite() == Suite::Upstream;
+    if skip {
+        eprintln!("not run for upstream: {promise}");
+    }
+    skip
+}
+
+/// The programs under test.
+///
+/// # Panics
+/// If they are not there, with the command that builds them.
+pub fn tested() -> Binaries {
+    let daemon = env::var_os("CONTAINERD_BIN").map_or_else(default_daemon, PathBuf::from);
+    let dir = daemon.parent().unwrap_or(Path::new("/")).to_path_buf();
+    let ctr = env::var_os("CTR_BIN").map_or_else(|| dir.join("ctr"), PathBuf::from);
+    let shim_dir = env::var_os("CONTAINERD_SHIM_DIR").map_or(dir, PathBuf::from);
+    for path in [&daemon, &ctr, &shim_dir.join("containerd-shim-runc-v2")] {
+        assert!(path.exists(), "{} does not exist; `./x test` builds it and runs this suite", path.display());
+    }
+    Binaries { daemon, ctr, shim_dir }
+}
+
+/// Upstream's programs, for tests that mix them with ours; `None` (said aloud) where they are not at hand.
+pub fn peer() -> Option<Binaries> {
+    let Some(dir) = env::var_os("PEER_DIR").map(PathBuf::from) else {
+        eprintln!("skipped: PEER_DIR does not name a directory with upstream's containerd");
+        return None;
+    };
+    Some(Binaries { daemon: dir.join("containerd"), ctr: dir.join("ctr"), shim_dir: dir })
+}
+
+/// The PATH of daemons and clients: the shim's directory, the runtime's, then the caller's.
+pub fn search_path(shim_dir: &Path) -> String {
+    let inherited = env::var("PATH").unwrap_or_default();
+    let runtime = env::var("RUNTIME_DIR").map(|dir| format!("{dir}:")).unwrap_or_default();
+    format!("{}:{runtime}{inherited}:/usr/local/sbin:/usr/sbin:/sbin", shim_dir.display())
+}
+
+/// A statically linked busybox, the only program in the suite's images.
+pub fn busybox() -> PathBuf {
+    env::var_os("BUSYBOX").map_or_else(|| PathBuf::from("/bin/busybox"), PathBuf::from)
+}
+
+fn default_daemon() -> PathBuf {
+    let target = env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
+    target.join("dist/containerd")
+}

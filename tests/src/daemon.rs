@@ -1,0 +1,330 @@
+//! A private daemon: its own root, state and socket below one temporary directory.
+//!
+//! Whatever it started is gone when it is dropped: containers, shims, mounts, cgroups, sockets, files. It ends only
+//! processes of its own namespaces, which carry this process's id in their names.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::archive::Image;
+use crate::binaries::{self, Binaries, Suite};
+use crate::command::{self, Invocation};
+use crate::{Api, deadline, proc};
+
+/// A daemon under test and where it keeps things.
+#[derive(Debug)]
+pub struct Daemon {
+    dir: TempDir,
+    binaries: Binaries,
+    namespace: String,
+    child: Mutex<Option<Child>>,
+    imported: OnceLock<()>,
+}
+
+/// A name that no other daemon of this or another run uses.
+fn unique(what: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("{what}{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+impl Daemon {
+    /// The daemon that tests of one run share; it lives as long as any of them holds it.
+    pub fn shared() -> Arc<Self> {
+        static SHARED: Mutex<Weak<Daemon>> = Mutex::new(Weak::new());
+        let mut shared = SHARED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(daemon) = shared.upgrade() {
+            return daemon;
+        }
+        let daemon = Arc::new(Self::start());
+        *shared = Arc::downgrade(&daemon);
+        daemon
+    }
+
+    /// Starts the daemon under test and waits until it serves.
+    pub fn start() -> Self {
+        Self::start_of(binaries::tested(), binaries::suite())
+    }
+
+    /// Starts the daemon of `binaries`.
+    pub fn start_of(binaries: Binaries, suite: Suite) -> Self {
+        let daemon = Self::prepare(binaries, suite);
+        daemon.launch();
+        daemon
+    }
+
+    /// Makes the directories and the configuration, and starts nothing.
+    ///
+    /// # Panics
+    /// If not run as root.
+    pub fn prepare(binaries: Binaries, suite: Suite) -> Self {
+        assert!(rustix::process::geteuid().is_root(), "containers need root: run the suite as root");
+        let dir = tempfile::Builder::new().prefix("ctd-").tempdir().expect("temporary directory");
+        let daemon =
+            Self { dir, binaries, namespace: unique("bb"), child: Mutex::new(None), imported: OnceLock::new() };
+        let version = if suite == Suite::Upstream { 2 } else { 3 };
+        fs::write(daemon.config(), config(version)).expect("write the configuration");
+        daemon
+    }
+
+    /// The directory that holds everything of this daemon.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Its root directory.
+    pub fn root(&self) -> PathBuf {
+        self.dir().join("root")
+    }
+
+    /// Its state directory.
+    pub fn state(&self) -> PathBuf {
+        self.dir().join("state")
+    }
+
+    /// Its socket.
+    pub fn address(&self) -> PathBuf {
+        self.dir().join("c.sock")
+    }
+
+    /// The namespace that commands use if they do not say otherwise.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// A name for a container, lease or file that is used once; it begins with the namespace.
+    pub fn id(&self, what: &str) -> String {
+        format!("{}-{}", self.namespace, unique(what))
+    }
+
+    /// What the daemon wrote so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir().join("log")).unwrap_or_default()
+    }
+
+    /// The daemon's process id, if it runs.
+    pub fn pid(&self) -> Option<i32> {
+        let child = self.child.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        child.as_ref().and_then(|child| i32::try_from(child.id()).ok())
+    }
+
+    /// Starts the process; returns when it serves.
+    ///
+    /// # Panics
+    /// If it ends, or does not serve in time; with its log.
+    #[track_caller]
+    pub fn launch(&self) {
+        let log = fs::File::options().create(true).append(true).open(self.dir().join("log")).expect("log file");
+        let mut child = self.command().stderr(log).spawn().expect("start the daemon");
+        let serves = || Invocation::new(self.client(&self.binaries.ctr, &["version"])).run().code == 0;
+        deadline::eventually("the daemon serves", || {
+            if let Some(status) = child.try_wait().expect("waiting for the daemon") {
+                panic!("the daemon ended with {status}:\n{}", self.log());
+            }
+            self.address().exists() && serves()
+        });
+        *self.child.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(child);
+    }
+
+    /// The daemon's command line, to be started by the caller.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(&self.binaries.daemon);
+        command
+            .arg("--config")
+            .arg(self.config())
+            .arg("--address")
+            .arg(self.address())
+            .arg("--root")
+            .arg(self.root())
+            .arg("--state")
+            .arg(self.state())
+            .args(["--log-level", "info"])
+            .env("PATH", binaries::search_path(&self.binaries.shim_dir))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        command
+    }
+
+    /// Kills the daemon with SIGKILL.
+    pub fn kill(&self) {
+        self.end(rustix::process::Signal::KILL);
+    }
+
+    /// Ends the daemon with SIGTERM.
+    pub fn stop(&self) {
+        self.end(rustix::process::Signal::TERM);
+    }
+
+    /// A command of the client under test, in this daemon's namespace.
+    pub fn ctr(&self, arguments: &[&str]) -> Invocation {
+        Invocation::new(self.client(&self.binaries.ctr, arguments))
+    }
+
+    /// Whether the client is an older one of upstream's that does not know `flag`; said aloud. Ours must know it.
+    pub fn lacks_flag(&self, command: &[&str], flag: &str) -> bool {
+        let arguments: Vec<&str> = command.iter().copied().chain(["--help"]).collect();
+        let lacks = binaries::suite() == Suite::Upstream && !self.ctr(&arguments).run().stdout.contains(flag);
+        if lacks {
+            eprintln!("skipped: this ctr has no {flag}");
+        }
+        lacks
+    }
+
+    /// A command of another client.
+    pub fn ctr_of(&self, other: &Binaries, arguments: &[&str]) -> Invocation {
+        Invocation::new(self.client(&other.ctr, arguments))
+    }
+
+    /// The client's command line, to be started by the caller.
+    pub fn client(&self, ctr: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(ctr);
+        command
+            .arg("--address")
+            .arg(self.address())
+            .args(arguments)
+            .env("CONTAINERD_NAMESPACE", &self.namespace)
+            .env("PATH", binaries::search_path(&self.binaries.shim_dir));
+        command
+    }
+
+    /// The client under test.
+    pub fn ctr_binary(&self) -> &Path {
+        &self.binaries.ctr
+    }
+
+    /// The daemon's API, in this daemon's namespace.
+    pub fn api(&self) -> Api {
+        Api::connect(&self.address(), &self.namespace)
+    }
+
+    /// Writes an archive into this daemon's directory; gives its path.
+    ///
+    /// # Panics
+    /// If the file cannot be written.
+    pub fn archive(&self, name: &str, bytes: &[u8]) -> String {
+        let path = self.dir().join(unique(name));
+        fs::write(&path, bytes).expect("write the archive");
+        path.to_string_lossy().into_owned()
+    }
+
+    /// Imports [`Image::standard`], once for each daemon; gives its name.
+    #[track_caller]
+    pub fn image(&self) -> &'static str {
+        self.imported.get_or_init(|| {
+            let archive = self.archive("standard.tar", &Image::standard().oci());
+            self.ctr(&["images", "import", &archive]).ok();
+        });
+        crate::archive::IMAGE
+    }
+
+    /// Removes what is not referred to: upstream does that when a lease is deleted synchronously.
+    pub fn collect_garbage(&self) {
+        let lease = self.id("gc");
+        self.ctr(&["leases", "create", "--id", &lease]).ok();
+        self.ctr(&["leases", "delete", "--sync", &lease]).ok();
+    }
+
+    /// The process id of a container's task.
+    ///
+    /// # Panics
+    /// If there is no such task.
+    #[track_caller]
+    pub fn task_pid(&self, id: &str) -> i32 {
+        self.task(id).unwrap_or_else(|| panic!("no task {id}")).0
+    }
+
+    /// A task's process id and status, as `tasks list` shows them.
+    #[track_caller]
+    pub fn task(&self, id: &str) -> Option<(i32, String)> {
+        let list = self.ctr(&["tasks", "list"]).ok();
+        let line = list.lines().find(|line| line.split_whitespace().next() == Some(id))?;
+        let mut fields = line.split_whitespace().skip(1);
+        Some((fields.next()?.parse().ok()?, fields.next()?.to_owned()))
+    }
+
+    /// Waits until a task has this status.
+    #[track_caller]
+    pub fn await_status(&self, id: &str, status: &str) {
+        deadline::eventually(&format!("task {id} is {status}"), || {
+            self.task(id).is_some_and(|(_, now)| now == status)
+        });
+    }
+
+    /// The ids of the tasks that were not deleted.
+    fn bundles(&self) -> Vec<String> {
+        let dir = self.state().join("io.containerd.runtime.v2.task").join(&self.namespace);
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    }
+
+    fn config(&self) -> PathBuf {
+        self.dir().join("config.toml")
+    }
+
+    fn end(&self, signal: rustix::process::Signal) {
+        let child = self.child.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        if let Some(mut child) = child {
+            // It may have died on its own; the wait tells.
+            let _ = rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal);
+            command::wait(&mut child, Duration::from_secs(30));
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the daemon's log\n{}---", self.log());
+        }
+        self.kill();
+        let ids = self.bundles();
+        let mut pids: Vec<i32> = proc::contained(&self.namespace).iter().map(|p| p.pid).collect();
+        let shims: Vec<i32> = proc::shims(&self.namespace).iter().map(|p| p.pid).collect();
+        let sockets = proc::listening(&shims);
+        pids.extend(shims);
+        pids.iter().for_each(|pid| proc::kill(*pid));
+        let start = std::time::Instant::now();
+        while pids.iter().any(|pid| proc::alive(*pid)) && start.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        for mount in proc::mounts_below(self.dir()) {
+            let _ = rustix::mount::unmount(&mount, rustix::mount::UnmountFlags::DETACH);
+        }
+        for path in sockets {
+            let _ = fs::remove_file(path);
+        }
+        for cgroup in proc::cgroups(&self.namespace) {
+            let _ = fs::remove_dir(cgroup);
+        }
+        let _ = fs::remove_dir_all(Path::new("/run/containerd/runc").join(&self.namespace));
+        remove_fifos(&ids);
+    }
+}
+
+/// Upstream's clients leave their FIFOs when they are killed, or when nobody deletes a detached task.
+fn remove_fifos(ids: &[String]) {
+    for dir in fs::read_dir("/run/containerd/fifo").into_iter().flatten().flatten() {
+        let names = fs::read_dir(dir.path()).into_iter().flatten().flatten();
+        let owned = |name: &fs::DirEntry| ids.iter().any(|id| name.file_name().to_string_lossy().starts_with(id));
+        if names.into_iter().any(|name| owned(&name)) {
+            let _ = fs::remove_dir_all(dir.path());
+        }
+    }
+}
+
+fn config(version: u32) -> String {
+    format!(
+        r#"version = {version}
+disabled_plugins = [
+  "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime",
+  "io.containerd.nri.v1.nri", "io.containerd.internal.v1.opt", "io.containerd.internal.v1.tracing",
+  "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.btrfs",
+]
+"#
+    )
+}

@@ -1,0 +1,119 @@
+//! What containers can leave behind on a machine, written down before and after.
+//!
+//! ```text
+//!   process  shims of the namespace, processes in its cgroups
+//!   mount    below the daemon's directory, and any bound network namespace
+//!   cgroup   /<namespace>/<id> in each hierarchy
+//!   socket   /run/containerd/s/* that nobody listens on
+//!   fifo     /run/containerd/fifo/*/<id>-*
+//!   runc     /run/containerd/runc/<namespace>/*
+//!   bundle   <state> and <root>, io.containerd.runtime.v2.task/<namespace>/*
+//!   snapshot directories of the snapshotters, ingests, temporary mounts
+//!   row      what the client lists: containers, tasks, snapshots, leases
+//! ```
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use crate::{Daemon, proc};
+
+/// What is there at one moment; each line begins with its kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ledger {
+    lines: BTreeSet<String>,
+}
+
+impl Ledger {
+    /// Writes down what is there now, after upstream's garbage collection had its turn.
+    pub fn take(daemon: &Daemon) -> Self {
+        daemon.collect_garbage();
+        let mut lines = BTreeSet::new();
+        let namespace = daemon.namespace();
+        for process in proc::shims(namespace).iter().chain(&proc::contained(namespace)) {
+            lines.insert(format!("process {} {}", process.pid, process.cmdline));
+        }
+        for mount in proc::mounts_below(daemon.dir()) {
+            lines.insert(format!("mount {}", mount.display()));
+        }
+        for line in fs::read_to_string("/proc/self/mountinfo").unwrap_or_default().lines() {
+            if line.contains(" - nsfs ") {
+                lines.insert(format!("netns {line}"));
+            }
+        }
+        for cgroup in proc::cgroups(namespace).iter().filter(|dir| !dir.ends_with(namespace)) {
+            lines.insert(format!("cgroup {}", cgroup.display()));
+        }
+        stale_sockets(&mut lines);
+        list("runc", &Path::new("/run/containerd/runc").join(namespace), &mut lines);
+        fifos(&format!("{namespace}-"), &mut lines);
+        directories(daemon, &mut lines);
+        rows(daemon, &mut lines);
+        Self { lines }
+    }
+
+    /// Checks that nothing was added since `before`. Processes and files may need a moment to go: up to ten seconds.
+    ///
+    /// # Panics
+    /// With the list of what is left behind.
+    #[track_caller]
+    pub fn check(before: &Self, daemon: &Daemon) {
+        let start = std::time::Instant::now();
+        loop {
+            let now = Self::take(daemon);
+            let left: Vec<&String> = now.lines.difference(&before.lines).collect();
+            if left.is_empty() {
+                return;
+            }
+            assert!(start.elapsed().as_secs() < 10, "left behind:\n{left:#?}");
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+    }
+}
+
+fn stale_sockets(lines: &mut BTreeSet<String>) {
+    let listed: Vec<_> = fs::read_dir("/run/containerd/s").into_iter().flatten().flatten().collect();
+    let bound = proc::bound_sockets();
+    for path in listed.iter().map(fs::DirEntry::path).filter(|path| !bound.contains(path)) {
+        lines.insert(format!("socket {}", path.display()));
+    }
+}
+
+fn fifos(prefix: &str, lines: &mut BTreeSet<String>) {
+    for dir in fs::read_dir("/run/containerd/fifo").into_iter().flatten().flatten() {
+        for name in fs::read_dir(dir.path()).into_iter().flatten().flatten() {
+            if name.file_name().to_string_lossy().starts_with(prefix) {
+                lines.insert(format!("fifo {}", name.path().display()));
+            }
+        }
+    }
+}
+
+fn directories(daemon: &Daemon, lines: &mut BTreeSet<String>) {
+    let (root, state) = (daemon.root(), daemon.state());
+    let tasks = Path::new("io.containerd.runtime.v2.task").join(daemon.namespace());
+    list("bundle", &state.join(&tasks), lines);
+    list("bundle", &root.join(&tasks), lines);
+    list("ingest", &root.join("io.containerd.content.v1.content/ingest"), lines);
+    list("temporary", &root.join("tmpmounts"), lines);
+    list("temporary", &state.join("tmpmounts"), lines);
+    for snapshotter in ["overlayfs", "native"] {
+        let dir = root.join(format!("io.containerd.snapshotter.v1.{snapshotter}/snapshots"));
+        list("snapshot", &dir, lines);
+    }
+}
+
+fn rows(daemon: &Daemon, lines: &mut BTreeSet<String>) {
+    for command in [["containers", "list"], ["tasks", "list"], ["snapshots", "list"], ["leases", "list"]] {
+        for line in daemon.ctr(&command).ok().lines().skip(1) {
+            let name = line.split_whitespace().next().unwrap_or_default();
+            lines.insert(format!("row {} {name}", command[0]));
+        }
+    }
+}
+
+fn list(kind: &str, dir: &Path, lines: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        lines.insert(format!("{kind} {}", entry.path().display()));
+    }
+}
