@@ -35,7 +35,7 @@ pub trait Store: Send + Sync {
     /// An ingest's state. `NotFound` if there is none.
     async fn status(&self, reference: &str) -> Result<Status>;
 
-    /// The ingests whose reference matches one of the regular expressions in `filters`, or all.
+    /// The ingests that one of `filters` matches (the filter language, field `ref`: `ref~=^layer-`), or all.
     async fn list_statuses(&self, filters: &[String]) -> Result<Vec<Status>>;
 
     /// Drops an ingest. `NotFound` if there is none.
@@ -90,8 +90,9 @@ pub trait Writer: Send {
 
     /// Makes the blob visible, durably, with `labels`.
     ///
-    /// `size` 0 and `expected` `None` are not checked. A mismatch is `FailedPrecondition` and drops the ingest;
-    /// a blob that is there already is `AlreadyExists` and drops it too.
+    /// `size` 0 and `expected` `None` are not checked. A mismatch is `FailedPrecondition` and keeps the ingest, as
+    /// upstream does: the next writer may truncate it, or go on. A blob that is there already is `AlreadyExists` and
+    /// drops the ingest. Either way this writer is closed and the reference unlocked.
     async fn commit(&mut self, size: u64, expected: Option<Digest>, labels: Labels) -> Result<()>;
 }
 

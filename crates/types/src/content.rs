@@ -1,8 +1,10 @@
 //! What the content store says about blobs and ingests.
 
+use std::borrow::Cow;
 use std::time::SystemTime;
 
 use crate::digest::Digest;
+use crate::filters::{self, Fields};
 use crate::labels::Labels;
 
 /// A committed blob.
@@ -35,4 +37,23 @@ pub struct Status {
     pub started_at: SystemTime,
     /// When it last grew.
     pub updated_at: SystemTime,
+}
+
+impl Fields for Info {
+    /// `digest`, `size` in bytes, `labels.<key>`.
+    fn field(&self, path: &[String]) -> Option<Cow<'_, str>> {
+        match path.first()?.as_str() {
+            "digest" => Some(self.digest.as_str().into()),
+            "size" => Some(self.size.to_string().into()),
+            "labels" => filters::label(&self.labels, &path[1..]),
+            _ => None,
+        }
+    }
+}
+
+impl Fields for Status {
+    /// `ref`.
+    fn field(&self, path: &[String]) -> Option<Cow<'_, str>> {
+        (path.first()? == "ref").then(|| self.reference.as_str().into())
+    }
 }

@@ -1,7 +1,9 @@
 //! What a snapshotter says about its snapshots.
 
+use std::borrow::Cow;
 use std::time::SystemTime;
 
+use crate::filters::{self, Fields};
 use crate::labels::Labels;
 
 /// The three kinds of snapshots.
@@ -13,6 +15,17 @@ pub enum Kind {
     Active,
     /// Immutable; may have children.
     Committed,
+}
+
+impl Kind {
+    /// The word filters and listings use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::View => "view",
+            Self::Active => "active",
+            Self::Committed => "committed",
+        }
+    }
 }
 
 /// A snapshot.
@@ -39,4 +52,17 @@ pub struct Usage {
     pub inodes: u64,
     /// Bytes on disk.
     pub size: u64,
+}
+
+impl Fields for Info {
+    /// `kind` (a word), `name`, `parent`, `labels.<key>`.
+    fn field(&self, path: &[String]) -> Option<Cow<'_, str>> {
+        match path.first()?.as_str() {
+            "kind" => Some(self.kind.name().into()),
+            "name" => Some(self.name.as_str().into()),
+            "parent" => Some(self.parent.as_str().into()),
+            "labels" => filters::label(&self.labels, &path[1..]),
+            _ => None,
+        }
+    }
 }

@@ -7,14 +7,52 @@ pub fn rfc3339(time: SystemTime) -> String {
     let (secs, nanos) = unix(time);
     let (days, second) = (secs.div_euclid(86_400), secs.rem_euclid(86_400));
     let (year, month, day) = civil(days);
-    let mut text =
-        format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60);
+    let mut text = format!(
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}",
+        second / 3600,
+        second / 60 % 60,
+        second % 60
+    );
     if nanos != 0 {
         let fraction = format!(".{nanos:09}");
         text.push_str(fraction.trim_end_matches('0'));
     }
     text.push('Z');
     text
+}
+
+/// Parses what [`rfc3339`] and Go write, with a zone (`Z`, `+02:00`).
+pub fn parse_rfc3339(text: &str) -> Option<SystemTime> {
+    let number = |from: usize, to: usize| -> Option<i64> {
+        let digits = text.get(from..to)?;
+        digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
+    };
+    let mark = |at: usize, marks: &[u8]| {
+        text.as_bytes().get(at).is_some_and(|byte| marks.contains(byte)).then_some(())
+    };
+    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
+    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
+    for (at, marks) in [(4, b"-".as_slice()), (7, b"-"), (10, b"Tt"), (13, b":"), (16, b":")] {
+        mark(at, marks)?;
+    }
+    let in_range =
+        (1..=12).contains(&month) && (1..=31).contains(&day) && hour < 24 && minute < 60 && second < 61;
+    let rest = text.get(19..).filter(|_| in_range)?;
+    let (fraction, zone) = match rest.strip_prefix('.') {
+        Some(rest) => rest.split_at(rest.find(|c: char| !c.is_ascii_digit())?),
+        None => ("", rest),
+    };
+    let nanos: u32 = format!("{:0<9}", fraction.get(..fraction.len().min(9))?).parse().ok()?;
+    let offset = match zone.as_bytes() {
+        b"Z" | b"z" => 0,
+        [sign @ (b'+' | b'-'), _, _, b':', _, _] => {
+            let at = text.len() - zone.len();
+            let seconds = number(at + 1, at + 3)? * 3600 + number(at + 4, at + 6)? * 60;
+            if *sign == b'+' { seconds } else { -seconds }
+        }
+        _ => return None,
+    };
+    Some(from_unix(days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - offset, nanos))
 }
 
 /// Seconds and nanoseconds since the Unix epoch; nanoseconds are never negative.
@@ -54,9 +92,51 @@ fn civil(days: i64) -> (i64, i64, i64) {
     (yoe + era * 400 + i64::from(month <= 2), month, doy - (153 * mp + 2) / 5 + 1)
 }
 
+/// The inverse of [`civil`] (`days_from_civil`).
+fn days(year: i64, month: i64, day: i64) -> i64 {
+    let y = year - i64::from(month <= 2);
+    let era = y.div_euclid(400);
+    let yoe = y.rem_euclid(400);
+    let doy = (153 * (month + if month > 2 { -3 } else { 9 }) + 2) / 5 + day - 1;
+    era * 146_097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719_468
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_go_writes_is_read_in_any_zone() {
+        let time = from_unix(951_782_400, 120_000_000);
+        for text in
+            ["2000-02-29T00:00:00.12Z", "2000-02-29T02:00:00.120000000+02:00", "2000-02-28T23:30:00.12-00:30"]
+        {
+            assert_eq!(parse_rfc3339(text), Some(time), "{text}");
+        }
+        for bad in [
+            "",
+            "2000-02-29",
+            "2000-13-01T00:00:00Z",
+            "2000-02-29T00:00:00",
+            "2000-02-29T00:00:00.Zé",
+            "+000-01-01T00:00:00Z",
+        ] {
+            assert_eq!(parse_rfc3339(bad), None, "{bad}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_written_time_is_read_again(secs in -60_000_000_000_i64..200_000_000_000, nanos in 0_u32..1_000_000_000) {
+            let time = from_unix(secs, nanos);
+            proptest::prop_assert_eq!(parse_rfc3339(&rfc3339(time)), Some(time));
+        }
+
+        #[test]
+        fn reading_never_panics(text in ".*") {
+            let _ = parse_rfc3339(&text);
+        }
+    }
 
     #[test]
     fn trailing_zeros_are_cut_as_go_does() {
