@@ -2,6 +2,9 @@
 
 #![forbid(unsafe_code)]
 
+mod blocking;
+pub mod local;
 pub mod store;
+pub mod testsuite;
 
 pub use store::{Reader, Store, Writer, WriterOptions};

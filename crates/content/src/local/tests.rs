@@ -1,0 +1,190 @@
+//! What is the local store's own: its layout, restarts, a full disk, speed.
+
+use std::os::unix::fs::PermissionsExt;
+use std::time::Instant;
+
+use super::*;
+use crate::testsuite::{self, Features};
+
+struct Area {
+    dir: tempfile::TempDir,
+    store: Arc<LocalStore>,
+}
+
+impl Area {
+    fn new() -> Self {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let store = LocalStore::open(dir.path().join("content")).unwrap();
+        Self { dir, store }
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.dir.path().join("content").join(path)
+    }
+
+    async fn writer(&self, reference: &str) -> Box<dyn Writer> {
+        self.store
+            .writer(WriterOptions { reference: reference.to_owned(), ..Default::default() })
+            .await
+            .unwrap()
+    }
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_conformance_suite_passes() {
+    let area = Area::new();
+    testsuite::all(&*area.store, Features { labels: false }).await;
+    assert_eq!(fs::read_dir(area.path("ingest")).unwrap().count(), 0, "the suite leaves no ingest behind");
+}
+
+#[tokio::test]
+async fn files_lie_where_upstream_has_them() {
+    let area = Area::new();
+    let mut writer = area.writer("layer-1").await;
+    writer.write(Bytes::from_static(b"hello")).await.unwrap();
+    writer.digest().await.unwrap();
+    let ingest = area.path("ingest").join(Digest::of(b"layer-1").hex());
+    assert_eq!(fs::read(ingest.join("ref")).unwrap(), b"layer-1");
+    assert_eq!(fs::read(ingest.join("data")).unwrap(), b"hello");
+    assert!(types::time::parse_rfc3339(&fs::read_to_string(ingest.join("startedat")).unwrap()).is_some());
+    writer.commit(5, None, Labels::new()).await.unwrap();
+
+    let blob = area.path("blobs/sha256").join(Digest::of(b"hello").hex());
+    assert_eq!(blob, area.store.path(&Digest::of(b"hello")));
+    assert_eq!((fs::read(&blob).unwrap(), mode(&blob)), (b"hello".to_vec(), 0o444));
+    assert!(!ingest.exists());
+    for dir in ["", "blobs", "blobs/sha256", "ingest"] {
+        assert_eq!(mode(&area.path(dir)), 0o700, "{dir}");
+    }
+}
+
+#[tokio::test]
+async fn an_ingest_that_go_wrote_is_resumed_after_a_restart() {
+    let area = Area::new();
+    let ingest = area.path("ingest").join(Digest::of(b"layer-2").hex());
+    fs::create_dir(&ingest).unwrap();
+    for (name, text) in [
+        ("ref", "layer-2"),
+        ("startedat", "2026-01-02T03:04:05.123456789+02:00"),
+        ("updatedat", "2026-01-02T03:04:06+02:00"),
+        ("total", "11"),
+        ("data", "hello "),
+    ] {
+        fs::write(ingest.join(name), text).unwrap();
+    }
+    let store = LocalStore::open(area.path("")).unwrap();
+    let options = WriterOptions { reference: "layer-2".to_owned(), total: 11, expected: None };
+    let mut writer = store.writer(options).await.unwrap();
+    let status = writer.status().await.unwrap();
+    assert_eq!((status.offset, status.total), (6, 11));
+    assert_eq!(types::time::rfc3339(status.started_at), "2026-01-02T01:04:05.123456789Z");
+    writer.write(Bytes::from_static(b"world")).await.unwrap();
+    writer.commit(11, Some(Digest::of(b"hello world")), Labels::new()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_torn_ingest_begins_anew_and_a_remnant_is_swept() {
+    let area = Area::new();
+    let torn = area.path("ingest").join(Digest::of(b"torn").hex());
+    fs::create_dir(&torn).unwrap();
+    for (name, text) in [("ref", &b"to\xff"[..]), ("startedat", b""), ("data", b"garbage")] {
+        fs::write(torn.join(name), text).unwrap();
+    }
+    let remnant = area.path("ingest").join(Digest::of(b"remnant").hex());
+    fs::create_dir(&remnant).unwrap();
+    fs::write(remnant.join("ref"), "remnant").unwrap();
+
+    let store = LocalStore::open(area.path("")).unwrap();
+    assert!(torn.exists() && !remnant.exists());
+    assert!(store.list_statuses(&[]).await.unwrap().is_empty());
+    let writer =
+        store.writer(WriterOptions { reference: "torn".to_owned(), ..Default::default() }).await.unwrap();
+    assert_eq!(writer.status().await.unwrap().offset, 0);
+    assert_eq!(fs::read(torn.join("data")).unwrap(), b"");
+}
+
+#[tokio::test]
+async fn another_total_begins_anew() {
+    let area = Area::new();
+    let open = async |total| {
+        area.store.writer(WriterOptions { reference: "r".to_owned(), total, expected: None }).await.unwrap()
+    };
+    let mut writer = open(10).await;
+    writer.write(Bytes::from_static(b"12345")).await.unwrap();
+    drop(writer);
+    assert_eq!(open(0).await.status().await.unwrap().offset, 5);
+    let status = open(20).await.status().await.unwrap();
+    assert_eq!((status.offset, status.total), (0, 20));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_writer_dropped_in_the_middle_of_a_write_frees_its_reference_when_that_ends() {
+    let area = Area::new();
+    for _ in 0..20 {
+        let mut writer = area.writer("big").await;
+        let before = writer.status().await.unwrap().offset;
+        writer.write(Bytes::from(vec![7; 8 << 20])).await.unwrap();
+        drop(writer);
+        let writer = area.writer("big").await;
+        assert_eq!(writer.status().await.unwrap().offset, before + (8 << 20));
+        drop(writer);
+        area.store.abort("big").await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_told_by_name_and_the_ingest_goes_on_later() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let disk = types::mount::Mount {
+        kind: "tmpfs".to_owned(),
+        source: "tmpfs".to_owned(),
+        target: String::new(),
+        options: vec!["size=1m".to_owned()],
+    };
+    let disk = sys::mount::TempMount::below(dir.path(), &[disk]).unwrap();
+    let store = LocalStore::open(disk.path().join("content")).unwrap();
+    let options = WriterOptions { reference: "layer-big".to_owned(), ..Default::default() };
+    let mut writer = store.writer(options.clone()).await.unwrap();
+    let piece = Bytes::from(vec![1; 300 << 10]);
+    let error = loop {
+        if let Err(error) = writer.write(piece.clone()).await {
+            break error;
+        }
+    };
+    assert_eq!(error.class(), types::Class::ResourceExhausted);
+    assert!(error.to_string().contains("layer-big"), "{error}");
+    let offset = writer.status().await.unwrap().offset;
+    assert!(offset > 600 << 10);
+    drop(writer);
+
+    let mut writer = store.writer(options).await.unwrap();
+    assert_eq!(writer.status().await.unwrap().offset, offset);
+    let expected = Digest::of(&vec![1; usize::try_from(offset).unwrap()]);
+    writer.commit(offset, Some(expected), Labels::new()).await.unwrap();
+    drop(writer);
+    drop(store);
+    disk.close().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quarter_of_a_gigabyte_is_written_and_committed_in_seconds() {
+    let area = Area::new();
+    let piece = Bytes::from((0..1_u32 << 20).map(|i| i.to_le_bytes()[0]).collect::<Vec<_>>());
+    let begin = Instant::now();
+    let mut writer = area.writer("big").await;
+    for _ in 0..256 {
+        writer.write(piece.clone()).await.unwrap();
+    }
+    let written = begin.elapsed();
+    writer.commit(256 << 20, None, Labels::new()).await.unwrap();
+    eprintln!("256 MiB: written in {written:?}, durable after {:?}", begin.elapsed());
+    // Generous: the hash of a debug build and a busy machine are in it.
+    assert!(begin.elapsed().as_secs() < 30);
+}
