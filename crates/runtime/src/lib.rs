@@ -1,5 +1,33 @@
 //! Bundles, shim processes and tasks, seen from the daemon.
+//!
+//! [`Runtime`] makes a bundle, executes the shim of the wanted runtime, and speaks the task service with it. It knows
+//! no database: it is told what to run, and what it needs after a restart stands in the bundle.
+//!
+//! ```text
+//!  runtime    the calls of the task service        create, delete   the two that make and remove
+//!  shims      which task is where in its life       shim             one task behind its connection
+//!  bundle     the directory of a task               launch           executing shims
+//!  load       after a start of the daemon           death            after the end of a shim
+//!  ttrpc      the protocol                          connect, log     sockets and FIFOs of shims
+//! ```
 
 #![forbid(unsafe_code)]
 
+mod binary;
+mod bootstrap;
+mod bundle;
+mod connect;
+mod create;
+mod death;
+mod delete;
+mod key;
+mod launch;
+mod load;
+mod log;
+mod runtime;
+mod shim;
+mod shims;
 pub mod ttrpc;
+
+pub use bundle::check_state;
+pub use runtime::{Checkpoint, Connected, Options, Runtime, Signal, Timeouts, Update};

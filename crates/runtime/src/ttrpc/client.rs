@@ -115,6 +115,14 @@ impl Client {
         let _ = self.shared.closed.subscribe().wait_for(|closed| *closed).await;
     }
 
+    /// As [`Client::closed`], without keeping the client: also when it was dropped.
+    pub fn when_closed(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut closed = self.shared.closed.subscribe();
+        async move {
+            let _ = closed.wait_for(|closed| *closed).await;
+        }
+    }
+
     /// Whether the connection is gone.
     pub fn is_closed(&self) -> bool {
         *self.shared.closed.borrow()

@@ -1,0 +1,82 @@
+//! Connections to shims, one an address: containers of one pod share their shim, and its connection.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::net::UnixStream;
+use types::{Error, Result, ResultExt};
+
+use crate::ttrpc::Client;
+
+/// The open connections by address.
+#[derive(Debug, Default)]
+pub(crate) struct Connections {
+    open: Mutex<HashMap<String, Weak<Client>>>,
+}
+
+impl Connections {
+    /// The connection to `address`: an open one, or a new one.
+    pub(crate) async fn connect(&self, address: &str) -> Result<Arc<Client>> {
+        if let Some(client) = self.find(address) {
+            return Ok(client);
+        }
+        let stream =
+            dial(address).await.context(|| format!("failed to create TTRPC connection: dial {address}"))?;
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        // Somebody else may have been quicker: one of the two goes away again.
+        if let Some(client) = open.get(address).and_then(Weak::upgrade).filter(|client| !client.is_closed()) {
+            return Ok(client);
+        }
+        open.retain(|_, client| client.strong_count() > 0);
+        let client = Arc::new(Client::new(stream));
+        open.insert(address.to_owned(), Arc::downgrade(&client));
+        Ok(client)
+    }
+
+    fn find(&self, address: &str) -> Option<Arc<Client>> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.get(address).and_then(Weak::upgrade).filter(|client| !client.is_closed())
+    }
+}
+
+async fn dial(address: &str) -> Result<UnixStream> {
+    match address.split_once("://") {
+        Some(("unix", path)) => loop {
+            match UnixStream::connect(path).await {
+                // A shim that is stopped does not accept; the kernel queues connections for it up to a limit.
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    tokio::time::sleep(Duration::from_millis(50)).await
+                }
+                connected => return Ok(connected?),
+            }
+        },
+        Some((scheme, _)) => {
+            Err(Error::unimplemented(format!("unsupported protocol: {scheme}: not implemented")))
+        }
+        None => {
+            let name = std::os::unix::net::SocketAddr::from_abstract_name(address.as_bytes())?;
+            let stream = std::os::unix::net::UnixStream::connect_addr(&name)?;
+            stream.set_nonblocking(true)?;
+            Ok(UnixStream::from_std(stream)?)
+        }
+    }
+}
+
+/// Removes the socket file of a shim that is gone, unless another listens there by now.
+pub(crate) fn remove_socket(address: &str) {
+    let Some(path) = address.strip_prefix("unix://").map(Path::new) else { return };
+    let is_socket = path.symlink_metadata().is_ok_and(|m| m.file_type().is_socket());
+    if !is_socket {
+        return;
+    }
+    let refused = std::os::unix::net::UnixStream::connect(path)
+        .is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
+    if refused && let Err(error) = std::fs::remove_file(path) {
+        tracing::warn!(%error, address, "remove socket of dead shim");
+    }
+}

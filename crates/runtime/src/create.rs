@@ -1,0 +1,157 @@
+//! Create: bundle, shim, task; each step followed by its opposite, so that a failure leaves nothing.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use api::containerd::task::v3 as wire;
+use types::task::Create;
+use types::undo::Undo;
+use types::{Class, Error, Namespace, Result, ResultExt};
+
+use crate::bundle::Bundle;
+use crate::key::TaskKey;
+use crate::launch::Target;
+use crate::log::ShimLog;
+use crate::runtime::{Runtime, blocking};
+use crate::shim::{Link, Shim};
+use crate::shims::Place;
+
+/// What the steps share.
+struct Creation {
+    key: TaskKey,
+    bundle: Bundle,
+    binary: PathBuf,
+    create: Create,
+    place: Arc<Place>,
+}
+
+impl Runtime {
+    /// Makes a task and returns the pid of its init, which waits to be started.
+    ///
+    /// Not cancel safe: it runs on a task of its own (a detached handler), or a failure leaves things behind.
+    pub async fn create(&self, namespace: &Namespace, id: &str, create: Create) -> Result<u32> {
+        let key = TaskKey::new(namespace, id)?;
+        let place = Arc::new(self.inner.table.reserve(&key).await?);
+        let binary = crate::binary::resolve(&create.runtime, &self.inner.launcher.binary)
+            .context(|| "failed to start shim: failed to resolve runtime path")?;
+        let bundle = self.inner.layout.bundle(&key);
+        let mut undo = Undo::new(format!("create task {key}"));
+        let creation = Creation { key, bundle, binary, create, place };
+        match self.create_steps(&creation, &mut undo).await {
+            Ok(pid) => {
+                undo.commit();
+                Ok(pid)
+            }
+            Err(error) => {
+                for left in undo.unwind().await {
+                    tracing::error!(step = left.step, error = %left.error, "could not be undone");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn create_steps(&self, creation: &Creation, undo: &mut Undo) -> Result<u32> {
+        self.make_bundle(creation).await?;
+        undo.push("remove bundle", remove_bundle(creation));
+        let log = ShimLog::open(&creation.bundle, &creation.key).context(|| "failed to start shim")?;
+        // The program may have left something even if it failed, and certainly if we fail to reach what it started.
+        undo.push("clean up after shim", self.clone().clean_up(creation));
+        let shim = self.start_shim(creation, log).await.context(|| "failed to start shim")?;
+        let creating = shim.creating.lock().await;
+        creation.place.fill(Arc::clone(&shim));
+        self.watch(&shim);
+        undo.push("delete shim", self.clone().give_up(Arc::clone(&shim), Arc::clone(&creation.place)));
+        let pid = create_task(&shim, &creation.create).await.context(|| "failed to create shim task")?;
+        shim.set_created(pid);
+        drop(creating);
+        Ok(pid)
+    }
+
+    /// Makes the bundle. One that is there already although nobody has the id is what a failed cleanup left.
+    async fn make_bundle(&self, creation: &Creation) -> Result<()> {
+        let make = || {
+            let (bundle, binary) = (creation.bundle.clone(), creation.binary.clone());
+            let spec = creation.create.spec.clone();
+            blocking(move || {
+                bundle.create(spec.as_ref())?;
+                bundle.write_binary(&binary)
+            })
+        };
+        match make().await {
+            Err(error) if error.is_already_exists() => {
+                tracing::warn!(task = %creation.key, "cleaning up what is left of an earlier task");
+                self.bury_bundle(&creation.key, &creation.bundle, &creation.binary).await?;
+                make().await.map_err(|error| match error.class() {
+                    // To the caller this would mean that the task exists.
+                    Class::AlreadyExists => error.reclass(Class::Unavailable),
+                    _ => error,
+                })
+            }
+            made => made,
+        }
+    }
+
+    /// Executes the shim, keeps its address in the bundle, and only then connects.
+    async fn start_shim(&self, creation: &Creation, log: ShimLog) -> Result<Arc<Shim>> {
+        let Creation { key, bundle, binary, create, .. } = creation;
+        let target = Target { key, bundle, shim: binary };
+        let limit = self.inner.timeouts.start;
+        let started = self.inner.launcher.start(target, create.options.as_ref(), limit).await;
+        let bootstrap = started.context(|| "start failed")?;
+        bundle.write_bootstrap(&bootstrap)?;
+        let connecting = self.inner.connections.connect(&bootstrap.address);
+        let connection = tokio::time::timeout(self.inner.timeouts.load, connecting)
+            .await
+            .unwrap_or_else(|_| Err(Error::deadline(format!("dial {}: timeout", bootstrap.address))))
+            .context(|| "start failed")?;
+        let link = Link { bootstrap, connection, log };
+        Ok(Arc::new(Shim::new(key.clone(), bundle.clone(), binary.clone(), link)))
+    }
+
+    /// The opposite of executing the shim's `start`.
+    fn clean_up(self, creation: &Creation) -> impl Future<Output = Result<()>> + Send + 'static {
+        let (key, bundle) = (creation.key.clone(), creation.bundle.clone());
+        let (binary, place) = (creation.binary.clone(), Arc::clone(&creation.place));
+        async move {
+            // Otherwise it was done by who took the task, or by `give_up`, which removes the bundle.
+            if place.is_held() && bundle.path.exists() {
+                self.dismiss_unreached(&key, &bundle).await;
+                let target = Target { key: &key, bundle: &bundle, shim: &binary };
+                self.inner.launcher.delete(target, self.inner.timeouts.cleanup).await?;
+            }
+            Ok(())
+        }
+    }
+}
+
+async fn create_task(shim: &Shim, create: &Create) -> Result<u32> {
+    let request = wire::CreateTaskRequest {
+        id: shim.key.id().to_owned(),
+        bundle: shim.bundle.path.to_string_lossy().into_owned(),
+        rootfs: create.rootfs.iter().cloned().map(api::convert::mount_to_wire).collect(),
+        terminal: create.stdio.terminal,
+        stdin: create.stdio.stdin.clone(),
+        stdout: create.stdio.stdout.clone(),
+        stderr: create.stdio.stderr.clone(),
+        options: create.options.clone().map(api::any::to_wire),
+        ..Default::default()
+    };
+    let response: wire::CreateTaskResponse = shim.first_call("Create", &request, None).await?;
+    Ok(response.pid)
+}
+
+/// The opposite of making the bundle.
+fn remove_bundle(creation: &Creation) -> impl Future<Output = Result<()>> + Send + 'static {
+    let (bundle, place) = (creation.bundle.clone(), Arc::clone(&creation.place));
+    async move {
+        // Whoever took the task from us removes its bundle.
+        if !place.is_held() {
+            return Ok(());
+        }
+        if bundle.init_may_live() {
+            return Err(Error::unavailable("the container's init may be running, bundle is kept"));
+        }
+        blocking(move || bundle.remove()).await
+    }
+}

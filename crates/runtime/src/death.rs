@@ -1,0 +1,152 @@
+//! When a shim is gone without having been asked: what it left is killed and unmounted by its own program (`delete`),
+//! and the end of the task is published in its stead.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use api::containerd::events::{TaskDelete, TaskExit};
+use types::task::{Deleted, Exit};
+use types::{Class, Error, Result};
+
+use crate::bundle::Bundle;
+use crate::key::TaskKey;
+use crate::launch::Target;
+use crate::runtime::{Runtime, blocking};
+use crate::shim::{Shim, lost};
+
+impl Runtime {
+    /// Watches the shim's connection: when it ends and nobody deleted the task, the task is dead.
+    pub(crate) fn watch(&self, shim: &Arc<Shim>) {
+        let (runtime, closed) = (self.clone(), shim.connection.when_closed());
+        let shim = Arc::downgrade(shim);
+        tokio::spawn(async move {
+            closed.await;
+            if let Some(shim) = shim.upgrade() {
+                runtime.died(shim).await;
+            }
+        });
+    }
+
+    async fn died(&self, shim: Arc<Shim>) {
+        // A Create or Delete that is under way ends with the connection, and knows better.
+        drop(shim.creating.lock().await);
+        let deleting = shim.deleting.lock().await;
+        let taken = self.inner.table.take(&shim);
+        drop(deleting);
+        let Some(place) = taken else { return };
+        tracing::warn!(task = %shim.key, "shim disconnected, cleaning up");
+        let end = self.bury(&shim).await;
+        if shim.is_created() {
+            self.publish_end(&shim.key, end);
+        }
+        drop(place);
+        shim.finished(end);
+    }
+
+    /// Removes everything of a task whose shim is gone. The caller holds the place.
+    pub(crate) async fn bury(&self, shim: &Shim) -> Deleted {
+        let buried = self.bury_bundle(&shim.key, &shim.bundle, &shim.binary).await;
+        if shim.connection.is_closed() && !self.inner.table.is_shared(shim) {
+            let address = shim.address.clone();
+            let removed = blocking(move || {
+                crate::connect::remove_socket(&address);
+                Ok(())
+            });
+            let _ = removed.await;
+        }
+        buried.unwrap_or_else(|error| {
+            tracing::error!(task = %shim.key, %error, "failed to clean up after shim");
+            lost(shim.pid())
+        })
+    }
+
+    /// Runs `delete` and removes the bundle. If `delete` fails while the container's init may still be there, the
+    /// bundle stays, so that the next start of the daemon, or the next Create of this id, tries again.
+    pub(crate) async fn bury_bundle(&self, key: &TaskKey, bundle: &Bundle, binary: &Path) -> Result<Deleted> {
+        let target = Target { key, bundle, shim: binary };
+        let deleted = self.inner.launcher.delete(target, self.inner.timeouts.cleanup).await;
+        let bundle = bundle.clone();
+        match deleted {
+            Ok(mut end) => {
+                if end.exit.at == SystemTime::UNIX_EPOCH {
+                    end.exit.at = SystemTime::now();
+                }
+                blocking(move || bundle.remove()).await?;
+                Ok(end)
+            }
+            Err(error) if bundle.init_may_live() => Err(error.context("bundle is kept")),
+            Err(error) => {
+                blocking(move || bundle.remove()).await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Tells subscribers that a task ended and is gone, as its shim would have.
+    pub(crate) fn publish_end(&self, key: &TaskKey, end: Deleted) {
+        let Deleted { pid, exit: Exit { status: exit_status, at } } = end;
+        let exited_at = api::convert::timestamp(at);
+        let exit = TaskExit {
+            container_id: key.id().to_owned(),
+            id: key.id().to_owned(),
+            pid,
+            exit_status,
+            exited_at,
+        };
+        let delete =
+            TaskDelete { container_id: key.id().to_owned(), pid, exit_status, exited_at, id: String::new() };
+        let events = &self.inner.events;
+        let published = events
+            .publish(key.namespace(), "/tasks/exit", api::any::pack(&exit))
+            .and_then(|()| events.publish(key.namespace(), "/tasks/delete", api::any::pack(&delete)));
+        if let Err(error) = published {
+            tracing::error!(task = %key, %error, "publish the end of a task");
+        }
+    }
+
+    /// A shim may listen although its address never reached the bundle, because the daemon died in between. If it
+    /// uses upstream's address for a shim of its own, it is found there and sent away.
+    pub(crate) async fn dismiss_unreached(&self, key: &TaskKey, bundle: &Bundle) {
+        if !matches!(bundle.read_bootstrap(), Ok(None)) {
+            return;
+        }
+        let address = self.default_address(key);
+        let limit = self.inner.timeouts.cleanup;
+        let Ok(Ok(connection)) = tokio::time::timeout(limit, self.inner.connections.connect(&address)).await
+        else {
+            return;
+        };
+        tracing::warn!(task = %key, address, "sending away a shim that was never reached");
+        for (method, payload) in farewell_calls(key) {
+            let service = "containerd.task.v3.Task";
+            let call =
+                crate::ttrpc::Call { service, method, namespace: key.namespace(), timeout: Some(limit) };
+            match connection.call(call, payload).await.map_err(Error::from) {
+                Err(error) if !matches!(error.class(), Class::NotFound) => {
+                    tracing::warn!(task = %key, method, %error, "shim that was never reached");
+                }
+                _ => {}
+            }
+        }
+        let _ = tokio::time::timeout(self.inner.timeouts.shutdown, connection.closed()).await;
+    }
+
+    fn default_address(&self, key: &TaskKey) -> String {
+        let launcher = &self.inner.launcher;
+        let dir = launcher.socket_dir.as_deref().unwrap_or(Path::new("/run/containerd/s"));
+        let name = Path::new(&launcher.address).join(key.namespace().as_str()).join(key.id());
+        let digest = types::Digest::of(name.as_os_str().as_encoded_bytes());
+        format!("unix://{}/{}", dir.display(), digest.hex())
+    }
+}
+
+fn farewell_calls(key: &TaskKey) -> [(&'static str, Vec<u8>); 2] {
+    use api::containerd::task::v3::{DeleteRequest, ShutdownRequest};
+    use prost::Message;
+    let id = key.id().to_owned();
+    [
+        ("Delete", DeleteRequest { id: id.clone(), exec_id: String::new() }.encode_to_vec()),
+        ("Shutdown", ShutdownRequest { id, now: false }.encode_to_vec()),
+    ]
+}

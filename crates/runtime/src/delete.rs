@@ -1,0 +1,91 @@
+//! Delete, and the other two ways in which a task goes while its shim still answers.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use types::task::Deleted;
+use types::{Error, Namespace, Result, ResultExt};
+
+use crate::runtime::{Runtime, blocking};
+use crate::shim::{Shim, lost};
+use crate::shims::Place;
+use crate::ttrpc::Failure;
+
+impl Runtime {
+    /// Removes a task that has ended: its state in the shim, the shim unless others need it, the bundle.
+    ///
+    /// Not cancel safe, as `create`.
+    pub async fn delete(&self, namespace: &Namespace, id: &str) -> Result<Deleted> {
+        let shim = self.find(namespace, id).await?;
+        let deleting = shim.deleting.lock().await;
+        let deleted = shim.delete("", None).await;
+        if let Err(Failure::Closed) = deleted {
+            // Its death is being dealt with, and is an end like any other.
+            drop(deleting);
+            return Ok(shim.end().await);
+        }
+        let gone = match &deleted {
+            Ok(_) => true,
+            // An earlier Delete may have come this far before its daemon died.
+            Err(failure) => failure.is_not_found(),
+        };
+        if gone && let Some(place) = self.inner.table.take(&shim) {
+            let end = deleted.as_ref().map_or_else(|_| lost(shim.pid()), |deleted| *deleted);
+            self.farewell(&shim, end).await;
+            drop(place);
+        }
+        deleted.map_err(Error::from).context(|| "failed to delete task")
+    }
+
+    /// Sends the shim away, if no other task needs it, and removes the bundle. The caller holds the place.
+    async fn farewell(&self, shim: &Shim, end: Deleted) {
+        let begun = Instant::now();
+        let limit = self.inner.timeouts.shutdown;
+        let asked = shim.shutdown(limit).await;
+        if !self.inner.table.is_shared(shim) {
+            // The shim still finds its files in the bundle while it goes.
+            let rest = limit.saturating_sub(begun.elapsed());
+            if tokio::time::timeout(rest, shim.connection.closed()).await.is_err() {
+                let error = asked.err().map(Error::from);
+                tracing::error!(task = %shim.key, ?error, "shim does not go and might be leaked");
+            }
+        }
+        self.remove_bundle(shim).await;
+        shim.finished(end);
+    }
+
+    async fn remove_bundle(&self, shim: &Shim) {
+        let bundle = shim.bundle.clone();
+        if let Err(error) = blocking(move || bundle.remove()).await {
+            tracing::error!(task = %shim.key, %error, "failed to delete bundle");
+        }
+    }
+
+    /// The opposite of starting a shim, once it is in the table: for a Create that failed.
+    pub(crate) async fn give_up(self, shim: Arc<Shim>, place: Arc<Place>) -> Result<()> {
+        if !place.take_back(&shim) {
+            shim.end().await;
+            return Ok(());
+        }
+        self.dismiss(&shim).await;
+        Ok(())
+    }
+
+    /// Ends a shim whose task was never made. The caller holds the place.
+    pub(crate) async fn dismiss(&self, shim: &Shim) {
+        let limit = self.inner.timeouts.cleanup;
+        match shim.delete("", Some(limit)).await {
+            Ok(end) => return self.farewell(shim, end).await,
+            Err(failure) if failure.is_not_found() => return self.farewell(shim, lost(0)).await,
+            Err(Failure::Closed) => {}
+            Err(failure) => {
+                let error = Error::from(failure);
+                tracing::warn!(task = %shim.key, %error, "shim does not delete its task, cleaning up by force");
+                // It is told to go all the same; what it leaves is cleaned by its program.
+                let _ = shim.shutdown(limit).await;
+            }
+        }
+        let end = self.bury(shim).await;
+        shim.finished(end);
+    }
+}

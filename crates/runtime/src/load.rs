@@ -1,0 +1,187 @@
+//! After a start of the daemon: every bundle is a task whose shim is looked for again, all at the same time.
+//!
+//! ```text
+//!  shim answers, knows the task            the task lives on, also one that has ended: its code is kept until Delete
+//!  shim answers, task was never made       shim sent away, bundle removed
+//!  shim is there and does not answer       the task lives on with its state unknown, until the shim answers or dies
+//!  shim is gone, or was never reached      `delete`, exit and delete events, bundle removed
+//! ```
+//!
+//! Names that cannot be ours are left alone; `.<id>` is what a crash left of a removal.
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use types::{Error, Namespace, Result, ResultExt};
+
+use crate::bootstrap::Bootstrap;
+use crate::bundle::{Bundle, Layout};
+use crate::key::TaskKey;
+use crate::log::ShimLog;
+use crate::runtime::{Runtime, blocking};
+use crate::shim::{Link, Shim, lost};
+use crate::shims::Place;
+use crate::ttrpc::Failure;
+
+/// What is below the directories of state and root.
+#[derive(Debug, Default)]
+struct Found {
+    bundles: HashSet<TaskKey>,
+    works: HashSet<TaskKey>,
+    hidden: HashSet<TaskKey>,
+}
+
+impl Runtime {
+    /// Reserves the ids of all bundles and begins to look for their shims; does not wait for that.
+    pub(crate) async fn load(&self) -> Result<()> {
+        let layout = self.inner.layout.clone();
+        let found = blocking(move || scan(&layout)).await?;
+        for key in &found.bundles {
+            let place = self.inner.table.loading(key);
+            tokio::spawn(self.clone().load_one(key.clone(), place));
+        }
+        let orphans = found.works.difference(&found.bundles).chain(found.hidden.difference(&found.bundles));
+        for key in orphans.cloned().collect::<HashSet<_>>() {
+            // Nobody may make a bundle of this id while its leftovers go.
+            let place = self.inner.table.loading(&key);
+            place.closing();
+            tokio::spawn(self.clone().sweep(key, place));
+        }
+        Ok(())
+    }
+
+    async fn sweep(self, key: TaskKey, place: Place) {
+        let bundle = self.inner.layout.bundle(&key);
+        if let Err(error) = blocking(move || bundle.remove_hidden().and(bundle.remove())).await {
+            tracing::error!(task = %key, %error, "remove what an earlier task left");
+        }
+        drop(place);
+    }
+
+    async fn load_one(self, key: TaskKey, place: Place) {
+        let bundle = self.inner.layout.bundle(&key);
+        let hidden = bundle.clone();
+        if let Err(error) = blocking(move || hidden.remove_hidden()).await {
+            tracing::error!(task = %key, %error, "remove what an earlier task left");
+        }
+        let binary = self.binary_of(&bundle);
+        let shim = match self.reach(&key, &bundle, binary).await {
+            Ok(shim) => Arc::new(shim),
+            Err(error) => return self.bury_unreached(key, place, error).await,
+        };
+        match shim.state("", self.inner.timeouts.load).await {
+            Err(failure) if failure.is_not_found() => {
+                tracing::warn!(task = %key, "cleaning up a shim whose task was never made");
+                place.closing();
+                self.dismiss(&shim).await;
+            }
+            Err(Failure::Closed) => {
+                place.closing();
+                let end = self.bury(&shim).await;
+                self.publish_end(&key, end);
+            }
+            state => {
+                if let Err(failure) = state {
+                    let error = Error::from(failure);
+                    tracing::error!(task = %key, %error, "shim does not tell the state of its task");
+                }
+                shim.set_created(shim.pid());
+                place.fill(Arc::clone(&shim));
+                self.watch(&shim);
+            }
+        }
+    }
+
+    /// Connects to the shim of a bundle.
+    async fn reach(&self, key: &TaskKey, bundle: &Bundle, binary: PathBuf) -> Result<Shim> {
+        let bootstrap: Bootstrap =
+            bundle.read_bootstrap()?.ok_or_else(|| Error::not_found("no shim address in the bundle"))?;
+        let connecting = self.inner.connections.connect(&bootstrap.address);
+        let connection = tokio::time::timeout(self.inner.timeouts.load, connecting)
+            .await
+            .unwrap_or_else(|_| Err(Error::deadline(format!("dial {}: timeout", bootstrap.address))))
+            .context(|| "unable to make connection")?;
+        let log = ShimLog::open(bundle, key)?;
+        let link = Link { bootstrap, connection, log };
+        Ok(Shim::new(key.clone(), bundle.clone(), binary, link))
+    }
+
+    async fn bury_unreached(self, key: TaskKey, place: Place, error: Error) {
+        if matches!(error.class(), types::Class::DeadlineExceeded | types::Class::Unimplemented) {
+            // Something is there, and running: it is not ours to end.
+            tracing::error!(task = %key, %error, "shim cannot be reached, its bundle is left alone");
+            return;
+        }
+        tracing::warn!(task = %key, %error, "shim is gone, cleaning up");
+        place.closing();
+        let bundle = self.inner.layout.bundle(&key);
+        let binary = self.binary_of(&bundle);
+        self.dismiss_unreached(&key, &bundle).await;
+        let address = bundle.read_bootstrap().ok().flatten().map(|bootstrap| bootstrap.address);
+        let end = self.bury_bundle(&key, &bundle, &binary).await.unwrap_or_else(|error| {
+            tracing::error!(task = %key, %error, "failed to clean up after shim");
+            lost(0)
+        });
+        if let Some(address) = address {
+            let removed = blocking(move || {
+                crate::connect::remove_socket(&address);
+                Ok(())
+            });
+            let _ = removed.await;
+        }
+        self.publish_end(&key, end);
+        drop(place);
+    }
+
+    /// The shim's program as the bundle says; the default runtime's where it does not (a bundle of an old daemon, or
+    /// one that was just being made).
+    fn binary_of(&self, bundle: &Bundle) -> PathBuf {
+        match bundle.read_binary() {
+            Ok(Some(binary)) if binary.is_absolute() => binary,
+            _ => crate::binary::resolve("io.containerd.runc.v2", &self.inner.launcher.binary)
+                .unwrap_or_else(|_| "containerd-shim-runc-v2".into()),
+        }
+    }
+}
+
+fn scan(layout: &Layout) -> Result<Found> {
+    let mut found = Found::default();
+    for (dir, is_state) in [(&layout.state, true), (&layout.root, false)] {
+        for namespace in names(dir)? {
+            let Ok(parsed) = namespace.parse::<Namespace>() else { continue };
+            for name in names(&dir.join(&namespace))? {
+                let (id, hidden) = match name.strip_prefix('.') {
+                    Some(id) => (id, true),
+                    None => (name.as_str(), false),
+                };
+                let Ok(key) = TaskKey::new(&parsed, id) else { continue };
+                let into = match (hidden, is_state) {
+                    (true, _) => &mut found.hidden,
+                    (false, true) => &mut found.bundles,
+                    (false, false) => &mut found.works,
+                };
+                into.insert(key);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The names of the directories in `dir`.
+fn names(dir: &Path) -> Result<Vec<String>> {
+    let read = || {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(dir)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir()
+                && let Some(name) = OsStr::to_str(&entry.file_name())
+            {
+                names.push(name.to_owned());
+            }
+        }
+        std::io::Result::Ok(names)
+    };
+    read().context(|| format!("read {dir:?}"))
+}

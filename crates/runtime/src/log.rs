@@ -1,0 +1,104 @@
+//! The shim's log: lines from the FIFO in its bundle into the daemon's log.
+
+use std::path::Path;
+
+use tokio::net::unix::pipe;
+use tokio::sync::oneshot;
+use types::{Result, ResultExt};
+
+use crate::bundle::Bundle;
+use crate::key::TaskKey;
+
+/// The longest line that is kept whole.
+const LINE: usize = 16 * 1024;
+
+/// Copies until dropped; what was written before that is copied still.
+#[derive(Debug)]
+pub(crate) struct ShimLog {
+    _stop: oneshot::Sender<()>,
+}
+
+impl ShimLog {
+    /// Opens the FIFO of `bundle`, made if it is not there, and copies from now on.
+    ///
+    /// It is opened for reading and writing, so that the shim's end may come and go, and so that a shim which opens
+    /// it for writing never waits for us.
+    pub(crate) fn open(bundle: &Bundle, key: &TaskKey) -> Result<Self> {
+        let path = bundle.make_log()?;
+        let fifo = open(&path).context(|| format!("open shim log pipe {path:?}"))?;
+        let (stop, stopped) = oneshot::channel();
+        tokio::spawn(copy(fifo, key.clone(), stopped));
+        Ok(Self { _stop: stop })
+    }
+}
+
+fn open(path: &Path) -> std::io::Result<pipe::Receiver> {
+    pipe::OpenOptions::new().read_write(true).open_receiver(path)
+}
+
+async fn copy(fifo: pipe::Receiver, key: TaskKey, mut stopped: oneshot::Receiver<()>) {
+    let mut lines = Vec::new();
+    loop {
+        let last = tokio::select! {
+            ready = fifo.readable() => ready.is_err(),
+            _ = &mut stopped => true,
+        };
+        let mut buffer = [0; 4096];
+        while let Ok(read @ 1..) = fifo.try_read(&mut buffer) {
+            lines.extend_from_slice(buffer.get(..read).unwrap_or_default());
+            print(&mut lines, &key, false);
+        }
+        if last {
+            return print(&mut lines, &key, true);
+        }
+    }
+}
+
+/// Prints and removes whole lines; with `all`, the rest too.
+fn print(lines: &mut Vec<u8>, key: &TaskKey, all: bool) {
+    let whole = match lines.iter().rposition(|byte| *byte == b'\n') {
+        Some(end) if !all && lines.len() - end <= LINE => end + 1,
+        None if !all && lines.len() <= LINE => return,
+        _ => lines.len(),
+    };
+    for line in lines.drain(..whole).as_slice().split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let line = String::from_utf8_lossy(line);
+        let (namespace, id) = (key.namespace(), key.id());
+        match level(&line) {
+            "error" | "fatal" | "panic" => tracing::error!(target: "shim", %namespace, id, "{line}"),
+            "warning" | "warn" => tracing::warn!(target: "shim", %namespace, id, "{line}"),
+            "debug" | "trace" => tracing::debug!(target: "shim", %namespace, id, "{line}"),
+            _ => tracing::info!(target: "shim", %namespace, id, "{line}"),
+        }
+    }
+}
+
+/// The level as logrus writes it, in text or JSON.
+fn level(line: &str) -> &str {
+    let rest =
+        line.split_once("level=").or_else(|| line.split_once("\"level\":\"")).map_or("", |(_, rest)| rest);
+    rest.split([' ', '"']).next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_are_read_in_both_formats() {
+        assert_eq!(level(r#"time="2026" level=error msg="x""#), "error");
+        assert_eq!(level(r#"{"level":"warning","msg":"x"}"#), "warning");
+        assert_eq!(level("panic: oops"), "");
+    }
+
+    #[test]
+    fn lines_are_kept_whole_and_a_line_without_an_end_is_bounded() {
+        let key = TaskKey::new(&"default".parse().unwrap(), "c1").unwrap();
+        let mut lines = b"one\ntwo\nthr".to_vec();
+        print(&mut lines, &key, false);
+        assert_eq!(lines, b"thr");
+        lines = vec![b'x'; LINE + 1];
+        print(&mut lines, &key, false);
+        assert!(lines.is_empty());
+    }
+}

@@ -1,0 +1,164 @@
+//! One task as its shim serves it: typed calls over the shim's connection.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use std::time::Duration;
+
+use api::containerd::task::v3 as wire;
+use prost::Message;
+use tokio::sync::{Mutex, watch};
+use types::task::{Deleted, Exit};
+use types::{Error, Result};
+
+use crate::bootstrap::{Bootstrap, NEWEST};
+use crate::bundle::Bundle;
+use crate::key::TaskKey;
+use crate::log::ShimLog;
+use crate::ttrpc::{Call, Client, Failure};
+
+/// A task and the way to its shim.
+///
+/// Whoever takes it out of the table (`shims::Table::take`) owns its end and calls [`Shim::finished`] when nothing of
+/// it is left.
+#[derive(Debug)]
+pub(crate) struct Shim {
+    pub(crate) key: TaskKey,
+    pub(crate) bundle: Bundle,
+    /// The program, for `delete` once its process is gone.
+    pub(crate) binary: PathBuf,
+    pub(crate) address: String,
+    pub(crate) connection: Arc<Client>,
+    /// Held while Create is under way, so that a death in this moment is told from one after it.
+    pub(crate) creating: Mutex<()>,
+    /// Held while Delete is under way, so that the shim's farewell is not taken for its death.
+    pub(crate) deleting: Mutex<()>,
+    created: AtomicBool,
+    version: AtomicI32,
+    pid: AtomicU32,
+    end: watch::Sender<Option<Deleted>>,
+    _log: ShimLog,
+}
+
+impl Shim {
+    pub(crate) fn new(key: TaskKey, bundle: Bundle, binary: PathBuf, link: Link) -> Self {
+        Self {
+            key,
+            bundle,
+            binary,
+            address: link.bootstrap.address,
+            connection: link.connection,
+            creating: Mutex::default(),
+            deleting: Mutex::default(),
+            created: AtomicBool::new(false),
+            version: AtomicI32::new(link.bootstrap.version),
+            pid: AtomicU32::new(0),
+            end: watch::Sender::new(None),
+            _log: link.log,
+        }
+    }
+
+    /// Notes that the task exists, with the pid of its init.
+    pub(crate) fn set_created(&self, pid: u32) {
+        self.pid.store(pid, Ordering::Relaxed);
+        self.created.store(true, Ordering::Release);
+    }
+
+    /// Whether clients were told of the task: only then is its end told too.
+    pub(crate) fn is_created(&self) -> bool {
+        self.created.load(Ordering::Acquire)
+    }
+
+    /// The last pid the shim told; 0 if it never did.
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid.load(Ordering::Relaxed)
+    }
+
+    /// Nothing of the task is left.
+    pub(crate) fn finished(&self, deleted: Deleted) {
+        self.end.send_replace(Some(deleted));
+    }
+
+    /// Waits until nothing of the task is left, and says how it ended. Cancel safe.
+    pub(crate) async fn end(&self) -> Deleted {
+        let mut end = self.end.subscribe();
+        let ended = end.wait_for(Option::is_some).await;
+        // The sender lives as long as `self`, so there is always a value.
+        ended.ok().and_then(|deleted| *deleted).unwrap_or_else(|| lost(self.pid()))
+    }
+
+    /// One call of the task service.
+    pub(crate) async fn call<Q: Message, R: Message + Default>(
+        &self,
+        method: &str,
+        request: &Q,
+        timeout: Option<Duration>,
+    ) -> Result<R, Failure> {
+        let service = match self.version.load(Ordering::Relaxed) {
+            2 => "containerd.task.v2.Task",
+            _ => "containerd.task.v3.Task",
+        };
+        let call = Call { service, method, namespace: self.key.namespace(), timeout };
+        let payload = self.connection.call(call, request.encode_to_vec()).await?;
+        R::decode(payload.as_slice())
+            .map_err(|e| Failure::Answer(Error::internal(format!("decode the answer of {method}: {e}"))))
+    }
+
+    /// As [`Shim::call`]; a shim that does not know the newest task service is asked again by the one before, and from
+    /// then on (one from 1.7 that was still running when a newer binary answered its `start`).
+    pub(crate) async fn first_call<Q: Message, R: Message + Default>(
+        &self,
+        method: &str,
+        request: &Q,
+        timeout: Option<Duration>,
+    ) -> Result<R, Failure> {
+        match self.call(method, request, timeout).await {
+            Err(failure) if failure.is_unimplemented() && self.version.load(Ordering::Relaxed) == NEWEST => {
+                tracing::warn!(task = %self.key, method, "downgrading client API version to try again");
+                self.version.store(NEWEST - 1, Ordering::Relaxed);
+                self.call(method, request, timeout).await
+            }
+            answered => answered,
+        }
+    }
+
+    /// Asks for the state of init, or of an exec process.
+    pub(crate) async fn state(&self, exec: &str, timeout: Duration) -> Result<wire::StateResponse, Failure> {
+        let request = wire::StateRequest { id: self.key.id().to_owned(), exec_id: exec.to_owned() };
+        let state: wire::StateResponse = self.first_call("State", &request, Some(timeout)).await?;
+        if exec.is_empty() {
+            self.pid.store(state.pid, Ordering::Relaxed);
+        }
+        Ok(state)
+    }
+
+    /// Asks the shim to forget the task or the exec process.
+    pub(crate) async fn delete(&self, exec: &str, timeout: Option<Duration>) -> Result<Deleted, Failure> {
+        let request = wire::DeleteRequest { id: self.key.id().to_owned(), exec_id: exec.to_owned() };
+        let response: wire::DeleteResponse = self.call("Delete", &request, timeout).await?;
+        let exit = Exit { status: response.exit_status, at: api::convert::time(response.exited_at) };
+        Ok(Deleted { pid: response.pid, exit })
+    }
+
+    /// Asks the shim to go, which it does unless other containers need it.
+    pub(crate) async fn shutdown(&self, timeout: Duration) -> Result<(), Failure> {
+        let request = wire::ShutdownRequest { id: self.key.id().to_owned(), now: false };
+        match self.call::<_, ()>("Shutdown", &request, Some(timeout)).await {
+            Ok(()) | Err(Failure::Closed) => Ok(()),
+            Err(failure) => Err(failure),
+        }
+    }
+}
+
+/// What ties a task to its shim's process.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) bootstrap: Bootstrap,
+    pub(crate) connection: Arc<Client>,
+    pub(crate) log: ShimLog,
+}
+
+/// The end of a task of which nobody knows how it ended.
+pub(crate) fn lost(pid: u32) -> Deleted {
+    Deleted { pid, exit: Exit { status: 255, at: std::time::SystemTime::now() } }
+}
