@@ -1,9 +1,125 @@
 //! containerd, the daemon.
+//!
+//! `main` decides what was asked for; the daemon itself is put together in `wiring` and served by `serve`.
 
 #![forbid(unsafe_code)]
 
 mod cli;
 mod config;
+mod directories;
 mod logging;
+mod plugins;
+mod publish;
+mod serve;
+mod services;
+mod socket;
+mod wiring;
+mod work;
 
-fn main() {}
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use tracing::{info, warn};
+use types::{Error, Result, ResultExt, version};
+
+use cli::{Cli, Command, ConfigCommand, Flags};
+use config::Config;
+
+/// Threads that run handlers; blocking work has threads of its own, which end when they are idle.
+const WORKERS: usize = 2;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The last word, to the administrator; there may be nobody to read it.
+            drop(writeln!(std::io::stderr(), "containerd: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    let Some(Cli { flags, command }) = cli::parse(std::env::args_os())? else { return Ok(()) };
+    if flags.version {
+        return print(&format!("containerd {} {} {}\n", version::PACKAGE, version::VERSION, version::REVISION));
+    }
+    match command {
+        None => daemon(&flags),
+        Some(Command::Config(ConfigCommand::Default)) => print(&config::print(&config::default()?)?),
+        Some(Command::Config(ConfigCommand::Dump)) => {
+            let config = config::load(&flags)?;
+            logging::start(config.log.threshold, config.log.format);
+            config.warnings.iter().for_each(|warning| warn!("{warning}"));
+            print(&config::print(&config)?)
+        }
+        Some(Command::Publish(request)) => {
+            let address = flags.address.unwrap_or_else(|| "/run/containerd/containerd.sock".to_owned());
+            reactor(1)?.block_on(publish::publish(&request, &address))
+        }
+    }
+}
+
+fn daemon(flags: &Flags) -> Result<()> {
+    let begun = Instant::now();
+    let config = config::load(flags)?;
+    logging::start(config.log.threshold, config.log.format);
+    config.warnings.iter().for_each(|warning| warn!("{warning}"));
+    adjust_process(&config)?;
+    let reactor = reactor(WORKERS)?;
+    let stopped = reactor.block_on(live(&config, begun));
+    // What still runs on blocking threads has had its time.
+    reactor.shutdown_background();
+    stopped
+}
+
+/// The life of the daemon between reading its configuration and its end.
+async fn live(config: &Config, begun: Instant) -> Result<()> {
+    let mut signals = serve::Signals::listen()?;
+    info!(revision = version::REVISION, version = version::VERSION, "starting containerd");
+    let (mut plugins, remarks) = plugins::Plugins::choose(config)?;
+    remarks.iter().for_each(|remark| warn!("{remark}"));
+    let house = tokio::select! {
+        house = wiring::build(config, &mut plugins) => house?,
+        // Told to stop before it began.
+        () = signals.stop() => return Ok(()),
+    };
+    let doors = services::Doors {
+        plugins: &plugins,
+        listed: plugins.to_wire(config),
+        size: config.message_size,
+        sync_fs: config.sync_fs,
+    };
+    let routes = services::routes(&house, house.db.server_uuid(), doors).await;
+    let sockets = serve::Sockets::bind(config)?;
+    sys::memory::trim();
+    serve::serve(house, routes, sockets, &mut signals, begun).await;
+    Ok(())
+}
+
+/// What holds for the whole process, before it has threads.
+fn adjust_process(config: &Config) -> Result<()> {
+    sys::memory::limit_arenas(2);
+    if let Some(temp) = &config.temp {
+        directories::make_temp(temp)?;
+        sys::environment::set("TMPDIR", temp.as_os_str()).context(|| "set TMPDIR")?;
+    }
+    if config.oom_score != 0 {
+        std::fs::write("/proc/self/oom_score_adj", config.oom_score.to_string())
+            .context(|| format!("set oom_score to {}", config.oom_score))?;
+    }
+    Ok(())
+}
+
+fn reactor(workers: usize) -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .enable_all()
+        .build()
+        .context(|| "start threads")
+}
+
+fn print(text: &str) -> Result<()> {
+    std::io::stdout().write_all(text.as_bytes()).map_err(Error::from)
+}

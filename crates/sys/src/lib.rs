@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 pub mod cgroup;
+pub mod environment;
 pub mod epoll;
 pub mod fifo;
 pub mod fs;

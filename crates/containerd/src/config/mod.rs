@@ -125,6 +125,8 @@ pub struct Shims {
     pub shutdown: Duration,
     /// How long asking a task for its state may take.
     pub task_state: Duration,
+    /// How long asking a shim for metrics may take.
+    pub stats: Duration,
 }
 
 /// The configuration that the command line means.
@@ -353,6 +355,7 @@ fn shims(plugins: &mut Section, timeouts: &mut Section) -> Shims {
         cleanup: timeout("shim.cleanup", "5s"),
         shutdown: timeout("shim.shutdown", "3s"),
         task_state: timeout("task.state", "2s"),
+        stats: timeout("metrics.shimstats", "2s"),
     }
 }
 

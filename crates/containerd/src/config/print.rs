@@ -90,6 +90,7 @@ fn timeouts(config: &Config) -> Value {
         ("shim.cleanup", shims.cleanup),
         ("shim.shutdown", shims.shutdown),
         ("task.state", shims.task_state),
+        ("metrics.shimstats", shims.stats),
     ];
     let known = known
         .map(|(name, time)| (format!("io.containerd.timeout.{name}"), format!("{}ms", time.as_millis())));

@@ -1,0 +1,233 @@
+//! The parts of the daemon under the names that tools know: one table, which feeds `ctr plugins ls`, `disabled_plugins`
+//! and `required_plugins`. It lists what exists here and nothing else; how the parts are put together is `wiring`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use api::containerd::services::introspection::v1::Plugin as Wire;
+use types::platform::Platform;
+use types::{Error, Result};
+
+use crate::config::Config;
+
+const CONTENT: &str = "io.containerd.content.v1";
+const DIFFER: &str = "io.containerd.differ.v1";
+const EVENT: &str = "io.containerd.event.v1";
+const GRPC: &str = "io.containerd.grpc.v1";
+const LEASE: &str = "io.containerd.lease.v1";
+const METADATA: &str = "io.containerd.metadata.v1";
+const RUNTIME: &str = "io.containerd.runtime.v2";
+const SERVER: &str = "io.containerd.server.v1";
+const SHIM: &str = "io.containerd.shim.v1";
+const SNAPSHOTTER: &str = "io.containerd.snapshotter.v1";
+
+/// A part of the daemon.
+#[derive(Debug)]
+pub struct Plugin {
+    /// Its type.
+    pub kind: &'static str,
+    /// Its id within the type.
+    pub id: &'static str,
+    /// The types it is built on.
+    requires: &'static [&'static str],
+    /// Whether it depends on the platform.
+    platform: bool,
+    /// What it can do besides what its type can.
+    capabilities: &'static [&'static str],
+    /// Whether the daemon can do without it.
+    optional: bool,
+}
+
+const fn core(kind: &'static str, id: &'static str, requires: &'static [&'static str]) -> Plugin {
+    Plugin { kind, id, requires, platform: false, capabilities: &[], optional: false }
+}
+
+const fn snapshotter(id: &'static str, capabilities: &'static [&'static str]) -> Plugin {
+    Plugin { kind: SNAPSHOTTER, id, requires: &[], platform: true, capabilities, optional: true }
+}
+
+const fn service(id: &'static str, requires: &'static [&'static str]) -> Plugin {
+    Plugin { kind: GRPC, id, requires, platform: false, capabilities: &[], optional: true }
+}
+
+/// All parts, in the order in which they are started.
+const TABLE: &[Plugin] = &[
+    core(CONTENT, "content", &[]),
+    core(EVENT, "exchange", &[]),
+    snapshotter("native", &[]),
+    snapshotter("overlayfs", &["rebase"]),
+    core(METADATA, "bolt", &[CONTENT, EVENT, SNAPSHOTTER]),
+    core(LEASE, "manager", &[METADATA]),
+    Plugin { platform: true, ..core(DIFFER, "walking", &[METADATA]) },
+    core(SHIM, "manager", &[EVENT, METADATA]),
+    Plugin { platform: true, ..core(RUNTIME, "task", &[SHIM]) },
+    service("containers", &[METADATA, EVENT]),
+    service("content", &[METADATA, EVENT]),
+    service("diff", &[DIFFER]),
+    service("events", &[EVENT]),
+    service("healthcheck", &[]),
+    service("images", &[METADATA, EVENT]),
+    service("introspection", &[]),
+    service("leases", &[LEASE]),
+    service("namespaces", &[METADATA, EVENT]),
+    service("snapshots", &[METADATA, EVENT]),
+    service("tasks", &[EVENT, METADATA, RUNTIME]),
+    service("version", &[]),
+    core(SERVER, "ttrpc", &[EVENT]),
+    core(SERVER, "grpc", &[GRPC]),
+];
+
+impl Plugin {
+    /// `<type>.<id>`, as configurations name it.
+    pub fn uri(&self) -> String {
+        format!("{}.{}", self.kind, self.id)
+    }
+}
+
+/// Which parts run, and which could not be started.
+#[derive(Clone, Debug)]
+pub struct Plugins {
+    disabled: Vec<String>,
+    failed: BTreeMap<String, String>,
+}
+
+impl Plugins {
+    /// Reads what the configuration disables and requires. Returns remarks for the log, too.
+    pub fn choose(config: &Config) -> Result<(Self, Vec<String>)> {
+        let mut remarks = Vec::new();
+        for plugin in TABLE.iter().filter(|plugin| !plugin.optional && config.disabled.contains(&plugin.uri())) {
+            remarks.push(format!("plugin {} cannot be disabled", plugin.uri()));
+        }
+        let plugins = Self { disabled: config.disabled.clone(), failed: BTreeMap::new() };
+        let missing: Vec<_> = config
+            .required
+            .iter()
+            .filter(|uri| !plugins.running().any(|plugin| plugin.uri() == **uri))
+            .map(|uri| format!("required plugin {uri} not included"))
+            .collect();
+        if missing.is_empty() { Ok((plugins, remarks)) } else { Err(Error::precondition(missing.join("; "))) }
+    }
+
+    /// Whether a service or snapshotter is to be started.
+    pub fn wants(&self, kind: Kind, id: &str) -> bool {
+        !self.disabled.contains(&format!("{}.{id}", kind.name()))
+    }
+
+    /// Records that a snapshotter could not be started; an error if it is required.
+    pub fn failed(&mut self, config: &Config, id: &str, error: &Error) -> Result<()> {
+        let uri = format!("{SNAPSHOTTER}.{id}");
+        if config.required.contains(&uri) {
+            return Err(Error::precondition(format!("load required plugin {uri}: {error}")));
+        }
+        self.failed.insert(uri, error.to_string());
+        Ok(())
+    }
+
+    fn running(&self) -> impl Iterator<Item = &'static Plugin> {
+        TABLE.iter().filter(|plugin| !plugin.optional || !self.disabled.contains(&plugin.uri()))
+    }
+
+    /// The parts as Introspection tells them.
+    pub fn to_wire(&self, config: &Config) -> Vec<Wire> {
+        self.running().map(|plugin| self.one_to_wire(plugin, config)).collect()
+    }
+
+    fn one_to_wire(&self, plugin: &Plugin, config: &Config) -> Wire {
+        let uri = plugin.uri();
+        let host = || api::convert::platform_to_wire(Platform::host());
+        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        let failure = self.failed.get(&uri).map(|why| api::google::rpc::Status {
+            code: api::status::code(types::Class::Unknown),
+            message: why.clone(),
+            details: Vec::new(),
+        });
+        Wire {
+            r#type: plugin.kind.to_owned(),
+            id: plugin.id.to_owned(),
+            requires: owned(plugin.requires),
+            platforms: if plugin.platform { vec![host()] } else { Vec::new() },
+            exports: exports(plugin, config),
+            capabilities: owned(plugin.capabilities),
+            init_err: failure,
+        }
+    }
+}
+
+/// The kinds of parts that can be left out.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    /// A snapshotter.
+    Snapshotter,
+    /// A gRPC service.
+    Service,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Snapshotter => SNAPSHOTTER,
+            Self::Service => GRPC,
+        }
+    }
+}
+
+/// What a part tells others about itself: where its data is, above all.
+fn exports(plugin: &Plugin, config: &Config) -> BTreeMap<String, String> {
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let pairs = match (plugin.kind, plugin.id) {
+        (CONTENT, _) => vec![("root", text(&config.root.join(plugin.uri())))],
+        (SNAPSHOTTER, id) => vec![("root", text(&snapshotter_root(config, id)))],
+        (METADATA, _) => {
+            vec![("policy", "shared".to_owned()), ("path", text(&config.root.join("io.containerd.metadata.v1.redb/meta.redb")))]
+        }
+        (RUNTIME, _) => vec![("log-uri-schemes", "fifo".to_owned())],
+        _ => Vec::new(),
+    };
+    pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+/// Where a snapshotter keeps its snapshots.
+pub fn snapshotter_root(config: &Config, id: &str) -> std::path::PathBuf {
+    let configured = match id {
+        "overlayfs" => config.overlayfs.root.clone(),
+        "native" => config.native_root.clone(),
+        _ => None,
+    };
+    configured.unwrap_or_else(|| config.root.join(format!("{SNAPSHOTTER}.{id}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(disabled: &[&str], required: &[&str]) -> Config {
+        let owned = |uris: &[&str]| uris.iter().map(|uri| (*uri).to_owned()).collect();
+        Config { disabled: owned(disabled), required: owned(required), ..crate::config::default().unwrap() }
+    }
+
+    #[test]
+    fn a_disabled_part_is_not_listed_and_not_wanted() {
+        let config = config(&["io.containerd.snapshotter.v1.native", "io.containerd.grpc.v1.cri"], &[]);
+        let (plugins, remarks) = Plugins::choose(&config).unwrap();
+        assert!(!plugins.wants(Kind::Snapshotter, "native") && plugins.wants(Kind::Snapshotter, "overlayfs"));
+        assert!(!plugins.to_wire(&config).iter().any(|plugin| plugin.id == "native"));
+        assert!(remarks.is_empty());
+    }
+
+    #[test]
+    fn what_the_daemon_cannot_do_without_stays() {
+        let config = config(&["io.containerd.metadata.v1.bolt"], &[]);
+        let (plugins, remarks) = Plugins::choose(&config).unwrap();
+        assert_eq!(remarks, ["plugin io.containerd.metadata.v1.bolt cannot be disabled"]);
+        assert!(plugins.to_wire(&config).iter().any(|plugin| plugin.id == "bolt"));
+    }
+
+    #[test]
+    fn a_required_part_that_is_not_there_is_fatal() {
+        let error = Plugins::choose(&config(&[], &["io.containerd.grpc.v1.cri"])).unwrap_err();
+        assert_eq!(error.to_string(), "required plugin io.containerd.grpc.v1.cri not included");
+        let config = config(&[], &["io.containerd.snapshotter.v1.overlayfs"]);
+        let (mut plugins, _) = Plugins::choose(&config).unwrap();
+        assert!(plugins.failed(&config, "overlayfs", &Error::unknown("no overlayfs")).is_err());
+    }
+}

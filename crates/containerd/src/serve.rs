@@ -1,0 +1,132 @@
+//! Listening, and stopping: the order in which doors open and close.
+//!
+//! ```text
+//!  sockets bound -> READY -> ... TERM or INT -> STOPPING -> no new calls, changes under way are finished (or cut off at
+//!  the deadline, and said so) -> sockets removed -> exit 0. Containers are not touched.
+//! ```
+
+use std::time::{Duration, Instant};
+
+use sd_notify::NotifyState;
+use tokio::net::UnixListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tracing::{info, warn};
+use types::events::Exchange;
+use types::{Result, ResultExt};
+
+use crate::config::Config;
+use crate::services::House;
+use crate::socket::{self, SocketFile};
+
+/// How long changes under way may take when the daemon is told to stop.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How long replies may take to be read once everything is done.
+const REPLIES: Duration = Duration::from_millis(200);
+/// How much of a stream may be under way unread: a chunk of a blob, not 64 KiB.
+const STREAM_WINDOW: u32 = 2 << 20;
+/// The same for all streams of a connection.
+const CONNECTION_WINDOW: u32 = 8 << 20;
+/// Go clients cancel many calls, each by a reset; HTTP/2's defaults (20 and 1024) end the whole connection for that.
+const RESETS: usize = 100_000;
+/// Bytes of a call's headers.
+const HEADERS: u32 = 16 << 20;
+
+/// The signals that mean something to the daemon. SIGPIPE is ignored by Rust's runtime already.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+    user: Signal,
+}
+
+impl Signals {
+    /// From now on these signals no longer kill the process.
+    pub fn listen() -> Result<Self> {
+        let listen = |kind| signal(kind).context(|| "listen for signals");
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+            user: listen(SignalKind::user_defined1())?,
+        })
+    }
+
+    /// Waits for the signal to stop.
+    pub async fn stop(&mut self) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return info!(signal = "terminated", "received signal"),
+                _ = self.interrupt.recv() => return info!(signal = "interrupt", "received signal"),
+                _ = self.hangup.recv() => info!("SIGHUP is ignored: restart to read the configuration again"),
+                _ = self.user.recv() => info!("SIGUSR1 is ignored: there is nothing to dump yet"),
+            }
+        }
+    }
+}
+
+/// The bound sockets.
+pub struct Sockets {
+    grpc: (UnixListener, SocketFile),
+    ttrpc: (UnixListener, SocketFile),
+}
+
+impl Sockets {
+    /// Binds both.
+    pub fn bind(config: &Config) -> Result<Self> {
+        Ok(Self { ttrpc: socket::bind(&config.ttrpc)?, grpc: socket::bind(&config.grpc)? })
+    }
+}
+
+/// Serves until told to stop.
+pub async fn serve(house: House, routes: Routes, sockets: Sockets, signals: &mut Signals, begun: Instant) {
+    let (grpc, grpc_file) = sockets.grpc;
+    let (ttrpc, ttrpc_file) = sockets.ttrpc;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let mut server = tokio::spawn(grpc_server(grpc, routes, stopped));
+    let shims = tokio::spawn(ttrpc_server(ttrpc, house.events.clone()));
+    notify(&NotifyState::Ready);
+    info!("containerd successfully booted in {:.6}s", begun.elapsed().as_secs_f64());
+
+    signals.stop().await;
+    notify(&NotifyState::Stopping);
+    drop(stop);
+    let cut_off = house.work.drain(DRAIN).await;
+    if cut_off > 0 {
+        warn!(changes = cut_off, "stopping although changes are still under way");
+    }
+    // Open streams never end by themselves; everybody else only has a reply to read.
+    drop(tokio::time::timeout(REPLIES, &mut server).await);
+    server.abort();
+    shims.abort();
+    drop((grpc_file, ttrpc_file));
+}
+
+async fn grpc_server(listener: UnixListener, routes: Routes, stopped: oneshot::Receiver<()>) {
+    let server = Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_max_header_list_size(HEADERS)
+        .http2_max_pending_accept_reset_streams(Some(RESETS))
+        .http2_max_local_error_reset_streams(Some(RESETS))
+        .add_routes(routes);
+    let stopped = async {
+        // An error means that the sender was dropped, which is the signal.
+        drop(stopped.await);
+    };
+    if let Err(error) = server.serve_with_incoming_shutdown(socket::connections(listener), stopped).await {
+        warn!(%error, "gRPC server ended");
+    }
+}
+
+async fn ttrpc_server(listener: UnixListener, events: Exchange) {
+    runtime::ttrpc::serve(listener, runtime::ttrpc::forward_events(events)).await;
+}
+
+fn notify(state: &NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(std::slice::from_ref(state)) {
+        warn!(%error, "notify systemd");
+    }
+}

@@ -1,0 +1,45 @@
+//! `containerd.services.diff.v1.Diff`.
+//!
+//! Apply is not detached: a client that goes away ends it, and its snapshot, half-written, is never committed.
+
+use std::sync::Arc;
+
+use api::containerd::services::diff::v1 as wire;
+use api::convert;
+use diff::applier::{Applier, ApplyOptions};
+use grpc::diff::diff_server;
+use tonic::{Request, Response, Status};
+
+use super::House;
+use super::reply::{namespace, reply, required};
+
+/// Layers onto filesystems.
+pub struct Diff {
+    /// For the content of the caller's namespace.
+    pub house: House,
+    /// Make every layer durable before answering.
+    pub sync: bool,
+}
+
+#[tonic::async_trait]
+impl diff_server::Diff for Diff {
+    async fn apply(&self, request: Request<wire::ApplyRequest>) -> Result<Response<wire::ApplyResponse>, Status> {
+        let scope = super::reply::scope(request.metadata())?;
+        let request = request.into_inner();
+        if !request.payloads.is_empty() {
+            return Err(Status::unimplemented("apply with payloads for stream processors: not implemented"));
+        }
+        let layer = reply(convert::descriptor(required(request.diff, "diff")?))?;
+        let mounts: Vec<_> = request.mounts.into_iter().map(convert::mount).collect();
+        let options = ApplyOptions { sync: request.sync_fs || self.sync };
+        let applier: Arc<dyn Applier> = self.house.applier(scope);
+        let applied = reply(applier.apply(&layer, &mounts, options).await)?;
+        self.house.trim();
+        Ok(Response::new(wire::ApplyResponse { applied: Some(convert::descriptor_to_wire(applied.uncompressed)) }))
+    }
+
+    async fn diff(&self, request: Request<wire::DiffRequest>) -> Result<Response<wire::DiffResponse>, Status> {
+        namespace(request.metadata())?;
+        Err(Status::unimplemented("comparing filesystems: not implemented"))
+    }
+}

@@ -1,0 +1,107 @@
+//! `containerd.services.images.v1.Images`.
+
+use api::containerd::services::images::v1 as wire;
+use api::convert;
+use grpc::images::images_server;
+use tonic::{Request, Response, Status};
+use types::Scope;
+use types::filters::Filters;
+
+use super::House;
+use super::reply::{reply, required, scope};
+use crate::work::Change;
+
+/// Names for descriptors.
+pub struct Images(pub House);
+
+fn named(image: Option<wire::Image>) -> Result<types::image::Image, Status> {
+    let image = required(image, "image")?;
+    if image.name.is_empty() {
+        return Err(Status::invalid_argument("Image.Name required"));
+    }
+    reply(convert::image(image))
+}
+
+impl Images {
+    /// The images of a scope, whose records get the time that a request brings with it, if any.
+    fn at(&self, scope: &Scope, epoch: Option<api::Timestamp>) -> metadata::Images {
+        let images = self.0.db.images(scope);
+        match epoch {
+            Some(epoch) => images.at(convert::time(Some(epoch))),
+            None => images,
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl images_server::Images for Images {
+    async fn get(&self, request: Request<wire::GetImageRequest>) -> Result<Response<wire::GetImageResponse>, Status> {
+        let scope = scope(request.metadata())?;
+        let image = reply(self.0.db.images(&scope).get(&request.into_inner().name))?;
+        Ok(Response::new(wire::GetImageResponse { image: Some(convert::image_to_wire(image)) }))
+    }
+
+    async fn list(&self, request: Request<wire::ListImagesRequest>) -> Result<Response<wire::ListImagesResponse>, Status> {
+        let scope = scope(request.metadata())?;
+        let filters = reply(Filters::parse(&request.into_inner().filters))?;
+        let mut images = Vec::new();
+        reply(self.0.db.images(&scope).list(&filters, &mut |image| {
+            images.push(convert::image_to_wire(image));
+            Ok(())
+        }))?;
+        Ok(Response::new(wire::ListImagesResponse { images }))
+    }
+
+    async fn create(
+        &self,
+        request: Request<wire::CreateImageRequest>,
+    ) -> Result<Response<wire::CreateImageResponse>, Status> {
+        let scope = scope(request.metadata())?;
+        let request = request.into_inner();
+        let images = self.at(&scope, request.source_date_epoch);
+        let image = named(request.image)?;
+        let house = self.0.clone();
+        let change = Change::new("create image", &scope.namespace, image.name.as_str());
+        let created = self.0.work.run(change, async move {
+            let created = images.create(image).await?;
+            let event = wire::ImageCreate { name: created.name.clone(), labels: created.labels.clone() };
+            house.announce(&scope.namespace, "/images/create", &event);
+            Ok(convert::image_to_wire(created))
+        });
+        Ok(Response::new(wire::CreateImageResponse { image: Some(created.await?) }))
+    }
+
+    async fn update(
+        &self,
+        request: Request<wire::UpdateImageRequest>,
+    ) -> Result<Response<wire::UpdateImageResponse>, Status> {
+        let scope = scope(request.metadata())?;
+        let request = request.into_inner();
+        let images = self.at(&scope, request.source_date_epoch);
+        let image = named(request.image)?;
+        let fields = convert::field_paths(request.update_mask);
+        let house = self.0.clone();
+        let change = Change::new("update image", &scope.namespace, image.name.as_str());
+        let updated = self.0.work.run(change, async move {
+            let updated = images.update(image, &fields).await?;
+            let event = wire::ImageUpdate { name: updated.name.clone(), labels: updated.labels.clone() };
+            house.announce(&scope.namespace, "/images/update", &event);
+            Ok(convert::image_to_wire(updated))
+        });
+        Ok(Response::new(wire::UpdateImageResponse { image: Some(updated.await?) }))
+    }
+
+    async fn delete(&self, request: Request<wire::DeleteImageRequest>) -> Result<Response<()>, Status> {
+        let scope = scope(request.metadata())?;
+        let request = request.into_inner();
+        let target = request.target.map(|target| reply(target.digest.parse())).transpose()?;
+        let house = self.0.clone();
+        let change = Change::new("delete image", &scope.namespace, request.name.as_str());
+        let deleted = self.0.work.run(change, async move {
+            house.db.images(&scope).delete(&request.name, target.as_ref()).await?;
+            house.announce(&scope.namespace, "/images/delete", &wire::ImageDelete { name: request.name });
+            Ok(())
+        });
+        deleted.await.map(Response::new)
+    }
+}

@@ -1,0 +1,139 @@
+//! The gRPC services: one thin file each, which decodes, makes one call into the house, and encodes.
+//!
+//! What changes something runs detached ([`crate::work`]); what was changed is announced on the event bus here, because
+//! the crates below know no wire types.
+
+mod containers;
+mod content;
+mod diff;
+mod event_fields;
+mod events;
+mod images;
+mod ingest;
+mod introspection;
+mod leases;
+mod namespaces;
+pub mod reply;
+mod snapshots;
+mod tasks;
+mod version;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ::diff::applier::Applier;
+use ::diff::walking::WalkingApplier;
+use metadata::Db;
+use prost::{Message, Name};
+use runtime::Runtime;
+use tonic::service::{Routes, RoutesBuilder};
+use tracing::warn;
+use types::events::Exchange;
+use types::{Namespace, Scope};
+
+use crate::config::MessageSize;
+use crate::plugins::{Kind, Plugins};
+use crate::work::Work;
+
+/// What the services work with. Cloning shares it.
+#[derive(Clone)]
+pub struct House {
+    /// Records, and each namespace's view of blobs and snapshots.
+    pub db: Db,
+    /// Processes.
+    pub runtime: Runtime,
+    /// What has happened.
+    pub events: Exchange,
+    /// What is being changed.
+    pub work: Work,
+    /// Whether memory is being given back at the moment.
+    trimming: Arc<AtomicBool>,
+}
+
+impl House {
+    /// Puts the parts together.
+    pub fn new(db: Db, runtime: Runtime, events: Exchange) -> Self {
+        Self { db, runtime, events, work: Work::new(), trimming: Arc::default() }
+    }
+
+    /// Tells subscribers what was done. The change stands either way, so a failure is only logged.
+    pub fn announce<E: Message + Name>(&self, namespace: &Namespace, topic: &str, event: &E) {
+        if let Err(error) = self.events.publish(namespace, topic, api::any::pack(event)) {
+            warn!(%namespace, topic, %error, "publish event");
+        }
+    }
+
+    /// Extracts layers from the content that `scope` can see.
+    pub fn applier(&self, scope: Scope) -> Arc<dyn Applier> {
+        Arc::new(WalkingApplier::new(self.db.content(scope)))
+    }
+
+    /// Gives memory back after something big, unless that is under way already.
+    pub fn trim(&self) {
+        let trimming = Arc::clone(&self.trimming);
+        if !trimming.swap(true, Ordering::AcqRel) {
+            tokio::task::spawn_blocking(move || {
+                sys::memory::trim();
+                trimming.store(false, Ordering::Release);
+            });
+        }
+    }
+}
+
+/// What makes the routes besides the house.
+pub struct Doors<'a> {
+    /// Which services are wanted.
+    pub plugins: &'a Plugins,
+    /// What Introspection tells.
+    pub listed: Vec<api::containerd::services::introspection::v1::Plugin>,
+    /// Limits of messages.
+    pub size: MessageSize,
+    /// Diff.Apply always makes layers durable.
+    pub sync_fs: bool,
+}
+
+/// Adds each named service that is wanted, with the limits of messages that tonic sets service by service.
+macro_rules! serve {
+    ($routes:ident, $health:ident, $doors:expr, $($id:literal => $server:ty, $service:expr;)*) => {
+        $(if $doors.plugins.wants(Kind::Service, $id) {
+            let server = <$server>::new($service)
+                .max_decoding_message_size($doors.size.receive)
+                .max_encoding_message_size($doors.size.send);
+            $health.set_service_status(
+                <$server as tonic::server::NamedService>::NAME,
+                tonic_health::ServingStatus::Serving,
+            ).await;
+            $routes.add_service(server);
+        })*
+    };
+}
+
+/// All services on one set of routes. A service that is not among them answers Unimplemented.
+pub async fn routes(house: &House, uuid: String, doors: Doors<'_>) -> Routes {
+    // The reporter starts with the empty name, which stands for the daemon, serving.
+    let health = tonic_health::server::HealthReporter::new();
+    let mut routes = RoutesBuilder::default();
+    let introspection = introspection::Introspection { plugins: doors.listed.clone(), uuid };
+    serve! { routes, health, doors,
+        "containers" => grpc::containers::containers_server::ContainersServer<_>, containers::Containers(house.clone());
+        "content" => grpc::content::content_server::ContentServer<_>, content::Content(house.clone());
+        "diff" => grpc::diff::diff_server::DiffServer<_>, diff::Diff { house: house.clone(), sync: doors.sync_fs };
+        "events" => grpc::events::events_server::EventsServer<_>, events::Events(house.events.clone());
+        "images" => grpc::images::images_server::ImagesServer<_>, images::Images(house.clone());
+        "introspection" => grpc::introspection::introspection_server::IntrospectionServer<_>, introspection;
+        "leases" => grpc::leases::leases_server::LeasesServer<_>, leases::Leases(house.clone());
+        "namespaces" => grpc::namespaces::namespaces_server::NamespacesServer<_>, namespaces::Namespaces(house.clone());
+        "snapshots" => grpc::snapshots::snapshots_server::SnapshotsServer<_>, snapshots::Snapshots(house.clone());
+        "tasks" => grpc::tasks::tasks_server::TasksServer<_>, tasks::Tasks(house.clone());
+        "version" => grpc::version::version_server::VersionServer<_>, version::Version;
+    }
+    if doors.plugins.wants(Kind::Service, "healthcheck") {
+        let service = tonic_health::server::HealthService::from_health_reporter(health);
+        routes.add_service(
+            tonic_health::pb::health_server::HealthServer::new(service)
+                .max_decoding_message_size(doors.size.receive)
+                .max_encoding_message_size(doors.size.send),
+        );
+    }
+    routes.routes()
+}

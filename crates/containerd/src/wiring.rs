@@ -1,0 +1,101 @@
+//! The program, put together: who is built from what, in which order.
+//!
+//! ```text
+//!  root ours? --> lock, content, snapshotters --> database --> events --> runtime (shims, in the background) --> house
+//! ```
+//!
+//! Nothing is created below root or state before it is certain that both are ours to use.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use content::local::LocalStore;
+use metadata::Db;
+use runtime::Runtime;
+use snapshots::native::Native;
+use snapshots::overlay::{self, Overlay};
+use snapshots::Snapshotter;
+use tracing::{info, warn};
+use types::events::Exchange;
+use types::{Result, ResultExt};
+
+use crate::config::Config;
+use crate::directories;
+use crate::plugins::{Kind, Plugins, snapshotter_root};
+use crate::services::House;
+
+/// Builds the daemon's inside. Afterwards it can be served.
+pub async fn build(config: &Config, plugins: &mut Plugins) -> Result<House> {
+    Db::check_root(&config.root)?;
+    runtime::check_state(&config.state)?;
+    directories::make_root(&config.root)?;
+    directories::make_state(&config.state)?;
+    let content = LocalStore::open(config.root.join("io.containerd.content.v1.content"))?;
+    let snapshotters = snapshotters(config, plugins)?;
+    let db = Db::open(metadata::Options {
+        dir: config.root.join("io.containerd.metadata.v1.redb"),
+        content,
+        snapshotters,
+    })?;
+    let events = Exchange::new();
+    let runtime = Runtime::open(runtime_options(config, events.clone())?).await?;
+    Ok(House::new(db, runtime, events))
+}
+
+/// Opens the snapshotters that are wanted. One that cannot be opened is reported by Introspection, not fatal.
+fn snapshotters(config: &Config, plugins: &mut Plugins) -> Result<BTreeMap<String, Arc<dyn Snapshotter>>> {
+    let mut opened = BTreeMap::new();
+    for id in ["native", "overlayfs"] {
+        if !plugins.wants(Kind::Snapshotter, id) {
+            info!(id, "snapshotter is disabled");
+            continue;
+        }
+        match open_snapshotter(config, id) {
+            Ok(snapshotter) => drop(opened.insert(id.to_owned(), snapshotter)),
+            Err(error) => {
+                warn!(id, %error, "failed to load snapshotter");
+                plugins.failed(config, id, &error)?;
+            }
+        }
+    }
+    Ok(opened)
+}
+
+fn open_snapshotter(config: &Config, id: &str) -> Result<Arc<dyn Snapshotter>> {
+    let root = snapshotter_root(config, id);
+    Ok(match id {
+        "native" => Native::open(root)?,
+        _ => Overlay::open(
+            root,
+            overlay::Options {
+                mount_options: config.overlayfs.mount_options.clone(),
+                upperdir_label: config.overlayfs.upperdir_label,
+                ..overlay::Options::default()
+            },
+        )?,
+    })
+}
+
+fn runtime_options(config: &Config, events: Exchange) -> Result<runtime::Options> {
+    let text = |path: &PathBuf| path.to_string_lossy().into_owned();
+    Ok(runtime::Options {
+        root: config.root.clone(),
+        state: config.state.clone(),
+        address: text(&config.grpc.address),
+        ttrpc_address: text(&config.ttrpc.address),
+        binary: std::env::current_exe().context(|| "find the daemon's own binary")?,
+        socket_dir: Some(&config.shims.socket_dir).filter(|dir| !dir.is_empty()).map(PathBuf::from),
+        env: config.shims.env.clone(),
+        events,
+        debug: config.log.threshold.debug(),
+        timeouts: runtime::Timeouts {
+            load: config.shims.load,
+            cleanup: config.shims.cleanup,
+            shutdown: config.shims.shutdown,
+            state: config.shims.task_state,
+            stats: config.shims.stats,
+            ..runtime::Timeouts::default()
+        },
+    })
+}
