@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use types::task::Deleted;
-use types::{Error, Namespace, Result, ResultExt};
+use types::task::{Deleted, Status};
+use types::{Class, Error, Namespace, Result};
 
 use crate::runtime::{Runtime, blocking};
 use crate::shim::{Shim, lost};
@@ -34,7 +34,24 @@ impl Runtime {
             self.farewell(&shim, end).await;
             drop(place);
         }
-        deleted.map_err(Error::from).context(|| "failed to delete task")
+        match deleted {
+            Ok(deleted) => Ok(deleted),
+            Err(failure) => Err(self.why_not(&shim, failure).await.context("failed to delete task")),
+        }
+    }
+
+    /// Upstream's shim has no class for the refusal to delete what runs; its callers need one.
+    async fn why_not(&self, shim: &Shim, failure: Failure) -> Error {
+        let error = Error::from(failure);
+        if error.class() != Class::Unknown {
+            return error;
+        }
+        match shim.state("", self.inner.timeouts.state).await {
+            Ok(state) if api::convert::task_status(state.status) != Status::Stopped => {
+                error.reclass(Class::FailedPrecondition)
+            }
+            _ => error,
+        }
     }
 
     /// Sends the shim away, if no other task needs it, and removes the bundle. The caller holds the place.
