@@ -75,7 +75,7 @@ pub trait Reader: Send + Sync {
 
 /// An open ingest. Dropping it without commit keeps what was written and unlocks the reference.
 #[async_trait]
-pub trait Writer: Send {
+pub trait Writer: Send + Sync {
     /// Appends at the current offset.
     async fn write(&mut self, data: Bytes) -> Result<()>;
 

@@ -1,3 +1,43 @@
-//! The namespaced database.
+//! The namespaced database: who has what, under which name, with which labels, and who refers to it.
+//!
+//! One [`Db`] per root. Records (namespaces, images, containers, leases) live here and nowhere else; blobs and
+//! snapshots live in their stores, and this crate shows each namespace its own part of them through the same two
+//! contracts, [`content::Store`] and [`snapshots::Snapshotter`].
+//!
+//! - Mutations are `async` and answered only after they are durable. One thread writes; what queues up while it
+//!   syncs is committed together (see `writer`). A mutation that was queued happens, even if its caller goes away.
+//! - Reads are synchronous, take microseconds, see one consistent version and never wait for a writer.
+//! - A root that is not ours is never touched (see [`Db::check_root`]).
+//!
+//! What stands where is drawn in `schema`; why it is built like this is told in `docs/decisions/0001-database.md`.
+//! There is no garbage collector yet: what is deleted is removed at once, what a lease held stays until it is deleted.
 
 #![forbid(unsafe_code)]
+
+mod containers;
+mod content;
+mod db;
+mod file;
+mod images;
+mod leases;
+mod locks;
+mod namespaces;
+mod record;
+mod recover;
+mod root;
+mod schema;
+mod snapshots;
+mod storage;
+mod tx;
+mod writer;
+
+#[cfg(test)]
+mod fakes;
+#[cfg(test)]
+mod random_operations;
+
+pub use containers::Containers;
+pub use db::{Db, Options};
+pub use images::Images;
+pub use leases::Leases;
+pub use namespaces::Namespaces;

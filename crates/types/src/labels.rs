@@ -34,7 +34,7 @@ pub fn validate(key: &str, value: &str) -> Result<()> {
         // Long keys are cut in the message, as upstream does.
         let shown: String = key.chars().take(64).collect();
         return Err(Error::invalid(format!(
-            "label key and value length ({size} bytes) greater than maximum size ({MAX_SIZE} bytes), key: {shown}"
+            "label key and value length ({size} bytes) greater than maximum size ({MAX_SIZE} bytes), key: {shown}: invalid argument"
         )));
     }
     Ok(())

@@ -1,0 +1,247 @@
+//! Leases: what holds resources that nothing else refers to yet.
+//!
+//! Until there is a garbage collector (issue 4) a lease only says what it holds: removing it removes nothing else, and
+//! its label `containerd.io/gc.expire` is kept but nobody looks at the clock. The collector will read
+//! `lease_resources` as its roots, and start where [`Leases::delete`] ends.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::time::SystemTime;
+
+use prost::Message;
+use types::filters::{Fields, Filters, label};
+use types::lease::{Lease, Resource};
+use types::{Digest, Error, Labels, Namespace, Result, Scope, labels};
+
+use crate::db::Db;
+use crate::record::{Time, record, stored, time};
+use crate::schema::{Index, LEASE_RESOURCES, LEASES, Quad};
+use crate::tx::{NEXT, Source, Tx};
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct LeaseRecord {
+    #[prost(uint32, tag = "1")]
+    pub(crate) version: u32,
+    #[prost(btree_map = "string, string", tag = "2")]
+    labels: BTreeMap<String, String>,
+    #[prost(message, optional, tag = "3")]
+    created: Option<Time>,
+}
+record!(LeaseRecord, "lease", 1);
+
+/// The leases of a namespace.
+pub struct Leases {
+    db: Db,
+    namespace: Namespace,
+}
+
+impl Leases {
+    pub(crate) fn new(db: Db, namespace: Namespace) -> Self {
+        Self { db, namespace }
+    }
+
+    /// The lease `id`.
+    pub fn get(&self, id: &str) -> Result<Lease> {
+        let row = self.db.read(|txn| txn.get(LEASES, (self.namespace.as_str(), id)))?;
+        row.map(|row| row.into_lease(id)).ok_or_else(|| not_found(id))
+    }
+
+    /// Calls `each` for every lease that a filter matches (`id`, `labels.<key>`), ordered by id.
+    pub fn list(&self, filters: &Filters, each: &mut dyn FnMut(Lease) -> Result<()>) -> Result<()> {
+        let ns = self.namespace.as_str();
+        self.db.read(|txn| {
+            txn.scan(
+                LEASES,
+                (ns, ""),
+                |key| key.0 == ns,
+                |key, row| {
+                    let lease = row.into_lease(key.1);
+                    if filters.matches(&LeaseFields(&lease)) {
+                        each(lease)?;
+                    }
+                    NEXT
+                },
+            )
+        })
+    }
+
+    /// Makes a lease, under a random id if none is given.
+    pub async fn create(&self, id: Option<String>, labels: Labels) -> Result<Lease> {
+        labels::validate_all(&labels).map_err(|e| e.context("lease.Labels"))?;
+        let (namespace, labels) = (self.namespace.clone(), stored(labels));
+        let id = id.filter(|id| !id.is_empty()).unwrap_or_else(random_id);
+        self.db
+            .mutate(move |tx| {
+                let key = (namespace.as_str(), id.as_str());
+                if tx.has(LEASES.table, key)? {
+                    return Err(Error::already_exists(format!("lease {id:?}: already exists")));
+                }
+                let created_at = SystemTime::now();
+                tx.ensure_namespace(&namespace)?;
+                let row =
+                    LeaseRecord { version: 0, labels: labels.clone(), created: Some(created_at.into()) };
+                tx.put(LEASES, key, row)?;
+                Ok(Lease { id: id.clone(), labels: labels.clone(), created_at })
+            })
+            .await
+    }
+
+    /// Removes a lease. What it held stays.
+    pub async fn delete(&self, id: &str) -> Result<()> {
+        let (namespace, id) = (self.namespace.clone(), id.to_owned());
+        self.db
+            .mutate(move |tx| {
+                if !tx.remove(LEASES.table, (namespace.as_str(), &id))? {
+                    return Err(not_found(&id));
+                }
+                remove_resources(tx, LEASE_RESOURCES, namespace.as_str(), &id)
+            })
+            .await
+    }
+
+    /// Lets a lease hold a resource, which need not exist yet.
+    pub async fn add_resource(&self, id: &str, resource: Resource) -> Result<()> {
+        let (namespace, id) = (self.namespace.clone(), id.to_owned());
+        self.db
+            .mutate(move |tx| {
+                require(tx, &namespace, &id)?;
+                validate(&resource)?;
+                tx.mark(LEASE_RESOURCES, (namespace.as_str(), &id, &resource.kind, &resource.id))
+            })
+            .await
+    }
+
+    /// Lets a lease no longer hold a resource, if it does.
+    pub async fn delete_resource(&self, id: &str, resource: &Resource) -> Result<()> {
+        let (namespace, id, resource) = (self.namespace.clone(), id.to_owned(), resource.clone());
+        self.db
+            .mutate(move |tx| {
+                require(tx, &namespace, &id)?;
+                validate(&resource)?;
+                tx.remove(LEASE_RESOURCES, (namespace.as_str(), &id, &resource.kind, &resource.id)).map(drop)
+            })
+            .await
+    }
+
+    /// What a lease holds: content, images, ingests, then snapshots by snapshotter.
+    pub fn list_resources(&self, id: &str) -> Result<Vec<Resource>> {
+        let ns = self.namespace.as_str();
+        self.db.read(|txn| {
+            require(txn, &self.namespace, id)?;
+            let mut all = Vec::new();
+            txn.scan_raw(LEASE_RESOURCES, (ns, id, "", ""), |key, ()| {
+                if (key.0, key.1) != (ns, id) {
+                    return Ok(ControlFlow::Break(()));
+                }
+                all.push(Resource { kind: key.2.to_owned(), id: key.3.to_owned() });
+                NEXT
+            })?;
+            Ok(all)
+        })
+    }
+}
+
+/// Adds something that has just been made to the lease of `scope`, if it has one.
+pub(crate) fn add_resource(tx: &Tx<'_>, scope: &Scope, kind: &str, id: &str) -> Result<()> {
+    check_scope(tx, scope)?;
+    match &scope.lease {
+        Some(lease) => tx.mark(LEASE_RESOURCES, (scope.namespace.as_str(), lease, kind, id)),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a scope whose lease does not exist.
+pub(crate) fn check_scope(txn: &impl Source, scope: &Scope) -> Result<()> {
+    match &scope.lease {
+        Some(lease) if !txn.has(LEASES.table, (scope.namespace.as_str(), lease))? => {
+            Err(Error::not_found("lease does not exist: not found"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Takes something that is going away from the lease of `scope`, if it has one.
+pub(crate) fn drop_resource(tx: &Tx<'_>, scope: &Scope, kind: &str, id: &str) -> Result<()> {
+    match &scope.lease {
+        Some(lease) => tx.remove(LEASE_RESOURCES, (scope.namespace.as_str(), lease, kind, id)).map(drop),
+        None => Ok(()),
+    }
+}
+
+/// Forgets everything that a lease holds.
+pub(crate) fn remove_resources(tx: &Tx<'_>, index: Index<Quad>, ns: &str, lease: &str) -> Result<()> {
+    let mut held = Vec::new();
+    tx.scan_raw(index, (ns, lease, "", ""), |key, ()| {
+        if (key.0, key.1) != (ns, lease) {
+            return Ok(ControlFlow::Break(()));
+        }
+        held.push((key.2.to_owned(), key.3.to_owned()));
+        NEXT
+    })?;
+    for (kind, id) in held {
+        tx.remove(index, (ns, lease, &kind, &id))?;
+    }
+    Ok(())
+}
+
+fn require(txn: &impl Source, namespace: &Namespace, id: &str) -> Result<()> {
+    match txn.has(LEASES.table, (namespace.as_str(), id))? {
+        true => Ok(()),
+        false => Err(not_found(id)),
+    }
+}
+
+fn not_found(id: &str) -> Error {
+    Error::not_found(format!("lease {id:?}: not found"))
+}
+
+fn validate(resource: &Resource) -> Result<()> {
+    let Resource { kind, id } = resource;
+    let mut parts = kind.split('/');
+    match (parts.next(), parts.count()) {
+        (Some("ingests" | "images"), 0) => Ok(()),
+        (Some("content"), 0) => match id.parse::<Digest>() {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                Err(Error::invalid(format!("invalid content resource id {id}: {error}: invalid argument")))
+            }
+        },
+        (Some("content" | "ingests" | "images"), _) => {
+            Err(Error::invalid(format!("invalid resource type {kind}: invalid argument")))
+        }
+        (Some("snapshots"), 1) => Ok(()),
+        (Some("snapshots"), _) => {
+            Err(Error::invalid(format!("invalid snapshot resource type {kind}: invalid argument")))
+        }
+        _ => Err(Error::unimplemented(format!("resource type {kind} not supported yet: not implemented"))),
+    }
+}
+
+/// Nanoseconds and four random characters, as upstream's clients are used to see them.
+fn random_id() -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let (_, nanos) = types::time::unix(SystemTime::now());
+    let random: u32 = rand::random();
+    let text: String = (0..4).map(|i| char::from(ALPHABET[(random >> (6 * i) & 63) as usize])).collect();
+    format!("{nanos}-{text}")
+}
+
+impl LeaseRecord {
+    fn into_lease(self, id: &str) -> Lease {
+        Lease { id: id.to_owned(), labels: self.labels, created_at: time(self.created) }
+    }
+}
+
+/// What a filter sees of a lease.
+struct LeaseFields<'a>(&'a Lease);
+
+impl Fields for LeaseFields<'_> {
+    fn field(&self, path: &[String]) -> Option<Cow<'_, str>> {
+        match path.first()?.as_str() {
+            "id" => Some(Cow::Borrowed(self.0.id.as_str())),
+            "labels" => label(&self.0.labels, &path[1..]),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! The open redb database: begins transactions, and opens itself anew after an I/O error.
+//!
+//! After a failed write redb refuses everything until it is opened again, when it finds its last good commit. Doing
+//! that here means that a disk that was full for a while costs the mutations of that while, not a restart.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock};
+
+use redb::{Database, ReadTransaction, ReadableDatabase, WriteTransaction};
+use types::{Class, Error, Result, ResultExt};
+
+use crate::file::Allocated;
+
+/// redb's own cache of pages. The kernel caches the file as well.
+const CACHE: usize = 4 << 20;
+
+type Opener = Box<dyn Fn() -> Result<Database> + Send + Sync>;
+
+/// The database, or the way to open it again.
+pub(crate) struct Storage {
+    opener: Opener,
+    // `None` between a failed write and the next successful opening. Held for the moments in which a transaction
+    // begins, never while one runs.
+    database: RwLock<Option<Database>>,
+    commits: AtomicU64,
+}
+
+impl Storage {
+    /// Opens what `opener` opens.
+    pub(crate) fn open(opener: impl Fn() -> Result<Database> + Send + Sync + 'static) -> Result<Self> {
+        let database = RwLock::new(Some(opener()?));
+        Ok(Self { opener: Box::new(opener), database, commits: AtomicU64::new(0) })
+    }
+
+    /// A consistent view of the last commit.
+    pub(crate) fn begin_read(&self) -> Result<ReadTransaction> {
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        database.as_ref().ok_or_else(closed)?.begin_read().map_err(failure)
+    }
+
+    /// The write transaction; there is one at a time. Opens the database if an error has closed it.
+    pub(crate) fn begin_write(&self) -> Result<WriteTransaction> {
+        if self.database.read().unwrap_or_else(PoisonError::into_inner).is_none() {
+            self.reopen()?;
+        }
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        database.as_ref().ok_or_else(closed)?.begin_write().map_err(failure)
+    }
+
+    /// Makes `txn` durable.
+    pub(crate) fn commit(&self, txn: WriteTransaction) -> Result<()> {
+        txn.commit().map_err(failure)?;
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// How many commits there were since the opening.
+    pub(crate) fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
+    }
+
+    /// Closes the database after an I/O error and opens it again. Reads that are under way fail.
+    pub(crate) fn reopen(&self) -> Result<()> {
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        // The file is locked until the old one is gone.
+        drop(database.take());
+        *database = Some((self.opener)().context(|| "open the metadata database again after an I/O error")?);
+        Ok(())
+    }
+}
+
+/// Opens or creates the database file at `path`.
+pub(crate) fn open_file(path: &Path) -> Result<Database> {
+    let doing = || format!("open metadata database {}", path.display());
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let file = options.open(path).context(doing)?;
+    let file = Allocated::new(file).map_err(|e| failure(e).context(doing()))?;
+    create(file).map_err(|e| e.context(doing()))
+}
+
+/// Opens or creates a database on `backend`.
+pub(crate) fn create(backend: impl redb::StorageBackend) -> Result<Database> {
+    redb::Builder::new().set_cache_size(CACHE).create_with_backend(backend).map_err(failure)
+}
+
+fn closed() -> Error {
+    Error::unavailable("the metadata database is closed after an I/O error; the next change opens it again")
+}
+
+/// The class and words of a failure of redb.
+pub(crate) fn failure(error: impl Into<redb::Error>) -> Error {
+    match error.into() {
+        redb::Error::Io(error) => error.into(),
+        error @ redb::Error::Corrupted(_) => Error::caused(Class::DataLoss, "metadata database", error),
+        error @ (redb::Error::DatabaseAlreadyOpen | redb::Error::UpgradeRequired(_)) => {
+            Error::caused(Class::FailedPrecondition, "metadata database", error)
+        }
+        error @ (redb::Error::PreviousIo | redb::Error::DatabaseClosed) => {
+            Error::caused(Class::Unavailable, "metadata database", error)
+        }
+        error => Error::caused(Class::Internal, "metadata database", error),
+    }
+}

@@ -1,0 +1,185 @@
+//! Reading and writing records within one transaction.
+
+use std::cell::{Cell, RefCell};
+use std::ops::ControlFlow;
+
+use redb::{Key, ReadTransaction, ReadableTable, TableDefinition, Value, WriteTransaction};
+use types::{Error, Namespace, Result};
+
+use crate::namespaces::NamespaceRecord;
+use crate::record::{Record, decode, encode};
+use crate::schema::{Index, NAMESPACES, Rows};
+use crate::storage::failure;
+
+/// What a visitor of [`Source::scan`] answers: go on, or stop.
+pub(crate) type Visit = Result<ControlFlow<()>>;
+/// Go on.
+pub(crate) const NEXT: Visit = Ok(ControlFlow::Continue(()));
+
+/// A transaction that can be read: a read transaction, or the write transaction with what it has written so far.
+pub(crate) trait Source {
+    fn open<K: Key + 'static, V: Value + 'static>(
+        &self,
+        table: TableDefinition<'static, K, V>,
+    ) -> Result<impl ReadableTable<K, V> + '_>;
+
+    /// The class and words of a failed read.
+    fn failed(&self, error: impl Into<redb::Error>) -> Error {
+        failure(error)
+    }
+
+    /// The record under `key`.
+    fn get<'k, K: Key + 'static, R: Record>(
+        &self,
+        rows: Rows<K, R>,
+        key: K::SelfType<'k>,
+    ) -> Result<Option<R>> {
+        let table = self.open(rows.table)?;
+        let found = table.get(&key).map_err(|e| self.failed(e))?;
+        found.map(|value| decode(&key, value.value())).transpose()
+    }
+
+    /// Whether `key` is in the table.
+    fn has<'k, K: Key + 'static, V: Value + 'static>(
+        &self,
+        table: TableDefinition<'static, K, V>,
+        key: K::SelfType<'k>,
+    ) -> Result<bool> {
+        let table = self.open(table)?;
+        let found = table.get(&key).map_err(|e| self.failed(e))?.is_some();
+        Ok(found)
+    }
+
+    /// Visits the records from `from` on, in order of their keys, as long as the key is `inside`.
+    fn scan<'k, K: Key + 'static, R: Record>(
+        &self,
+        rows: Rows<K, R>,
+        from: K::SelfType<'k>,
+        inside: impl Fn(&K::SelfType<'_>) -> bool,
+        mut each: impl FnMut(&K::SelfType<'_>, R) -> Visit,
+    ) -> Result<()> {
+        self.scan_raw(rows.table, from, |key, value| {
+            if !inside(key) {
+                return Ok(ControlFlow::Break(()));
+            }
+            each(key, decode(key, value)?)
+        })
+    }
+
+    /// Visits entries from `from` on, in order of their keys.
+    fn scan_raw<'k, K: Key + 'static, V: Value + 'static>(
+        &self,
+        table: TableDefinition<'static, K, V>,
+        from: K::SelfType<'k>,
+        mut each: impl FnMut(&K::SelfType<'_>, V::SelfType<'_>) -> Visit,
+    ) -> Result<()> {
+        let table = self.open(table)?;
+        for entry in table.range(from..).map_err(|e| self.failed(e))? {
+            let (key, value) = entry.map_err(|e| self.failed(e))?;
+            if each(&key.value(), value.value())?.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Source for ReadTransaction {
+    fn open<K: Key + 'static, V: Value + 'static>(
+        &self,
+        table: TableDefinition<'static, K, V>,
+    ) -> Result<impl ReadableTable<K, V> + '_> {
+        self.open_table(table).map_err(failure)
+    }
+}
+
+/// The write transaction, as a mutation sees it.
+///
+/// A mutation checks first and writes then: one that fails without having written costs nobody anything, while one
+/// that fails after writing makes the writer start the whole group again without it.
+pub(crate) struct Tx<'a> {
+    txn: &'a WriteTransaction,
+    wrote: Cell<bool>,
+    broken: RefCell<Option<Error>>,
+}
+
+impl<'a> Tx<'a> {
+    pub(crate) fn new(txn: &'a WriteTransaction) -> Self {
+        Self { txn, wrote: Cell::new(false), broken: RefCell::new(None) }
+    }
+
+    /// Whether anything was written.
+    pub(crate) fn wrote(&self) -> bool {
+        self.wrote.get()
+    }
+
+    /// How the storage failed below the transaction, if it did.
+    pub(crate) fn broken(&self) -> Option<Error> {
+        self.broken.take()
+    }
+
+    /// Stores `record` under `key`.
+    pub(crate) fn put<'k, K: Key + 'static, R: Record>(
+        &self,
+        rows: Rows<K, R>,
+        key: K::SelfType<'k>,
+        record: R,
+    ) -> Result<()> {
+        let bytes = encode(record);
+        self.insert(rows.table, key, bytes.as_slice())
+    }
+
+    /// Adds `key` to an index.
+    pub(crate) fn mark<'k, K: Key + 'static>(&self, index: Index<K>, key: K::SelfType<'k>) -> Result<()> {
+        self.insert(index, key, ())
+    }
+
+    /// Removes `key`; says whether it was there.
+    pub(crate) fn remove<'k, K: Key + 'static, V: Value + 'static>(
+        &self,
+        table: TableDefinition<'static, K, V>,
+        key: K::SelfType<'k>,
+    ) -> Result<bool> {
+        let mut table = self.txn.open_table(table).map_err(|e| self.failed(e))?;
+        let found = table.remove(key).map_err(|e| self.failed(e))?.is_some();
+        if found {
+            self.wrote.set(true);
+        }
+        Ok(found)
+    }
+
+    /// Makes the namespace's row if there is none: namespaces come into being with their first record.
+    pub(crate) fn ensure_namespace(&self, namespace: &Namespace) -> Result<()> {
+        if self.has(NAMESPACES.table, namespace.as_str())? {
+            return Ok(());
+        }
+        self.put(NAMESPACES, namespace.as_str(), NamespaceRecord::default())
+    }
+
+    fn insert<'k, 'v, K: Key + 'static, V: Value + 'static>(
+        &self,
+        table: TableDefinition<'static, K, V>,
+        key: K::SelfType<'k>,
+        value: V::SelfType<'v>,
+    ) -> Result<()> {
+        let mut table = self.txn.open_table(table).map_err(|e| self.failed(e))?;
+        self.wrote.set(true);
+        table.insert(key, value).map_err(|e| self.failed(e))?;
+        Ok(())
+    }
+}
+
+impl Source for Tx<'_> {
+    fn open<K: Key + 'static, V: Value + 'static>(
+        &self,
+        table: TableDefinition<'static, K, V>,
+    ) -> Result<impl ReadableTable<K, V> + '_> {
+        self.txn.open_table(table).map_err(|e| self.failed(e))
+    }
+
+    fn failed(&self, error: impl Into<redb::Error>) -> Error {
+        let error = failure(error);
+        self.broken.replace(Some(Error::new(error.class(), error.to_string())));
+        error
+    }
+}
