@@ -3,7 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
+use api::containerd::services::content::v1 as content;
+use api::containerd::services::leases::v1 as leases;
 use api::containerd::services::tasks::v1 as wire;
+use grpc::content::content_client::ContentClient;
+use grpc::leases::leases_client::LeasesClient;
 use grpc::tasks::tasks_client::TasksClient;
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
@@ -38,10 +42,7 @@ impl Api {
     /// # Panics
     /// If it takes longer.
     #[track_caller]
-    pub fn call<T>(
-        &self,
-        call: impl Future<Output = Result<tonic::Response<T>, Status>>,
-    ) -> Result<T, Code> {
+    pub fn call<T>(&self, call: impl Future<Output = Result<tonic::Response<T>, Status>>) -> Result<T, Code> {
         let limited = async { tokio::time::timeout(Duration::from_secs(60), call).await };
         let answer = self.runtime.block_on(limited).expect("an answer within a minute");
         answer.map(tonic::Response::into_inner).map_err(|status| status.code())
@@ -86,6 +87,69 @@ impl Api {
     pub fn wait(&self, id: &str) -> Result<u32, Code> {
         let request = wire::WaitRequest { container_id: id.to_owned(), exec_id: String::new() };
         self.call(self.tasks().wait(self.request(request))).map(|answer| answer.exit_status)
+    }
+
+    /// Creates a lease.
+    ///
+    /// # Errors
+    /// The call's code.
+    pub fn create_lease(&self, id: &str) -> Result<(), Code> {
+        let request = leases::CreateRequest { id: id.to_owned(), ..leases::CreateRequest::default() };
+        self.call(LeasesClient::new(self.channel()).create(self.request(request))).map(|_| ())
+    }
+
+    /// Deletes a lease and, before the answer, what only it held.
+    ///
+    /// # Errors
+    /// The call's code.
+    pub fn delete_lease(&self, id: &str) -> Result<(), Code> {
+        let request = leases::DeleteRequest { id: id.to_owned(), sync: true };
+        self.call(LeasesClient::new(self.channel()).delete(self.request(request))).map(|_| ())
+    }
+
+    /// The ids of all leases.
+    ///
+    /// # Panics
+    /// If they cannot be listed.
+    #[track_caller]
+    pub fn leases(&self) -> Vec<String> {
+        let request = leases::ListRequest::default();
+        let answer =
+            self.call(LeasesClient::new(self.channel()).list(self.request(request))).expect("leases");
+        answer.leases.into_iter().map(|lease| lease.id).collect()
+    }
+
+    /// Writes a blob under a reference, in one message, and commits it as `digest`; under a lease if one is named.
+    ///
+    /// # Errors
+    /// The call's code.
+    pub fn ingest(
+        &self,
+        reference: &str,
+        data: &[u8],
+        digest: &str,
+        lease: Option<&str>,
+    ) -> Result<(), Code> {
+        let message = content::WriteContentRequest {
+            action: content::WriteAction::Commit.into(),
+            r#ref: reference.to_owned(),
+            total: i64::try_from(data.len()).expect("a small blob"),
+            expected: digest.to_owned(),
+            data: data.to_vec().into(),
+            ..content::WriteContentRequest::default()
+        };
+        let mut request = self.request(tokio_stream::iter([message]));
+        if let Some(lease) = lease {
+            let value = MetadataValue::try_from(lease).expect("a header value");
+            request.metadata_mut().insert("containerd-lease", value);
+        }
+        let mut client = ContentClient::new(self.channel());
+        let call = async {
+            let mut answers = client.write(request).await?.into_inner();
+            while answers.message().await?.is_some() {}
+            Ok(tonic::Response::new(()))
+        };
+        self.call(call)
     }
 
     fn tasks(&self) -> TasksClient<Channel> {

@@ -104,7 +104,8 @@ impl Image {
             "config": config,
             "layers": layers,
         });
-        let mut manifest = add("application/vnd.oci.image.manifest.v1+json", manifest.to_string().into_bytes());
+        let mut manifest =
+            add("application/vnd.oci.image.manifest.v1+json", manifest.to_string().into_bytes());
         manifest["annotations"] = json!({"io.containerd.image.name": self.name});
         let index = json!({"schemaVersion": 2, "manifests": [manifest]});
         entries.push(Entry::file("index.json", index.to_string()));
@@ -165,10 +166,7 @@ pub fn base_layer() -> Vec<Entry> {
         Entry::dir("bin"),
         Entry::file("bin/busybox", busybox().to_vec()).mode(0o755),
         Entry::dir("etc"),
-        Entry::file(
-            "etc/passwd",
-            "root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\n",
-        ),
+        Entry::file("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\n"),
         Entry::file("etc/group", "root:x:0:\nalice:x:1000:\nstaff:x:50:alice\n"),
         Entry::file("etc/greeting", "from the first layer\n"),
         Entry::file("etc/removed", "gone\n"),
@@ -183,7 +181,7 @@ pub fn base_layer() -> Vec<Entry> {
         entries.push(Entry::dir(dir));
     }
     for applet in
-        "cat cp date dd df echo env false head hostname id kill ls mkdir mount nproc ps pwd rm seq sh sleep sort stat \
+        "cat cp date grep dd df echo env false head hostname id kill ls mkdir mount nproc ps pwd rm seq sh sleep sort stat \
          stty tail test touch true tty umask uname wc yes"
             .split_whitespace()
     {

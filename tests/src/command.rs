@@ -2,8 +2,8 @@
 
 use std::io::{Read, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::thread;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use std::os::unix::process::ExitStatusExt;
@@ -23,8 +23,8 @@ pub struct Invocation {
 pub struct Running {
     child: Child,
     text: String,
-    stdout: Receiver<Vec<u8>>,
-    stderr: Receiver<Vec<u8>>,
+    stdout: Collected,
+    stderr: Collected,
     limit: Duration,
 }
 
@@ -97,8 +97,8 @@ impl Invocation {
             // A program that ends without reading makes this fail; the test judges by its output.
             thread::spawn(move || stdin.write_all(&bytes));
         }
-        let stdout = collect(child.stdout.take());
-        let stderr = collect(child.stderr.take());
+        let stdout = Collected::from(child.stdout.take());
+        let stderr = Collected::from(child.stderr.take());
         Running { child, text, stdout, stderr, limit: self.limit }
     }
 }
@@ -107,6 +107,20 @@ impl Running {
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// What it wrote to its standard output so far.
+    pub fn output(&self) -> String {
+        self.stdout.text()
+    }
+
+    /// Waits until its standard output contains `words`.
+    ///
+    /// # Panics
+    /// If that does not happen in time.
+    #[track_caller]
+    pub fn await_output(&self, words: &str) {
+        deadline::eventually(&format!("{} writes {words:?}", self.text), || self.output().contains(words));
     }
 
     /// Sends it a signal.
@@ -125,10 +139,9 @@ impl Running {
     #[track_caller]
     pub fn finish(mut self) -> Finished {
         let status = wait(&mut self.child, self.limit);
-        // A grandchild may hold the pipes open; what is there within a second of the end is the output.
         let grace = Duration::from_secs(if status.is_some() { 5 } else { 1 });
-        let stdout = text(&self.stdout, grace);
-        let stderr = text(&self.stderr, grace);
+        let stdout = self.stdout.complete(grace);
+        let stderr = self.stderr.complete(grace);
         let code = status.map_or(-1, |s| s.code().unwrap_or_else(|| 128 + s.signal().unwrap_or(0)));
         let finished = Finished { code, stdout, stderr, text: self.text };
         assert!(status.is_some(), "did not end within {:?}: {finished}", self.limit);
@@ -181,25 +194,37 @@ pub fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
     None
 }
 
-fn collect(pipe: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
-    let (sender, receiver) = channel();
-    let Some(mut pipe) = pipe else { return receiver };
-    thread::spawn(move || {
-        let mut buffer = vec![0; 65_536];
-        while let Ok(n @ 1..) = pipe.read(&mut buffer) {
-            if sender.send(buffer[..n].to_vec()).is_err() {
-                break;
-            }
-        }
-    });
-    receiver
+/// What came out of a pipe so far, and the thread that reads it.
+#[derive(Debug)]
+struct Collected {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    reader: JoinHandle<()>,
 }
 
-fn text(chunks: &Receiver<Vec<u8>>, grace: Duration) -> String {
-    let mut bytes = Vec::new();
-    let end = Instant::now() + grace;
-    while let Ok(chunk) = chunks.recv_timeout(end.saturating_duration_since(Instant::now())) {
-        bytes.extend(chunk);
+impl Collected {
+    fn from(pipe: Option<impl Read + Send + 'static>) -> Self {
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&bytes);
+        let reader = thread::spawn(move || {
+            let Some(mut pipe) = pipe else { return };
+            let mut buffer = vec![0; 65_536];
+            while let Ok(n @ 1..) = pipe.read(&mut buffer) {
+                sink.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&buffer[..n]);
+            }
+        });
+        Self { bytes, reader }
     }
-    String::from_utf8_lossy(&bytes).into_owned()
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
+
+    /// A grandchild may hold the pipe open; what is there after `grace` is the output.
+    fn complete(&self, grace: Duration) -> String {
+        let start = Instant::now();
+        while !self.reader.is_finished() && start.elapsed() < grace {
+            thread::sleep(Duration::from_millis(1));
+        }
+        self.text()
+    }
 }

@@ -63,10 +63,23 @@ impl Daemon {
     /// # Panics
     /// If not run as root.
     pub fn prepare(binaries: Binaries, suite: Suite) -> Self {
+        Self::prepare_below(&std::env::temp_dir(), binaries, suite)
+    }
+
+    /// As [`Daemon::prepare`], in a directory below `parent`.
+    ///
+    /// # Panics
+    /// If not run as root.
+    pub fn prepare_below(parent: &Path, binaries: Binaries, suite: Suite) -> Self {
         assert!(rustix::process::geteuid().is_root(), "containers need root: run the suite as root");
-        let dir = tempfile::Builder::new().prefix("ctd-").tempdir().expect("temporary directory");
-        let daemon =
-            Self { dir, binaries, namespace: unique("bb"), child: Mutex::new(None), imported: OnceLock::new() };
+        let dir = tempfile::Builder::new().prefix("ctd-").tempdir_in(parent).expect("temporary directory");
+        let daemon = Self {
+            dir,
+            binaries,
+            namespace: unique("bb"),
+            child: Mutex::new(None),
+            imported: OnceLock::new(),
+        };
         let version = if suite == Suite::Upstream { 2 } else { 3 };
         fs::write(daemon.config(), config(version)).expect("write the configuration");
         daemon
@@ -119,7 +132,8 @@ impl Daemon {
     /// If it ends, or does not serve in time; with its log.
     #[track_caller]
     pub fn launch(&self) {
-        let log = fs::File::options().create(true).append(true).open(self.dir().join("log")).expect("log file");
+        let log =
+            fs::File::options().create(true).append(true).open(self.dir().join("log")).expect("log file");
         let mut child = self.command().stderr(log).spawn().expect("start the daemon");
         let serves = || Invocation::new(self.client(&self.binaries.ctr, &["version"])).run().code == 0;
         deadline::eventually("the daemon serves", || {
@@ -188,6 +202,8 @@ impl Daemon {
             .arg(self.address())
             .args(arguments)
             .env("CONTAINERD_NAMESPACE", &self.namespace)
+            // 2.x warns of cgroup v1 in the middle of a container's errors.
+            .env("CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS", "1")
             .env("PATH", binaries::search_path(&self.binaries.shim_dir));
         command
     }
@@ -225,8 +241,8 @@ impl Daemon {
     /// Removes what is not referred to: upstream does that when a lease is deleted synchronously.
     pub fn collect_garbage(&self) {
         let lease = self.id("gc");
-        self.ctr(&["leases", "create", "--id", &lease]).ok();
-        self.ctr(&["leases", "delete", "--sync", &lease]).ok();
+        let api = self.api();
+        api.create_lease(&lease).and_then(|()| api.delete_lease(&lease)).expect("a lease");
     }
 
     /// The process id of a container's task.
@@ -255,13 +271,6 @@ impl Daemon {
         });
     }
 
-    /// The ids of the tasks that were not deleted.
-    fn bundles(&self) -> Vec<String> {
-        let dir = self.state().join("io.containerd.runtime.v2.task").join(&self.namespace);
-        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
-    }
-
     fn config(&self) -> PathBuf {
         self.dir().join("config.toml")
     }
@@ -282,7 +291,6 @@ impl Drop for Daemon {
             eprintln!("--- the daemon's log\n{}---", self.log());
         }
         self.kill();
-        let ids = self.bundles();
         let mut pids: Vec<i32> = proc::contained(&self.namespace).iter().map(|p| p.pid).collect();
         let shims: Vec<i32> = proc::shims(&self.namespace).iter().map(|p| p.pid).collect();
         let sockets = proc::listening(&shims);
@@ -302,15 +310,15 @@ impl Drop for Daemon {
             let _ = fs::remove_dir(cgroup);
         }
         let _ = fs::remove_dir_all(Path::new("/run/containerd/runc").join(&self.namespace));
-        remove_fifos(&ids);
+        remove_fifos(&format!("{}-", self.namespace));
     }
 }
 
 /// Upstream's clients leave their FIFOs when they are killed, or when nobody deletes a detached task.
-fn remove_fifos(ids: &[String]) {
+fn remove_fifos(prefix: &str) {
     for dir in fs::read_dir("/run/containerd/fifo").into_iter().flatten().flatten() {
         let names = fs::read_dir(dir.path()).into_iter().flatten().flatten();
-        let owned = |name: &fs::DirEntry| ids.iter().any(|id| name.file_name().to_string_lossy().starts_with(id));
+        let owned = |name: &fs::DirEntry| name.file_name().to_string_lossy().starts_with(prefix);
         if names.into_iter().any(|name| owned(&name)) {
             let _ = fs::remove_dir_all(dir.path());
         }

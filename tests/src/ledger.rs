@@ -104,11 +104,14 @@ fn directories(daemon: &Daemon, lines: &mut BTreeSet<String>) {
 }
 
 fn rows(daemon: &Daemon, lines: &mut BTreeSet<String>) {
-    for command in [["containers", "list"], ["tasks", "list"], ["snapshots", "list"], ["leases", "list"]] {
+    for command in [["containers", "list"], ["tasks", "list"], ["snapshots", "list"]] {
         for line in daemon.ctr(&command).ok().lines().skip(1) {
             let name = line.split_whitespace().next().unwrap_or_default();
             lines.insert(format!("row {} {name}", command[0]));
         }
+    }
+    for lease in daemon.api().leases() {
+        lines.insert(format!("row leases {lease}"));
     }
 }
 

@@ -93,7 +93,8 @@ impl Terminal {
     #[track_caller]
     pub fn finish(mut self) -> i32 {
         let status = command::wait(&mut self.child, deadline::DEFAULT);
-        let status = status.unwrap_or_else(|| panic!("the program on the terminal goes on; {:?}", self.screen()));
+        let status =
+            status.unwrap_or_else(|| panic!("the program on the terminal goes on; {:?}", self.screen()));
         status.code().unwrap_or(-1)
     }
 }

@@ -33,9 +33,10 @@ fn signals_to_the_client_reach_the_container() {
     let (image, id) = (daemon.image(), daemon.id("forward"));
     let script = "trap 'echo caught; exit 7' TERM; echo ready; while :; do sleep 0.05; done";
     let client = daemon.ctr(&["run", "--rm", image, &id, "sh", "-c", script]).start();
-    daemon.await_status(&id, "RUNNING");
-    // The shell sets its trap a moment after it started; a signal before that is without effect on pid 1.
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    // The shell says so once its trap is set; a signal before that is without effect on pid 1.
+    client.await_output("ready");
+    // Upstream's client begins to forward a moment after it started the task; nothing outside shows it.
+    std::thread::sleep(std::time::Duration::from_millis(300));
     client.signal(Signal::TERM);
     let done = client.finish();
     assert_eq!((done.code, done.stdout.contains("caught")), (7, true), "{done}");
@@ -110,7 +111,9 @@ fn runs_one_after_another_and_side_by_side_leave_nothing() {
     }
     for _ in 0..2 {
         let clients: Vec<_> = (0..10)
-            .map(|_| daemon.ctr(&["run", "--rm", image, &daemon.id("par"), "sh", "-c", "echo x; exit 3"]).start())
+            .map(|_| {
+                daemon.ctr(&["run", "--rm", image, &daemon.id("par"), "sh", "-c", "echo x; exit 3"]).start()
+            })
             .collect();
         for client in clients {
             let done = client.finish();

@@ -2,5 +2,19 @@
 //!
 //! The same tests run against this project's programs and against upstream's; see `containerd_tests::binaries`.
 
+mod bad_archive;
+mod content;
+mod disk;
+mod events;
+mod exec;
 mod exit;
+mod idle;
+mod import;
+mod leases;
+mod mixed;
+mod namespaces;
+mod ownership;
+mod restart;
 mod run;
+mod snapshots;
+mod terminal;

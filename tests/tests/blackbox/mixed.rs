@@ -1,0 +1,175 @@
+//! Programs of both projects work together: upstream's client with our daemon, our client with upstream's daemon, each
+//! shim with the other's daemon.
+
+use containerd_tests::archive::{IMAGE, Image};
+use containerd_tests::binaries::{self, Binaries, Suite, beyond_upstream};
+use containerd_tests::terminal::Terminal;
+use containerd_tests::{Daemon, Invocation, Ledger, eventually, proc};
+
+/// Our daemon and upstream's client; `None` where upstream itself is tested or is not at hand.
+fn go_client() -> Option<(Daemon, Binaries)> {
+    if beyond_upstream("upstream's client drives our daemon") {
+        return None;
+    }
+    let peer = binaries::peer()?;
+    Some((Daemon::start(), peer))
+}
+
+fn import(daemon: &Daemon, with: &Binaries) {
+    let archive = daemon.archive("image.tar", &Image::standard().oci());
+    daemon.ctr_of(with, &["images", "import", &archive]).ok();
+}
+
+#[test]
+fn upstreams_client_imports_and_runs() {
+    let Some((daemon, go)) = go_client() else { return };
+    import(&daemon, &go);
+    let before = Ledger::take(&daemon);
+    let (id, script) = (daemon.id("go-run"), "echo out; echo err >&2; cat; exit 5");
+    let run = ["run", "--rm", IMAGE, &id, "sh", "-c", script];
+    let done = daemon.ctr_of(&go, &run).input("in\n").run();
+    assert_eq!((done.code, done.stdout.as_str(), done.stderr.as_str()), (5, "out\nin\n", "err\n"), "{done}");
+    Ledger::check(&before, &daemon);
+}
+
+#[test]
+fn upstreams_client_imports_what_docker_saved() {
+    let Some((daemon, go)) = go_client() else { return };
+    let archive = daemon.archive("saved.tar", &Image::standard().docker());
+    daemon.ctr_of(&go, &["images", "import", &archive]).ok();
+    let id = daemon.id("go-saved");
+    assert_eq!(daemon.ctr_of(&go, &["run", "--rm", IMAGE, &id, "echo", "saved"]).ok(), "saved\n");
+}
+
+#[test]
+fn upstreams_client_manages_a_detached_container() {
+    let Some((daemon, go)) = go_client() else { return };
+    import(&daemon, &go);
+    let before = Ledger::take(&daemon);
+    let id = daemon.id("go-detached");
+    let ctr = |arguments: &[&str]| -> Invocation { daemon.ctr_of(&go, arguments) };
+    ctr(&["run", "-d", IMAGE, &id, "sleep", "1000"]).ok();
+    let list = ctr(&["tasks", "list"]).ok();
+    assert!(list.lines().any(|line| line.starts_with(&id) && line.contains("RUNNING")), "{list}");
+    let done = ctr(&["tasks", "exec", "--exec-id", "e", &id, "sh", "-c", "echo second; exit 3"]).run();
+    assert_eq!((done.code, done.stdout.as_str()), (3, "second\n"), "{done}");
+    assert!(ctr(&["containers", "info", &id]).ok().contains(IMAGE));
+    ctr(&["tasks", "ps", &id]).ok();
+    ctr(&["tasks", "kill", "--signal", "SIGKILL", &id]).ok();
+    eventually("the task has stopped", || {
+        ctr(&["tasks", "list"]).ok().lines().any(|line| line.starts_with(&id) && line.contains("STOPPED"))
+    });
+    ctr(&["tasks", "rm", &id]).run();
+    ctr(&["containers", "rm", &id]).ok();
+    Ledger::check(&before, &daemon);
+}
+
+#[test]
+fn upstreams_client_reads_the_stores() {
+    let Some((daemon, go)) = go_client() else { return };
+    import(&daemon, &go);
+    let ctr = |arguments: &[&str]| daemon.ctr_of(&go, arguments).ok();
+    assert!(ctr(&["images", "ls"]).contains(IMAGE));
+    assert!(ctr(&["images", "check"]).contains("complete"));
+    let digests = ctr(&["content", "ls", "-q"]);
+    assert_eq!(digests.lines().count(), 5, "manifest, config and three layers, but {digests}");
+    for digest in digests.lines() {
+        let path =
+            daemon.root().join("io.containerd.content.v1.content/blobs").join(digest.replace(':', "/"));
+        let stored = std::fs::read(path).unwrap();
+        assert_eq!(ctr(&["content", "get", digest]), String::from_utf8_lossy(&stored));
+    }
+    assert!(ctr(&["snapshots", "ls"]).contains(&Image::standard().chain_id()));
+    assert!(ctr(&["snapshots", "tree"]).contains(&Image::standard().chain_id()));
+    assert!(ctr(&["namespaces", "ls"]).contains(daemon.namespace()));
+    assert!(ctr(&["plugins", "ls"]).contains("overlayfs"));
+    assert!(ctr(&["version"]).contains("rs."));
+}
+
+#[test]
+fn upstreams_client_hears_our_events() {
+    let Some((daemon, go)) = go_client() else { return };
+    import(&daemon, &go);
+    let listener = daemon.ctr_of(&go, &["events"]).start();
+    eventually("the listener hears", || {
+        daemon.ctr_of(&go, &["namespaces", "label", daemon.namespace(), "heard=yes"]).ok();
+        listener.output().contains("/namespaces/update")
+    });
+    daemon.ctr_of(&go, &["run", "--rm", IMAGE, &daemon.id("go-events"), "true"]).ok();
+    for topic in ["/containers/create", "/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"] {
+        listener.await_output(topic);
+    }
+    listener.signal(rustix::process::Signal::KILL);
+    listener.finish();
+}
+
+#[test]
+fn upstreams_client_has_a_terminal() {
+    let Some((daemon, go)) = go_client() else { return };
+    import(&daemon, &go);
+    let id = daemon.id("go-tty");
+    let mut terminal =
+        Terminal::start(daemon.client(&go.ctr, &["run", "--rm", "-t", IMAGE, &id, "sh"]), 80, 24);
+    terminal.send("echo sum $((40+2))\n");
+    terminal.expect("sum 42");
+    terminal.send("exit 3\n");
+    assert_eq!(terminal.finish(), 3);
+}
+
+#[test]
+fn our_client_drives_upstreams_daemon() {
+    if beyond_upstream("our client drives upstream's daemon") {
+        return;
+    }
+    let Some(peer) = binaries::peer() else { return };
+    let daemon = Daemon::start_of(peer, Suite::Upstream);
+    let ours = binaries::tested();
+    import(&daemon, &ours);
+    let id = daemon.id("our-ctr");
+    let done = daemon.ctr_of(&ours, &["run", "--rm", IMAGE, &id, "sh", "-c", "echo mixed; exit 4"]).run();
+    assert_eq!((done.code, done.stdout.as_str()), (4, "mixed\n"), "{done}");
+}
+
+/// Runs and executes with one side's daemon and the other side's shim.
+#[track_caller]
+fn shim_works(daemon: &Daemon, client: &Binaries, shim: &Binaries) {
+    import(daemon, client);
+    let before = Ledger::take(daemon);
+    let id = daemon.id("shim");
+    daemon.ctr_of(client, &["run", "-d", IMAGE, &id, "sleep", "1000"]).ok();
+    let running = proc::shims(daemon.namespace()).first().expect("a shim").pid;
+    let program = std::fs::read_link(format!("/proc/{running}/exe")).unwrap();
+    assert_eq!(program, shim.shim_dir.join("containerd-shim-runc-v2").canonicalize().unwrap());
+    let exec = ["tasks", "exec", "--exec-id", "e", &id, "sh", "-c", "echo second; exit 3"];
+    let done = daemon.ctr_of(client, &exec).run();
+    assert_eq!((done.code, done.stdout.as_str()), (3, "second\n"), "{done}");
+    daemon.kill();
+    daemon.launch();
+    assert_eq!(daemon.task(&id).map(|(_, status)| status).as_deref(), Some("RUNNING"));
+    daemon.ctr_of(client, &["tasks", "delete", "--force", &id]).run();
+    daemon.ctr_of(client, &["containers", "delete", &id]).ok();
+    Ledger::check(&before, daemon);
+}
+
+#[test]
+fn our_shim_works_for_upstreams_daemon() {
+    if beyond_upstream("our shim works for upstream's daemon") {
+        return;
+    }
+    let Some(peer) = binaries::peer() else { return };
+    let ours = binaries::tested();
+    let daemon =
+        Daemon::start_of(Binaries { shim_dir: ours.shim_dir.clone(), ..peer.clone() }, Suite::Upstream);
+    shim_works(&daemon, &peer, &ours);
+}
+
+#[test]
+fn upstreams_shim_works_for_our_daemon() {
+    if beyond_upstream("upstream's shim works for our daemon") {
+        return;
+    }
+    let Some(peer) = binaries::peer() else { return };
+    let ours = binaries::tested();
+    let daemon = Daemon::start_of(Binaries { shim_dir: peer.shim_dir.clone(), ..ours.clone() }, Suite::Ours);
+    shim_works(&daemon, &ours, &peer);
+}
