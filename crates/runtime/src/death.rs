@@ -18,12 +18,13 @@ use crate::shim::{Shim, lost};
 impl Runtime {
     /// Watches the shim's connection: when it ends and nobody deleted the task, the task is dead.
     pub(crate) fn watch(&self, shim: &Arc<Shim>) {
-        let (runtime, closed) = (self.clone(), shim.connection.when_closed());
-        let shim = Arc::downgrade(shim);
+        let closed = shim.connection.when_closed();
+        // Both weak: a runtime that is dropped lets go of its shims.
+        let (inner, shim) = (Arc::downgrade(&self.inner), Arc::downgrade(shim));
         tokio::spawn(async move {
             closed.await;
-            if let Some(shim) = shim.upgrade() {
-                runtime.died(shim).await;
+            if let (Some(inner), Some(shim)) = (inner.upgrade(), shim.upgrade()) {
+                Self { inner }.died(shim).await;
             }
         });
     }

@@ -78,7 +78,8 @@ impl House {
         let ttrpc_address = self.dir.path().join("c.sock.ttrpc");
         let _ = std::fs::remove_file(&ttrpc_address);
         let listener = tokio::net::UnixListener::bind(&ttrpc_address).unwrap();
-        let forward = tokio::spawn(ttrpc::serve(listener, ttrpc::forward_events(events.clone()))).abort_handle();
+        let forward =
+            tokio::spawn(ttrpc::serve(listener, ttrpc::forward_events(events.clone()))).abort_handle();
         let options = Options {
             root: self.dir.path().join("root"),
             state: self.dir.path().join("state"),
@@ -123,14 +124,18 @@ impl House {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         assert_eq!(self.left(), Vec::<PathBuf>::new());
-        eventually("no file and no shim is left", || self.left().is_empty() && shims_of(self.dir.path()).is_empty()).await;
+        eventually("no file and no shim is left", || {
+            self.left().is_empty() && shims_of(self.dir.path()).is_empty()
+        })
+        .await;
     }
 }
 
 /// Files and bundles; the directories of plugin and namespace may stay.
 fn collect(dir: &Path, into: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-        let stays = entry.file_name() == "io.containerd.runtime.v2.task" || entry.file_name() == namespace().as_str();
+        let stays =
+            entry.file_name() == "io.containerd.runtime.v2.task" || entry.file_name() == namespace().as_str();
         if entry.file_type().unwrap().is_dir() && stays {
             collect(&entry.path(), into);
         } else {

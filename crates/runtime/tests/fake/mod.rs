@@ -1,0 +1,231 @@
+//! A shim whose program is a shell script and whose server is this process: each answer, refusal, silence and death is
+//! the test's choice.
+
+#![allow(dead_code, reason = "each test program uses its part")]
+
+use std::collections::HashMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use api::containerd::task::v3 as wire;
+use prost::Message;
+use runtime::{Options, Runtime, Timeouts, ttrpc};
+use tokio::task::AbortHandle;
+use types::any::RUNTIME_SPEC;
+use types::events::{Exchange, Subscription};
+use types::task::{Create, Stdio};
+use types::{Any, Error, Namespace, Result};
+
+/// What the server does with a call.
+#[derive(Clone)]
+pub enum Answer {
+    Say(Vec<u8>),
+    Refuse(fn() -> Error),
+    BeSilent,
+    Die,
+}
+
+/// One daemon's directories and one fake shim.
+pub struct Fake {
+    pub dir: tempfile::TempDir,
+    answers: Arc<Mutex<HashMap<&'static str, Answer>>>,
+    calls: Arc<Mutex<Vec<String>>>,
+    server: Arc<Mutex<Option<AbortHandle>>>,
+}
+
+pub struct Daemon {
+    pub runtime: Runtime,
+    pub events: Subscription,
+}
+
+pub fn namespace() -> Namespace {
+    "fake".parse().unwrap()
+}
+
+const SCRIPT: &str = r#"#!/bin/sh
+for last; do :; done
+echo "$last" >> DIR/actions
+[ -e DIR/fail-$last ] && { echo "no $last today" >&2; exit 3; }
+[ -e DIR/hang-$last ] && sleep 1000
+case "$last" in
+start) cat > DIR/stdin; cat DIR/answer ;;
+delete) printf '\010\052\020\211\001' ;;
+esac
+"#;
+
+impl Fake {
+    /// A shim that does everything right: pid 42, exit code 7.
+    pub fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("fk").tempdir().unwrap();
+        let fake = Self { dir, answers: Arc::default(), calls: Arc::default(), server: Arc::default() };
+        fake.script("containerd-shim-fake-v2");
+        let address = format!("unix://{}", fake.path("shim.sock").display());
+        fake.write("answer", &format!(r#"{{"version":3,"address":"{address}","protocol":"ttrpc"}}"#));
+        let state = wire::StateResponse { pid: 42, status: 2, ..Default::default() };
+        fake.on("Create", Answer::Say(wire::CreateTaskResponse { pid: 42 }.encode_to_vec()));
+        fake.on("Start", Answer::Say(wire::StartResponse { pid: 42 }.encode_to_vec()));
+        fake.on("State", Answer::Say(state.encode_to_vec()));
+        let deleted = wire::DeleteResponse { pid: 42, exit_status: 7, exited_at: None };
+        fake.on("Delete", Answer::Say(deleted.encode_to_vec()));
+        fake.on("Shutdown", Answer::Die);
+        fake.on("Wait", Answer::BeSilent);
+        fake.live();
+        fake
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path(name), text).unwrap();
+    }
+
+    /// Makes the program under this name.
+    pub fn script(&self, name: &str) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, SCRIPT.replace("DIR", self.dir.path().to_str().unwrap())).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    pub fn on(&self, method: &'static str, answer: Answer) {
+        self.answers.lock().unwrap().insert(method, answer);
+    }
+
+    /// Begins to serve.
+    pub fn live(&self) {
+        let path = self.path("shim.sock");
+        let _ = std::fs::remove_file(&path);
+        let listener = tokio::net::UnixListener::bind(path).unwrap();
+        let (answers, calls) = (Arc::clone(&self.answers), Arc::clone(&self.calls));
+        let server = Arc::clone(&self.server);
+        let handler = move |request: ttrpc::Request| {
+            calls.lock().unwrap().push(format!("{}/{}", request.service, request.method));
+            let answers = answers.lock().unwrap();
+            let answer =
+                answers.iter().find(|(method, _)| **method == request.method).map(|(_, a)| a.clone());
+            act(answer, Arc::clone(&server))
+        };
+        let serving = tokio::spawn(ttrpc::serve(listener, handler));
+        *self.server.lock().unwrap() = Some(serving.abort_handle());
+    }
+
+    /// Ends the server with all its connections, as a killed process would.
+    pub fn die(&self) {
+        if let Some(server) = self.server.lock().unwrap().take() {
+            server.abort();
+        }
+    }
+
+    /// The calls so far, without the service's name.
+    pub fn calls(&self) -> Vec<String> {
+        let name = |call: &String| call.rsplit('/').next().unwrap().to_owned();
+        self.calls.lock().unwrap().iter().map(name).collect()
+    }
+
+    pub fn services(&self) -> Vec<String> {
+        self.calls.lock().unwrap().clone()
+    }
+
+    /// The actions of the program so far.
+    pub fn actions(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(self.path("actions")).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    pub fn bundle(&self, id: &str) -> PathBuf {
+        self.path("state/io.containerd.runtime.v2.task").join(namespace().as_str()).join(id)
+    }
+
+    pub async fn daemon(&self) -> Daemon {
+        let events = Exchange::new();
+        let subscription = events.subscribe();
+        let options = Options {
+            root: self.path("root"),
+            state: self.path("state"),
+            address: self.path("c.sock").to_str().unwrap().to_owned(),
+            ttrpc_address: self.path("c.sock.ttrpc").to_str().unwrap().to_owned(),
+            binary: self.path("containerd"),
+            socket_dir: Some(self.path("s")),
+            env: Vec::new(),
+            events,
+            debug: false,
+            timeouts: Timeouts {
+                start: Duration::from_millis(500),
+                load: Duration::from_millis(300),
+                cleanup: Duration::from_secs(2),
+                shutdown: Duration::from_millis(300),
+                state: Duration::from_millis(200),
+                stats: Duration::from_millis(200),
+            },
+        };
+        Daemon { runtime: Runtime::open(options).await.unwrap(), events: subscription }
+    }
+
+    /// Names of files and bundles below state and root.
+    pub fn left(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        for dir in ["state", "root"] {
+            let below = self.path(dir).join("io.containerd.runtime.v2.task").join(namespace().as_str());
+            let entries = std::fs::read_dir(below).into_iter().flatten().flatten();
+            left.extend(entries.map(|entry| format!("{dir}/{}", entry.file_name().to_str().unwrap())));
+        }
+        left.sort();
+        left
+    }
+
+    pub async fn assert_nothing_left(&self) {
+        eventually(|| self.left().is_empty()).await;
+    }
+}
+
+async fn act(answer: Option<Answer>, server: Arc<Mutex<Option<AbortHandle>>>) -> Result<Vec<u8>> {
+    match answer {
+        None => Err(Error::unimplemented("not in this shim")),
+        Some(Answer::Say(bytes)) => Ok(bytes),
+        Some(Answer::Refuse(error)) => Err(error()),
+        Some(Answer::BeSilent) => std::future::pending().await,
+        Some(Answer::Die) => {
+            if let Some(server) = server.lock().unwrap().take() {
+                server.abort();
+            }
+            std::future::pending().await
+        }
+    }
+}
+
+pub fn create() -> Create {
+    Create {
+        rootfs: Vec::new(),
+        stdio: Stdio::default(),
+        spec: Some(Any::new(RUNTIME_SPEC, "{}")),
+        runtime: "io.containerd.fake.v2".into(),
+        options: None,
+    }
+}
+
+pub async fn eventually(mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(Instant::now() < deadline, "not within 10 s");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+impl Daemon {
+    /// The topics of the events so far.
+    pub async fn topics(&mut self) -> Vec<String> {
+        let mut topics = Vec::new();
+        while let Ok(next) = tokio::time::timeout(Duration::from_millis(50), self.events.next()).await {
+            topics.push(next.unwrap().topic.clone());
+        }
+        topics
+    }
+
+    pub async fn create(&self, id: &str) -> Result<u32> {
+        self.runtime.create(&namespace(), id, create()).await
+    }
+}

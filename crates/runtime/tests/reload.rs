@@ -1,0 +1,134 @@
+//! A new daemon on the bundles of the one before.
+
+mod fake;
+
+use std::time::{Duration, Instant};
+
+use api::containerd::task::v3 as wire;
+use fake::{Answer, Daemon, Fake, eventually, namespace};
+use prost::Message;
+use types::Error;
+use types::task::Status;
+
+/// A task, and then a daemon that has just been started.
+async fn restarted(fake: &Fake, meanwhile: impl FnOnce()) -> Daemon {
+    let daemon = fake.daemon().await;
+    daemon.create("c1").await.unwrap();
+    drop(daemon);
+    meanwhile();
+    fake.daemon().await
+}
+
+#[tokio::test]
+async fn a_task_that_ended_meanwhile_keeps_its_code_until_delete() {
+    let fake = Fake::new();
+    let exited_at = Some(api::Timestamp { seconds: 5, nanos: 0 });
+    let state = wire::StateResponse { pid: 42, status: 3, exit_status: 7, exited_at, ..Default::default() };
+    let mut daemon = restarted(&fake, || fake.on("State", Answer::Say(state.encode_to_vec()))).await;
+    let state = daemon.runtime.state(&namespace(), "c1", "").await.unwrap();
+    assert_eq!((state.status, state.pid, state.exit.unwrap().status), (Status::Stopped, 42, 7));
+    assert_eq!(daemon.runtime.delete(&namespace(), "c1").await.unwrap().exit.status, 7);
+    fake.assert_nothing_left().await;
+    assert!(daemon.topics().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_shim_that_hangs_delays_nothing_and_is_not_given_up() {
+    let fake = Fake::new();
+    let begun = Instant::now();
+    let daemon = restarted(&fake, || fake.on("State", Answer::BeSilent)).await;
+    assert!(begun.elapsed() < Duration::from_millis(400), "start waited for the shim");
+    assert_eq!(daemon.runtime.list(&namespace()), ["c1"]);
+    let state = daemon.runtime.state(&namespace(), "c1", "").await.unwrap();
+    assert_eq!(state.status, Status::Unknown);
+    let state = wire::StateResponse { pid: 42, status: 2, ..Default::default() };
+    fake.on("State", Answer::Say(state.encode_to_vec()));
+    // Its deadline is over: it lives on, and can be asked again.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(daemon.runtime.state(&namespace(), "c1", "").await.unwrap().status, Status::Running);
+}
+
+#[tokio::test]
+async fn a_shim_that_died_meanwhile_is_cleaned_up_and_its_end_told() {
+    let fake = Fake::new();
+    let mut daemon = restarted(&fake, || fake.die()).await;
+    assert!(daemon.runtime.state(&namespace(), "c1", "").await.unwrap_err().is_not_found());
+    fake.assert_nothing_left().await;
+    assert_eq!(daemon.topics().await, ["/tasks/exit", "/tasks/delete"]);
+    assert_eq!(fake.actions(), ["start", "delete"]);
+    assert!(!fake.path("shim.sock").exists());
+}
+
+#[tokio::test]
+async fn a_shim_whose_task_was_never_made_is_sent_away() {
+    let fake = Fake::new();
+    let gone = Answer::Refuse(|| Error::not_found("container not created"));
+    let mut daemon = restarted(&fake, || {
+        fake.on("State", gone.clone());
+        fake.on("Delete", gone.clone());
+    })
+    .await;
+    assert!(daemon.runtime.state(&namespace(), "c1", "").await.unwrap_err().is_not_found());
+    fake.assert_nothing_left().await;
+    assert_eq!(fake.calls(), ["Create", "State", "Delete", "Shutdown"]);
+    assert!(daemon.topics().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_bundle_without_an_address_is_cleaned_up() {
+    let fake = Fake::new();
+    let mut daemon = restarted(&fake, || {
+        fake.die();
+        std::fs::remove_file(fake.bundle("c1").join("bootstrap.json")).unwrap();
+    })
+    .await;
+    fake.assert_nothing_left().await;
+    assert_eq!(fake.actions(), ["start", "delete"]);
+    assert_eq!(daemon.topics().await, ["/tasks/exit", "/tasks/delete"]);
+}
+
+#[tokio::test]
+async fn a_shim_that_was_never_reached_is_found_by_its_usual_address() {
+    let fake = Fake::new();
+    let dir = fake.path("s");
+    std::fs::create_dir(&dir).unwrap();
+    let name = format!("{}/fake/c1", fake.path("c.sock").display());
+    let usual = dir.join(types::Digest::of(name.as_bytes()).hex());
+    let _daemon = restarted(&fake, || {
+        std::fs::remove_file(fake.bundle("c1").join("bootstrap.json")).unwrap();
+        std::fs::rename(fake.path("shim.sock"), &usual).unwrap();
+    })
+    .await;
+    fake.assert_nothing_left().await;
+    assert_eq!(fake.calls(), ["Create", "Delete", "Shutdown"]);
+    assert_eq!(fake.actions(), ["start", "delete"]);
+}
+
+#[tokio::test]
+async fn what_an_interrupted_removal_left_goes_and_strangers_stay() {
+    let fake = Fake::new();
+    let daemon = fake.daemon().await;
+    daemon.create("c1").await.unwrap();
+    drop(daemon);
+    let task = fake.bundle("c1");
+    let work = fake.path("root/io.containerd.runtime.v2.task/fake");
+    for dir in [task.with_file_name(".c2"), task.with_file_name(".c1"), work.join("c3"), work.join(".c4")] {
+        std::fs::create_dir_all(dir.join("rootfs")).unwrap();
+    }
+    std::fs::create_dir_all(task.with_file_name("not an id")).unwrap();
+    std::fs::write(task.with_file_name("file"), "").unwrap();
+    let daemon = fake.daemon().await;
+    eventually(|| fake.left() == ["root/c1", "state/c1", "state/file", "state/not an id"]).await;
+    assert_eq!(daemon.runtime.list(&namespace()), ["c1"]);
+    // An id whose leftovers are on their way out can be used at once.
+    assert_eq!(daemon.create("c3").await.unwrap(), 42);
+}
+
+#[tokio::test]
+async fn a_state_directory_of_another_daemon_is_refused() {
+    let fake = Fake::new();
+    std::fs::create_dir_all(fake.bundle("c9")).unwrap();
+    let error = runtime::check_state(&fake.path("state")).unwrap_err();
+    assert!(error.to_string().contains("another daemon"), "{error}");
+    assert_eq!(fake.left(), ["state/c9"]);
+}
