@@ -60,6 +60,9 @@ impl Bootstrap {
         {
             return Ok(bootstrap);
         }
+        if text.is_empty() {
+            return Err(Error::unknown("shim answered nothing"));
+        }
         let address = std::str::from_utf8(text)
             .ok()
             .filter(|address| {

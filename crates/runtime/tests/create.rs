@@ -1,5 +1,7 @@
 //! Create: each step that fails takes back those before it. What cannot be taken back is taken back later.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
 mod fake;
 
 use api::containerd::runtime::bootstrap::v1::BootstrapParams;

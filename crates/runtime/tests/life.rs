@@ -1,5 +1,7 @@
 //! A task between Create and Delete: what a slow, silent or dying shim does to it and to the others.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
 mod fake;
 
 use std::time::{Duration, Instant};

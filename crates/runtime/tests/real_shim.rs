@@ -3,6 +3,8 @@
 //! Promised: a task runs to its end with its code kept, events come in order, a second daemon on the same state finds
 //! the tasks of the first, and nothing is left behind.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,7 @@
 //! A new daemon on the bundles of the one before.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
 mod fake;
 
 use std::time::{Duration, Instant};
