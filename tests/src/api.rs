@@ -9,6 +9,7 @@ use api::containerd::services::tasks::v1 as wire;
 use grpc::content::content_client::ContentClient;
 use grpc::leases::leases_client::LeasesClient;
 use grpc::tasks::tasks_client::TasksClient;
+use grpc::version::version_client::VersionClient;
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
@@ -32,6 +33,20 @@ impl Api {
         let endpoint = Endpoint::from_shared(format!("unix://{}", address.display())).expect("a path");
         let channel = runtime.block_on(endpoint.connect()).expect("connect to the daemon");
         Self { runtime, channel, namespace: namespace.to_owned() }
+    }
+
+    /// Whether a daemon at `address` answers.
+    ///
+    /// # Panics
+    /// If there is no runtime to ask with.
+    pub fn answers(address: &Path) -> bool {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let Ok(endpoint) = Endpoint::from_shared(format!("unix://{}", address.display())) else { return false };
+        runtime.block_on(async {
+            let Ok(channel) = endpoint.connect().await else { return false };
+            let asked = VersionClient::new(channel).version(());
+            matches!(tokio::time::timeout(Duration::from_secs(5), asked).await, Ok(Ok(_)))
+        })
     }
 
     /// Runs a call to its end, for a minute at most.

@@ -135,12 +135,11 @@ impl Daemon {
         let log =
             fs::File::options().create(true).append(true).open(self.dir().join("log")).expect("log file");
         let mut child = self.command().stderr(log).spawn().expect("start the daemon");
-        let serves = || Invocation::new(self.client(&self.binaries.ctr, &["version"])).run().code == 0;
         deadline::eventually("the daemon serves", || {
             if let Some(status) = child.try_wait().expect("waiting for the daemon") {
                 panic!("the daemon ended with {status}:\n{}", self.log());
             }
-            self.address().exists() && serves()
+            Api::answers(&self.address())
         });
         *self.child.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(child);
     }
@@ -208,7 +207,7 @@ impl Daemon {
         command
     }
 
-    /// The client under test.
+    /// The path of this daemon's client.
     pub fn ctr_binary(&self) -> &Path {
         &self.binaries.ctr
     }

@@ -1,2 +1,66 @@
-//! The project commands.
-fn main() {}
+//! The project's own commands. `./x NAME` installs what is missing and calls `cargo xtask NAME`.
+//!
+//! ```text
+//!   quickstart   build, then show a container run and survive a crash of its daemon
+//!   test         every test that needs no Go: the crates' own, and the black-box suite against ours and Debian's
+//!   build        release binaries in target/dist: containerd, ctr, the static containerd-shim-runc-v2
+//!   check        what CI does: test, fmt, clippy, deps, documentation
+//!   deps         who uses whom, compared with the law in deps/law.rs
+//!   bench        side by side with containerd; `--peer DIR` for another than Debian's
+//!   soak         a thousand containers one after another, two hundred side by side, and what they leave
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod benches;
+mod check;
+mod deps;
+mod dist;
+mod machine;
+mod paths;
+mod peers;
+mod program;
+mod quickstart;
+mod suites;
+mod tally;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+const USAGE: &str =
+    "usage: ./x quickstart | test | build | check | deps | bench [--peer DIR] [ROW...] | soak";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> Result<ExitCode> {
+    let Some((command, rest)) = arguments.split_first() else { bail!("{USAGE}") };
+    if matches!(command.as_str(), "quickstart" | "test" | "bench" | "soak")
+        && let Some(code) = machine::enter_mountable_root()?
+    {
+        return Ok(code);
+    }
+    match (command.as_str(), rest) {
+        ("quickstart", []) => quickstart::run(),
+        ("test", []) => suites::run(),
+        ("build", []) => dist::build().map(|_| ExitCode::SUCCESS),
+        ("check", []) => check::run(),
+        ("deps", []) => deps::run(),
+        ("bench", flags) => benches::run(flags),
+        ("soak", []) => suites::soak(),
+        ("help" | "--help" | "-h", _) => {
+            println!("{USAGE}");
+            Ok(ExitCode::SUCCESS)
+        }
+        _ => bail!("{USAGE}"),
+    }
+}

@@ -103,14 +103,26 @@ fn a_spec_that_is_no_json_is_an_error_and_leaves_nothing() {
 
 #[test]
 fn runs_one_after_another_and_side_by_side_leave_nothing() {
+    runs_leave_nothing(50, 20, 10);
+}
+
+#[test]
+#[ignore = "takes minutes: cargo xtask soak"]
+fn a_thousand_runs_leave_nothing() {
+    runs_leave_nothing(1000, 200, 20);
+}
+
+/// Runs this many containers one after another, then this many side by side, `width` at a time.
+#[track_caller]
+fn runs_leave_nothing(sequential: usize, parallel: usize, width: usize) {
     let daemon = Daemon::start();
     let image = daemon.image();
     let before = Ledger::take(&daemon);
-    for _ in 0..50 {
+    for _ in 0..sequential {
         daemon.ctr(&["run", "--rm", image, &daemon.id("seq"), "true"]).ok();
     }
-    for _ in 0..2 {
-        let clients: Vec<_> = (0..10)
+    for _ in 0..parallel / width {
+        let clients: Vec<_> = (0..width)
             .map(|_| {
                 daemon.ctr(&["run", "--rm", image, &daemon.id("par"), "sh", "-c", "echo x; exit 3"]).start()
             })

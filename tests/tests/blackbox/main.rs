@@ -2,6 +2,9 @@
 //!
 //! The same tests run against this project's programs and against upstream's; see `containerd_tests::binaries`.
 
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod bad_archive;
 mod content;
 mod disk;

@@ -137,7 +137,7 @@ fn shim_works(daemon: &Daemon, client: &Binaries, shim: &Binaries) {
     let before = Ledger::take(daemon);
     let id = daemon.id("shim");
     daemon.ctr_of(client, &["run", "-d", IMAGE, &id, "sleep", "1000"]).ok();
-    let running = proc::shims(daemon.namespace()).first().expect("a shim").pid;
+    let running = proc::shims(daemon.namespace())[0].pid;
     let program = std::fs::read_link(format!("/proc/{running}/exe")).unwrap();
     assert_eq!(program, shim.shim_dir.join("containerd-shim-runc-v2").canonicalize().unwrap());
     let exec = ["tasks", "exec", "--exec-id", "e", &id, "sh", "-c", "echo second; exit 3"];

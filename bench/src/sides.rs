@@ -1,0 +1,57 @@
+//! The two daemons that are compared, each with the same image.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use containerd_tests::Daemon;
+use containerd_tests::binaries::{Binaries, Suite};
+
+/// This project's daemon and another, both running.
+pub struct Sides {
+    /// This project's.
+    pub ours: Daemon,
+    /// The other.
+    pub peer: Daemon,
+}
+
+impl Sides {
+    /// Starts both and imports the image into both.
+    pub fn start(ours: &Path, peer: &Path) -> Self {
+        let sides = Self {
+            ours: Daemon::start_of(binaries(ours), Suite::Ours),
+            peer: Daemon::start_of(binaries(peer), Suite::Upstream),
+        };
+        sides.ours.image();
+        sides.peer.image();
+        sides
+    }
+}
+
+fn binaries(dir: &Path) -> Binaries {
+    Binaries { daemon: dir.join("containerd"), ctr: dir.join("ctr"), shim_dir: dir.to_path_buf() }
+}
+
+/// How long a client's command takes, from its start to its end, in milliseconds. The harness's own waiting polls, so
+/// this does not use it.
+pub fn time(daemon: &Daemon, arguments: &[&str]) -> Result<f64> {
+    let mut command = client(daemon, arguments);
+    let started = Instant::now();
+    let status = command.status().context("run ctr")?;
+    let took = started.elapsed();
+    ensure!(status.success(), "ctr {arguments:?}: {status}");
+    Ok(milliseconds(took))
+}
+
+/// A client's command with no input and no output.
+pub fn client(daemon: &Daemon, arguments: &[&str]) -> Command {
+    let mut command = daemon.client(daemon.ctr_binary(), arguments);
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command
+}
+
+/// A duration as the rows give it.
+pub fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}

@@ -1,0 +1,194 @@
+//! `test`: the crates' own tests, then the black-box suite against our programs and against Debian's.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::peers::Peers;
+use crate::tally::{Suite, Tally, as_one, by_module};
+use crate::{dist, machine, peers, program};
+
+/// A test program that cargo built.
+struct TestProgram {
+    package: String,
+    target: String,
+    path: PathBuf,
+    dir: PathBuf,
+}
+
+/// The package whose tests drive finished binaries.
+const BLACK_BOX: &str = "containerd-tests";
+
+/// Runs everything that needs no Go.
+pub fn run() -> Result<ExitCode> {
+    machine::require_containers()?;
+    let mut tally = Tally::default();
+    let peers = fetch_peers(&mut tally);
+    let dist = dist::build()?;
+    let programs = build_tests()?;
+    for test in programs.iter().filter(|test| !test.is_black_box()) {
+        let started = Instant::now();
+        let done = execute(test, &environment(peers.as_ref()), &[])?;
+        // A program that prints no result crashed.
+        let mut suite = as_one(&format!("{} {}", test.package, test.target), &done.output);
+        suite.failed += usize::from(!done.success && suite.failed == 0);
+        if suite.passed + suite.failed > 0 {
+            tally.add(suite, started.elapsed());
+        }
+    }
+    let Some(test) = programs.iter().find(|test| test.is_black_box()) else { return Ok(tally.finish()) };
+    black_box(&mut tally, test, Side::ours(&dist, peers.as_ref()), &[])?;
+    if let Some(peers) = &peers {
+        black_box(&mut tally, test, Side::debian(peers), &[])?;
+    }
+    Ok(tally.finish())
+}
+
+/// The long version of the leak tests.
+pub fn soak() -> Result<ExitCode> {
+    machine::require_containers()?;
+    let mut tally = Tally::default();
+    let peers = fetch_peers(&mut tally);
+    let dist = dist::build()?;
+    let programs = build_tests()?;
+    if let Some(test) = programs.iter().find(|test| test.is_black_box()) {
+        black_box(&mut tally, test, Side::ours(&dist, peers.as_ref()), &["--ignored"])?;
+    }
+    Ok(tally.finish())
+}
+
+impl TestProgram {
+    fn is_black_box(&self) -> bool {
+        self.package == BLACK_BOX && self.target == "blackbox"
+    }
+}
+
+/// Whose programs the black-box suite drives, as environment variables.
+struct Side {
+    name: &'static str,
+    variables: Vec<(&'static str, PathBuf)>,
+}
+
+impl Side {
+    fn ours(dist: &Path, peers: Option<&Peers>) -> Self {
+        let mut variables = environment(peers);
+        variables.extend([("SUITE", "ours".into()), ("CONTAINERD_BIN", dist.join("containerd"))]);
+        Self { name: "ours", variables }
+    }
+
+    fn debian(peers: &Peers) -> Self {
+        let mut variables = environment(Some(peers));
+        variables.extend([("SUITE", "upstream".into()), ("CONTAINERD_BIN", peers.bin().join("containerd"))]);
+        Self { name: "debian", variables }
+    }
+}
+
+fn environment(peers: Option<&Peers>) -> Vec<(&'static str, PathBuf)> {
+    let Some(peers) = peers else { return Vec::new() };
+    let mut variables = vec![("BUSYBOX", peers.busybox()), ("PEER_DIR", peers.bin())];
+    if !machine::has_program("runc") {
+        variables.push(("RUNTIME_DIR", peers.sbin()));
+    }
+    variables
+}
+
+/// A machine without Debian's packages still tests ours, but says what it could not compare.
+fn fetch_peers(tally: &mut Tally) -> Option<Peers> {
+    match peers::fetch() {
+        Ok(peers) => Some(peers),
+        Err(error) => {
+            eprintln!("SKIPPED: nothing is compared with Debian's containerd: {error:#}");
+            // On Debian that is a failure; elsewhere it cannot be otherwise.
+            if machine::has_program("apt-get") {
+                tally.check("fetch Debian's containerd", false, Duration::ZERO);
+            }
+            None
+        }
+    }
+}
+
+fn black_box(tally: &mut Tally, test: &TestProgram, side: Side, flags: &[&str]) -> Result<()> {
+    println!("--- black box: {}", side.name);
+    let started = Instant::now();
+    let done = execute(test, &side.variables, flags)?;
+    let mut suites = by_module(&format!("{}: ", side.name), &done.output);
+    if !done.success && suites.iter().all(|suite| suite.failed == 0) {
+        suites.push(Suite { name: format!("{}: crashed", side.name), passed: 0, failed: 1 });
+    }
+    for suite in suites {
+        tally.add(suite, started.elapsed());
+    }
+    Ok(())
+}
+
+/// Builds all tests; gives the programs, in cargo's order.
+fn build_tests() -> Result<Vec<TestProgram>> {
+    let mut command = program::cargo(&["test", "--workspace", "--locked", "--no-run"]);
+    command.arg("--message-format=json-render-diagnostics");
+    eprintln!("$ {}", program::shown(&command));
+    let messages = program::output(&mut command)?;
+    let mut programs: Vec<TestProgram> = messages.lines().filter_map(test_program).collect();
+    programs.sort_by(|a, b| (&a.package, &a.target).cmp(&(&b.package, &b.target)));
+    Ok(programs)
+}
+
+fn test_program(message: &str) -> Option<TestProgram> {
+    let message: Value = serde_json::from_str(message).ok()?;
+    if message["reason"] != "compiler-artifact" || message["profile"]["test"] != true {
+        return None;
+    }
+    let dir = Path::new(message["manifest_path"].as_str()?).parent()?.to_path_buf();
+    let id = message["package_id"].as_str()?;
+    // `path+file:///.../crates/types#containerd-types@0.1.0`, or `...#0.1.0` where the directory has the package's name.
+    let (path, name) = id.rsplit_once('#')?;
+    let package = match name.split_once('@') {
+        Some((name, _)) => name,
+        None => path.rsplit_once('/')?.1,
+    };
+    Some(TestProgram {
+        package: package.to_owned(),
+        target: message["target"]["name"].as_str()?.to_owned(),
+        path: PathBuf::from(message["executable"].as_str()?),
+        dir,
+    })
+}
+
+struct Done {
+    success: bool,
+    output: String,
+}
+
+/// Runs a test program; shows its lines as they come.
+fn execute(test: &TestProgram, variables: &[(&str, PathBuf)], flags: &[&str]) -> Result<Done> {
+    let mut command = Command::new(&test.path);
+    command.args(flags).current_dir(&test.dir).stdin(Stdio::null()).stdout(Stdio::piped());
+    command.env("CARGO_MANIFEST_DIR", &test.dir).env("RUST_BACKTRACE", "0");
+    command.envs(variables.iter().map(|(key, value)| (key, value)));
+    let mut child = command.spawn().with_context(|| format!("run {}", test.path.display()))?;
+    let stdout = child.stdout.take().context("the test's output is a pipe")?;
+    let mut output = String::new();
+    for line in BufReader::new(stdout).split(b'\n') {
+        let line = line.with_context(|| format!("read from {}", test.path.display()))?;
+        let line = String::from_utf8_lossy(&line);
+        // Single tests of the crates that pass are thousands of lines; those of the black box show that it goes on.
+        if test.is_black_box() || !line.ends_with(" ... ok") {
+            show(&line);
+        }
+        output.push_str(&line);
+        output.push('\n');
+    }
+    let status = child.wait().with_context(|| format!("wait for {}", test.path.display()))?;
+    Ok(Done { success: status.success(), output })
+}
+
+/// Prints what is worth reading.
+fn show(line: &str) {
+    let noise = line.is_empty() || line.starts_with("running ") || line.starts_with("test result: ok");
+    if !noise {
+        println!("{line}");
+    }
+}

@@ -1,0 +1,114 @@
+//! Counting passed and failed checks, and saying so in one form: `N passed, N failed`.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// The result of one suite.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Suite {
+    /// Its name.
+    pub name: String,
+    /// Tests that passed.
+    pub passed: usize,
+    /// Tests that failed.
+    pub failed: usize,
+}
+
+/// The results of several suites.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    suites: Vec<Suite>,
+}
+
+impl Tally {
+    /// Adds a suite and prints its line.
+    pub fn add(&mut self, suite: Suite, took: Duration) {
+        let seconds = took.as_secs_f64();
+        println!("{:<40} {} passed, {} failed ({seconds:.1} s)", suite.name, suite.passed, suite.failed);
+        self.suites.push(suite);
+    }
+
+    /// Adds one check that is no test.
+    pub fn check(&mut self, name: &str, passed: bool, took: Duration) {
+        let suite =
+            Suite { name: name.to_owned(), passed: usize::from(passed), failed: usize::from(!passed) };
+        self.add(suite, took);
+    }
+
+    /// Prints the sum; the exit code says whether all passed.
+    pub fn finish(self) -> ExitCode {
+        let passed: usize = self.suites.iter().map(|suite| suite.passed).sum();
+        let failed: usize = self.suites.iter().map(|suite| suite.failed).sum();
+        let bad: Vec<_> =
+            self.suites.iter().filter(|suite| suite.failed > 0).map(|suite| &suite.name).collect();
+        if !bad.is_empty() {
+            println!("failed: {bad:?}");
+        }
+        println!("{passed} passed, {failed} failed");
+        if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+/// Reads the lines that libtest prints for each test, grouped by the test's first module.
+pub fn by_module(prefix: &str, output: &str) -> Vec<Suite> {
+    let mut suites: Vec<Suite> = Vec::new();
+    for (path, passed) in output.lines().filter_map(test_line) {
+        let module = path.split_once("::").map_or("", |(module, _)| module);
+        let name = format!("{prefix}{module}");
+        let index = suites.iter().position(|suite| suite.name == name).unwrap_or_else(|| {
+            suites.push(Suite { name, ..Suite::default() });
+            suites.len() - 1
+        });
+        let suite = &mut suites[index];
+        if passed {
+            suite.passed += 1;
+        } else {
+            suite.failed += 1;
+        }
+    }
+    suites
+}
+
+/// Reads the lines that libtest prints for each test as one suite.
+pub fn as_one(name: &str, output: &str) -> Suite {
+    let mut suite = Suite { name: name.to_owned(), ..Suite::default() };
+    for (_, passed) in output.lines().filter_map(test_line) {
+        if passed {
+            suite.passed += 1;
+        } else {
+            suite.failed += 1;
+        }
+    }
+    suite
+}
+
+/// `test a::b ... ok` or `... FAILED`; ignored tests do not count.
+fn test_line(line: &str) -> Option<(&str, bool)> {
+    let (path, result) = line.strip_prefix("test ")?.rsplit_once(" ... ")?;
+    match result.trim() {
+        "ok" => Some((path, true)),
+        "FAILED" => Some((path, false)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OUTPUT: &str = "running 4 tests\ntest run::a ... ok\ntest exit::b ... FAILED\ntest run::c ... ok\n\
+                          test exit::d ... ignored\n\ntest result: FAILED. 2 passed; 1 failed\n";
+
+    #[test]
+    fn tests_are_grouped_by_their_first_module() {
+        let suites = by_module("ours: ", OUTPUT);
+        let lines: Vec<_> = suites.iter().map(|s| (s.name.as_str(), s.passed, s.failed)).collect();
+        assert_eq!(lines, [("ours: run", 2, 0), ("ours: exit", 0, 1)]);
+    }
+
+    #[test]
+    fn ignored_tests_and_the_summary_do_not_count() {
+        let suite = as_one("all", OUTPUT);
+        assert_eq!((suite.passed, suite.failed), (2, 1));
+    }
+}
