@@ -2,6 +2,14 @@
 
 #![forbid(unsafe_code)]
 
+mod area;
+mod blocking;
+mod index;
+pub mod native;
+pub mod overlay;
+mod records;
 pub mod snapshotter;
+pub mod testsuite;
+mod usage;
 
 pub use snapshotter::Snapshotter;

@@ -46,7 +46,9 @@ pub trait Snapshotter: Send + Sync {
 
     /// Turns the active snapshot `key` into the committed `name`; `key` is gone afterwards.
     ///
-    /// A `parent` rebases: the snapshot was prepared on nothing and belongs on that one (layers unpacked side by side).
+    /// A `parent` rebases: the snapshot was prepared on nothing and belongs on that one (layers unpacked side by side);
+    /// `Unimplemented` unless [`Snapshotter::can_rebase`]. A parent that it has already is fine, another one is
+    /// `InvalidArgument`.
     /// `AlreadyExists` if the name is taken; the active snapshot stays then.
     async fn commit(&self, name: &str, key: &str, parent: Option<&str>, labels: Labels) -> Result<()>;
 
@@ -58,4 +60,9 @@ pub trait Snapshotter: Send + Sync {
 
     /// Removes files that no snapshot refers to (after a crash).
     async fn cleanup(&self) -> Result<()>;
+
+    /// Whether a layer may be unpacked without its parents and get them by [`Snapshotter::commit`].
+    fn can_rebase(&self) -> bool {
+        false
+    }
 }

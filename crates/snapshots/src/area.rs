@@ -1,0 +1,421 @@
+//! The directories of a snapshotter and its records, kept in step.
+//!
+//! ```text
+//!  <root>/metadata.redb
+//!         snapshots/<id>        belongs to a record
+//!                   new-<id>    is being made, no record yet
+//!                   rm-<id>     is being removed, no record any more
+//!
+//!  create   make new-<id>, rename it to <id>, write the record
+//!  remove   remove the record, rename <id> to rm-<id>, delete that
+//! ```
+//!
+//! Killed at any point, this leaves records with their directory, and perhaps directories without a record, which
+//! [`Area::cleanup`] deletes; it runs when the area is opened. A power loss may also take the directory of an active
+//! snapshot whose record was durable: its files were never promised, so [`Area::heal`] makes it anew.
+
+use std::collections::HashSet;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use types::fields::{FieldPaths, Path as Field};
+use types::snapshot::{Info, Kind, Usage};
+use types::{Error, Labels, Result, ResultExt, labels};
+
+use crate::index::{Change, Index, Record};
+use crate::records::Records;
+
+/// The database's name, and that of upstream's, whose directories are not ours.
+const DATABASE: &str = "metadata.redb";
+const UPSTREAMS: &str = "metadata.db";
+
+/// See the module.
+pub(crate) struct Area {
+    snapshots: PathBuf,
+    records: Records,
+    /// The ids of the `new-` directories that somebody is filling.
+    making: Mutex<HashSet<u64>>,
+}
+
+/// A snapshot that is about to be.
+pub(crate) struct New<'a> {
+    pub(crate) kind: Kind,
+    pub(crate) key: &'a str,
+    pub(crate) parent: &'a str,
+    pub(crate) labels: Labels,
+}
+
+/// A snapshot that is about to be committed.
+pub(crate) struct Commit<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) key: &'a str,
+    pub(crate) parent: Option<&'a str>,
+    pub(crate) labels: Labels,
+}
+
+/// A directory that is being made; gone when dropped, unless it was placed.
+pub(crate) struct Staged<'a> {
+    area: &'a Area,
+    id: u64,
+    path: Option<PathBuf>,
+}
+
+impl Area {
+    /// Opens the area `root`, which is made if it is not there.
+    pub(crate) fn open(root: &Path) -> Result<Self> {
+        if root.to_str().is_none() {
+            return Err(Error::invalid(format!(
+                "the path {root:?} cannot stand in mount options: it is not UTF-8"
+            )));
+        }
+        check_owner(root)?;
+        let snapshots = root.join("snapshots");
+        for dir in [root, &snapshots] {
+            DirBuilder::new().recursive(true).mode(0o700).create(dir).context(|| format!("make {dir:?}"))?;
+        }
+        let records = Records::open(&root.join(DATABASE))?;
+        let area = Self { snapshots, records, making: Mutex::default() };
+        area.cleanup()?;
+        Ok(area)
+    }
+
+    /// Looks at the records. Not for long: changes wait for it.
+    pub(crate) fn read<T>(&self, look: impl FnOnce(&Index) -> T) -> T {
+        self.records.read(look)
+    }
+
+    /// The snapshot below one that exists.
+    pub(crate) fn parent(&self, info: &Info) -> Result<Option<Arc<Record>>> {
+        match info.parent.as_str() {
+            "" => Ok(None),
+            parent => self.read(|index| index.get(parent)).map(Some),
+        }
+    }
+
+    /// Where the snapshot's files are.
+    pub(crate) fn dir(&self, id: u64) -> PathBuf {
+        self.snapshots.join(id.to_string())
+    }
+
+    /// A new, empty directory for a snapshot that will be created.
+    pub(crate) fn stage(&self) -> Result<Staged<'_>> {
+        let id = self.records.new_id();
+        self.making().insert(id);
+        let path = self.snapshots.join(format!("new-{id}"));
+        let staged = Staged { area: self, id, path: Some(path) };
+        DirBuilder::new()
+            .mode(0o700)
+            .create(staged.path())
+            .context(|| format!("make {:?}", staged.path()))?;
+        Ok(staged)
+    }
+
+    /// Records a snapshot; `staged` becomes its directory.
+    pub(crate) fn create(&self, new: New<'_>, staged: Option<Staged<'_>>) -> Result<Arc<Record>> {
+        let mut turn = self.records.turn();
+        self.read(|index| index.may_create(new.key, new.parent))?;
+        let now = SystemTime::now();
+        let info = Info {
+            kind: new.kind,
+            name: new.key.to_owned(),
+            parent: new.parent.to_owned(),
+            labels: new.labels,
+            created_at: now,
+            updated_at: now,
+        };
+        let id = staged.as_ref().map_or_else(|| self.records.new_id(), |staged| staged.id);
+        let placed = staged.map(Staged::place).transpose()?;
+        let record = Arc::new(Record { id, info, usage: Usage::default() });
+        turn.write(Change { insert: Some(Arc::clone(&record)), remove: None })?;
+        if let Some(placed) = placed {
+            placed.keep();
+        }
+        Ok(record)
+    }
+
+    /// Changes labels.
+    pub(crate) fn update(&self, info: &Info, fields: &FieldPaths) -> Result<Info> {
+        fields.check(&[], &["labels"], &format!("snapshot {:?}", info.name))?;
+        let mut turn = self.records.turn();
+        let mut record = Record::clone(&*self.read(|index| index.get(&info.name))?);
+        if fields.all() {
+            labels::apply(&mut record.info.labels, &info.labels, None);
+        }
+        for path in fields.iter() {
+            let key = match path {
+                Field::Field(_) => None,
+                Field::Key(_, key) => Some(key),
+            };
+            labels::apply(&mut record.info.labels, &info.labels, key);
+        }
+        record.info.updated_at = SystemTime::now();
+        let updated = record.info.clone();
+        turn.write(Change { insert: Some(Arc::new(record)), remove: None })?;
+        Ok(updated)
+    }
+
+    /// Turns an active snapshot into a committed one, with what `measure` says it occupies.
+    ///
+    /// Its files are made durable first, so that no power loss leaves a committed snapshot with empty ones.
+    pub(crate) fn commit(
+        &self,
+        commit: Commit<'_>,
+        measure: impl FnOnce(&Record) -> Result<Usage>,
+    ) -> Result<()> {
+        let may = |index: &Index| index.may_commit(commit.name, commit.key, commit.parent);
+        let (active, _) = self.read(may)?;
+        let usage = measure(&active)?;
+        // One call for the layer, however many files it has; it also writes what others have not synced yet.
+        sys::fs::syncfs(&self.snapshots)?;
+
+        let mut turn = self.records.turn();
+        let (still, parent) = self.read(may)?;
+        if still.id != active.id {
+            let text = format!("snapshot {:?} was replaced while it was being committed", commit.key);
+            return Err(Error::unavailable(text));
+        }
+        let now = SystemTime::now();
+        let info = Info {
+            kind: Kind::Committed,
+            name: commit.name.to_owned(),
+            parent,
+            labels: commit.labels,
+            created_at: now,
+            updated_at: now,
+        };
+        let record = Arc::new(Record { id: active.id, info, usage });
+        turn.write(Change { insert: Some(record), remove: Some(commit.key.to_owned()) })
+    }
+
+    /// Removes a snapshot and its files.
+    pub(crate) fn remove(&self, key: &str) -> Result<()> {
+        let mut turn = self.records.turn();
+        let record = self.read(|index| index.may_remove(key))?;
+        turn.write(Change { remove: Some(key.to_owned()), insert: None })?;
+        let gone = self.set_aside(&record.id.to_string());
+        drop(turn);
+        if let Some(gone) = gone {
+            delete(&gone);
+        }
+        Ok(())
+    }
+
+    /// Deletes directories that belong to no record.
+    pub(crate) fn cleanup(&self) -> Result<()> {
+        let doing = || format!("list {:?}", self.snapshots);
+        let mut orphans = Vec::new();
+        let turn = self.records.turn();
+        let known: HashSet<String> =
+            self.read(|index| index.all().map(|record| record.id.to_string()).collect());
+        for entry in fs::read_dir(&self.snapshots).context(doing)? {
+            let name = entry.context(doing)?.file_name().to_string_lossy().into_owned();
+            let making = |text: &str| text.parse().is_ok_and(|id| self.making().contains(&id));
+            if !known.contains(&name) && !name.strip_prefix("new-").is_some_and(making) {
+                orphans.extend(self.set_aside(&name));
+            }
+        }
+        drop(turn);
+        orphans.iter().for_each(|orphan| delete(orphan));
+        Ok(())
+    }
+
+    /// Makes, by `fill`, the directories that records should have and that are not there.
+    pub(crate) fn heal(
+        &self,
+        has_files: impl Fn(&Info) -> bool,
+        fill: impl Fn(&Record, &Path) -> Result<()>,
+    ) -> Result<()> {
+        let records: Vec<Arc<Record>> = self.read(|index| index.all().cloned().collect());
+        for record in records {
+            let dir = self.dir(record.id);
+            if !has_files(&record.info) || dir.exists() {
+                continue;
+            }
+            let name = &record.info.name;
+            if record.info.kind == Kind::Committed {
+                tracing::error!(snapshot = %name, path = %dir.display(), "the files of a committed snapshot are gone");
+                continue;
+            }
+            tracing::warn!(snapshot = %name, path = %dir.display(), "the files of a snapshot are gone, it is empty now");
+            let staged = self.stage()?;
+            fill(&record, staged.path())?;
+            fs::rename(staged.path(), &dir).context(|| format!("make {dir:?}"))?;
+        }
+        Ok(())
+    }
+
+    /// Gives a directory without record a name that says so.
+    fn set_aside(&self, name: &str) -> Option<PathBuf> {
+        let from = self.snapshots.join(name);
+        if name.starts_with("rm-") {
+            return Some(from);
+        }
+        let to = self.snapshots.join(format!("rm-{name}"));
+        match fs::rename(&from, &to) {
+            Ok(()) => Some(to),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            // An older remnant has the name; this one is deleted under its own.
+            Err(_) => Some(from),
+        }
+    }
+
+    fn making(&self) -> MutexGuard<'_, HashSet<u64>> {
+        self.making.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Staged<'_> {
+    /// Where the files go for now.
+    pub(crate) fn path(&self) -> &Path {
+        // Only `keep` takes it, and consumes the value.
+        self.path.as_deref().unwrap_or(Path::new(""))
+    }
+
+    /// Gives it its final name.
+    fn place(mut self) -> Result<Self> {
+        let to = self.area.dir(self.id);
+        fs::rename(self.path(), &to).context(|| format!("rename {:?} to {to:?}", self.path()))?;
+        self.path = Some(to);
+        Ok(self)
+    }
+
+    fn keep(mut self) {
+        self.path = None;
+    }
+}
+
+impl Drop for Staged<'_> {
+    fn drop(&mut self) {
+        if let Some(path) = self.path.take().filter(|path| path.exists()) {
+            delete(&path);
+        }
+        self.area.making().remove(&self.id);
+    }
+}
+
+/// The record is gone, and with it the snapshot: what cannot be deleted now is deleted by the next cleanup.
+fn delete(path: &Path) {
+    if let Err(error) = sys::fs::remove_tree(path) {
+        tracing::warn!(path = %path.display(), %error, "failed to remove directory");
+    }
+}
+
+/// Refuses a directory that something else than this snapshotter has filled.
+fn check_owner(root: &Path) -> Result<()> {
+    if root.join(DATABASE).exists() {
+        return Ok(());
+    }
+    let full = fs::read_dir(root.join("snapshots")).is_ok_and(|mut entries| entries.next().is_some());
+    if full || root.join(UPSTREAMS).exists() {
+        return Err(Error::precondition(format!(
+            "{root:?} holds snapshots of another containerd; they are left as they are: move the directory away, or use another root"
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn create(area: &Area, key: &str) -> Result<Arc<Record>> {
+        let staged = area.stage()?;
+        fs::write(staged.path().join("file"), key)?;
+        area.create(New { kind: Kind::Active, key, parent: "", labels: Labels::new() }, Some(staged))
+    }
+
+    fn names(root: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(root.join("snapshots"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn what_a_killed_process_left_without_a_record_is_swept() {
+        let dir = tempfile::tempdir().unwrap();
+        let area = Area::open(dir.path()).unwrap();
+        create(&area, "kept").unwrap();
+        drop(area);
+        for name in ["new-7", "rm-8", "9", "something"] {
+            fs::create_dir_all(dir.path().join("snapshots").join(name).join("fs/deep")).unwrap();
+        }
+        let area = Area::open(dir.path()).unwrap();
+        assert_eq!(names(dir.path()), ["1"]);
+        assert_eq!(area.read(|index| index.get("kept")).unwrap().id, 1);
+    }
+
+    #[test]
+    fn what_is_being_made_is_not_swept_and_goes_with_its_guard() {
+        let dir = tempfile::tempdir().unwrap();
+        let area = Area::open(dir.path()).unwrap();
+        let staged = area.stage().unwrap();
+        area.cleanup().unwrap();
+        assert_eq!(names(dir.path()), ["new-1"]);
+        drop(staged);
+        assert!(names(dir.path()).is_empty());
+        create(&area, "one").unwrap();
+        assert!(create(&area, "one").unwrap_err().is_already_exists());
+        assert_eq!(names(dir.path()), ["2"]);
+    }
+
+    #[test]
+    fn lost_files_of_an_active_snapshot_are_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let area = Area::open(dir.path()).unwrap();
+        create(&area, "one").unwrap();
+        fs::remove_dir_all(area.dir(1)).unwrap();
+        area.heal(|_| true, |record, path| Ok(fs::write(path.join("healed"), &record.info.name)?)).unwrap();
+        assert_eq!(fs::read(area.dir(1).join("healed")).unwrap(), b"one");
+        assert_eq!(names(dir.path()), ["1"]);
+    }
+
+    #[test]
+    fn the_snapshots_of_another_containerd_are_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("snapshots/1/fs")).unwrap();
+        let error = Area::open(dir.path()).err().unwrap();
+        assert_eq!(error.class(), types::Class::FailedPrecondition, "{error}");
+        assert_eq!(names(dir.path()), ["1"]);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(UPSTREAMS), "bolt").unwrap();
+        assert!(Area::open(dir.path()).is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_full_disk_is_survived() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let disk = types::mount::Mount {
+            kind: "tmpfs".to_owned(),
+            source: "tmpfs".to_owned(),
+            target: String::new(),
+            options: vec!["size=8m".to_owned()],
+        };
+        let disk = sys::mount::TempMount::below(dir.path(), &[disk]).unwrap();
+        let area = Area::open(disk.path()).unwrap();
+        create(&area, "before").unwrap();
+        drop(fs::write(disk.path().join("filler"), vec![1; 9 << 20]));
+        let error =
+            (0..5000).find_map(|i| create(&area, &format!("{i}-{}", "x".repeat(2000))).err()).unwrap();
+        assert_eq!(error.class(), types::Class::ResourceExhausted, "{error}");
+        fs::remove_file(disk.path().join("filler")).unwrap();
+        create(&area, "after").unwrap();
+        for key in ["before", "after"] {
+            assert!(area.dir(area.read(|index| index.get(key)).unwrap().id).join("file").exists());
+        }
+        drop(area);
+        disk.close().unwrap();
+    }
+}
