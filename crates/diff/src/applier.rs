@@ -1,9 +1,9 @@
 //! The contract of applying a layer.
 
 use async_trait::async_trait;
+use types::Result;
 use types::mount::Mount;
 use types::oci::Descriptor;
-use types::Result;
 
 /// Extracts layers from the content store onto mounts.
 #[async_trait]

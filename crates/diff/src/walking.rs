@@ -1,0 +1,263 @@
+//! The applier for layers in tar: from the content store onto mounts.
+//!
+//! What is mounted decides where the files go. A single bind mount: straight into its source. A single overlay: straight
+//! into its upper directory, with whiteouts as overlayfs wants to see them; where the layers below matter for where a
+//! path leads, the upper directory is emptied again and the overlay really mounted. Anything else is mounted.
+
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use content::{Reader as Blob, Store};
+use sys::mount::TempMount;
+use tokio::runtime::Handle;
+use types::mount::Mount;
+use types::oci::Descriptor;
+use types::oci::image::media;
+use types::{Class, Error, Result, ResultExt};
+
+use crate::applier::{Applied, Applier, ApplyOptions};
+use crate::compression::{self, Wrapping};
+use crate::extract::{Stop, Target, extract, in_user_namespace};
+use crate::pipeline::{self, Passed};
+use crate::tar;
+
+/// Applies layers that are tar archives, compressed or not.
+pub struct WalkingApplier {
+    store: Arc<dyn Store>,
+}
+
+impl WalkingApplier {
+    /// An applier that finds layers in `store`.
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self { store }
+    }
+}
+
+#[async_trait]
+impl Applier for WalkingApplier {
+    async fn apply(&self, layer: &Descriptor, mounts: &[Mount], options: ApplyOptions) -> Result<Applied> {
+        let doing = || format!("apply layer {}", layer.digest);
+        let wrapping = compression::of_media_type(&layer.media_type).context(doing)?;
+        let blob: Arc<dyn Blob> = self.store.reader(&layer.digest).await.context(doing)?.into();
+        let cancel = Canceller::default();
+        let job = Job {
+            blob,
+            wrapping,
+            runtime: Handle::current(),
+            cancel: Arc::clone(&cancel.0),
+            mounts: mounts.to_vec(),
+            sync: options.sync,
+        };
+        let passed = tokio::task::spawn_blocking(move || job.run())
+            .await
+            .map_err(|error| Error::caused(Class::Internal, "the extraction crashed", error))
+            .and_then(|done| done)
+            .context(doing)?;
+        Ok(Applied { uncompressed: Descriptor::new(media::OCI_LAYER, passed.digest, passed.size) })
+    }
+}
+
+/// Tells the blocking thread that its caller went away.
+#[derive(Default)]
+struct Canceller(Arc<AtomicBool>);
+
+impl Drop for Canceller {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// One layer to be applied, on a thread that may block.
+struct Job {
+    blob: Arc<dyn Blob>,
+    wrapping: Wrapping,
+    runtime: Handle,
+    cancel: Arc<AtomicBool>,
+    mounts: Vec<Mount>,
+    sync: bool,
+}
+
+impl Job {
+    fn run(&self) -> Result<Passed> {
+        if let Some(dir) = bind_source(&self.mounts)? {
+            let passed = self.only(Target::View(dir.clone()))?;
+            return self.synced(&dir, passed);
+        }
+        if let Some((upper, lowers)) = overlay_dirs(&self.mounts) {
+            let target = Target::Upper { dir: upper.clone(), lowers };
+            match self.extract(target) {
+                Ok(passed) => return self.synced(&upper, passed),
+                Err(Stop::Failed(error)) => return Err(error),
+                Err(Stop::NeedsMergedView) => empty(&upper)?,
+            }
+        }
+        self.mounted()
+    }
+
+    fn mounted(&self) -> Result<Passed> {
+        let mount = TempMount::new(&self.mounts)?;
+        let passed = self.only(Target::View(mount.path().to_owned()))?;
+        let passed = self.synced(mount.path(), passed)?;
+        mount.close()?;
+        Ok(passed)
+    }
+
+    fn synced(&self, dir: &Path, passed: Passed) -> Result<Passed> {
+        if self.sync {
+            sys::fs::syncfs(dir)?;
+        }
+        Ok(passed)
+    }
+
+    fn only(&self, target: Target) -> Result<Passed> {
+        self.extract(target).map_err(|stop| match stop {
+            Stop::Failed(error) => error,
+            Stop::NeedsMergedView => Error::internal("the merged view is not enough"),
+        })
+    }
+
+    fn extract(&self, target: Target) -> Result<Passed, Stop> {
+        let source = Source { job: self, file: self.blob.file(), at: 0 };
+        let ((), passed) = pipeline::run(source, self.wrapping, |stream| {
+            extract(&mut tar::Reader::new(stream), target, &self.cancel)
+        })?;
+        Ok(passed)
+    }
+}
+
+/// The blob from its beginning. Positions are its own: several may read one open file.
+struct Source<'a> {
+    job: &'a Job,
+    file: Option<std::fs::File>,
+    at: u64,
+}
+
+impl Read for Source<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        use std::os::unix::fs::FileExt as _;
+        if self.job.cancel.load(Ordering::Relaxed) {
+            // Not `Interrupted`: readers try again after that.
+            return Err(io::Error::other(Error::new(Class::Canceled, "canceled")));
+        }
+        let count = match &self.file {
+            Some(file) => file.read_at(buf, self.at)?,
+            None => {
+                let read = self.job.blob.read_at(self.at, buf.len());
+                let bytes = self.job.runtime.block_on(read).map_err(io::Error::other)?;
+                buf[..bytes.len()].copy_from_slice(&bytes);
+                bytes.len()
+            }
+        };
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
+/// The source directory where the mounts are nothing but one writable bind mount.
+fn bind_source(mounts: &[Mount]) -> Result<Option<PathBuf>> {
+    let [mount] = mounts else { return Ok(None) };
+    let bind = mount.kind == "bind" || mount.kind == "rbind";
+    let plain = |option: &String| matches!(option.as_str(), "bind" | "rbind" | "rw" | "ro");
+    if !bind || !mount.target.is_empty() || !mount.options.iter().all(plain) {
+        return Ok(None);
+    }
+    if mount.options.iter().any(|option| option == "ro") {
+        return Err(Error::precondition(format!("{:?} is mounted read-only", mount.source)));
+    }
+    Ok(Some(PathBuf::from(&mount.source)))
+}
+
+/// The upper directory and those below, topmost first, where the mounts are one plain overlay.
+fn overlay_dirs(mounts: &[Mount]) -> Option<(PathBuf, Vec<PathBuf>)> {
+    let [mount] = mounts else { return None };
+    // Device 0:0 cannot be made in a user namespace, and `userxattr` keeps its marks elsewhere.
+    if mount.kind != "overlay" || !mount.target.is_empty() || in_user_namespace() {
+        return None;
+    }
+    let (mut upper, mut lowers) = (None, Vec::new());
+    for option in &mount.options {
+        match option.split_once('=').unwrap_or((option, "")) {
+            ("upperdir", dir) => upper = Some(PathBuf::from(unescape(dir))),
+            ("lowerdir", dirs) => lowers = split_dirs(dirs),
+            ("lowerdir+", dir) => lowers.push(PathBuf::from(dir)),
+            ("workdir" | "index" | "volatile" | "rw", _) => {}
+            // An option that may change what the files below mean.
+            _ => return None,
+        }
+    }
+    upper.map(|upper| (upper, lowers))
+}
+
+/// Splits at colons; a backslash takes the next character's meaning away.
+fn split_dirs(dirs: &str) -> Vec<PathBuf> {
+    let mut all = vec![String::new()];
+    let mut chars = dirs.chars();
+    while let Some(char) = chars.next() {
+        match (char, all.last_mut()) {
+            (':', _) => all.push(String::new()),
+            ('\\', Some(last)) => last.extend(chars.next()),
+            (char, Some(last)) => last.push(char),
+            (_, None) => {}
+        }
+    }
+    all.retain(|dir| !dir.is_empty());
+    all.into_iter().map(PathBuf::from).collect()
+}
+
+fn unescape(dir: &str) -> String {
+    let mut chars = dir.chars();
+    let mut plain = String::new();
+    while let Some(char) = chars.next() {
+        plain.extend(if char == '\\' { chars.next() } else { Some(char) });
+    }
+    plain
+}
+
+/// Removes everything in `dir` and what an extraction may have put on it.
+fn empty(dir: &Path) -> Result<()> {
+    let doing = || format!("empty {dir:?}");
+    let fd = sys::fs::open_dir(dir)?;
+    for entry in std::fs::read_dir(dir).context(doing)? {
+        let name = entry.context(doing)?.file_name();
+        sys::fs::remove_tree_at(&fd, Path::new(&name)).context(doing)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn overlay(options: &[&str]) -> Vec<Mount> {
+        let options = options.iter().map(|o| (*o).to_owned()).collect();
+        vec![Mount { kind: "overlay".into(), source: "overlay".into(), target: String::new(), options }]
+    }
+
+    #[test]
+    fn an_overlay_is_written_directly_only_if_its_options_are_known() {
+        let (upper, lowers) =
+            overlay_dirs(&overlay(&["index=off", "workdir=/w", "upperdir=/u", "lowerdir=/b\\:c:/a"]))
+                .unwrap();
+        assert_eq!((upper, lowers), ("/u".into(), vec!["/b:c".into(), "/a".into()]));
+        assert!(overlay_dirs(&overlay(&["lowerdir=/a:/b"])).is_none());
+        assert!(overlay_dirs(&overlay(&["upperdir=/u", "lowerdir=/b", "userxattr"])).is_none());
+    }
+
+    #[test]
+    fn a_bind_mount_is_written_directly_unless_it_is_read_only() {
+        let bind = |option: &str| {
+            vec![Mount {
+                kind: "bind".into(),
+                source: "/x".into(),
+                target: String::new(),
+                options: vec![option.into(), "rbind".into()],
+            }]
+        };
+        assert_eq!(bind_source(&bind("rw")).unwrap(), Some("/x".into()));
+        assert_eq!(bind_source(&bind("ro")).unwrap_err().class(), Class::FailedPrecondition);
+        assert_eq!(bind_source(&bind("uidmap=0:1:1")).unwrap(), None);
+    }
+}
