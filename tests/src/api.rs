@@ -44,8 +44,8 @@ impl Api {
         let Ok(endpoint) = Endpoint::from_shared(format!("unix://{}", address.display())) else { return false };
         runtime.block_on(async {
             let Ok(channel) = endpoint.connect().await else { return false };
-            let asked = VersionClient::new(channel).version(());
-            matches!(tokio::time::timeout(Duration::from_secs(5), asked).await, Ok(Ok(_)))
+            let mut client = VersionClient::new(channel);
+            matches!(tokio::time::timeout(Duration::from_secs(5), client.version(())).await, Ok(Ok(_)))
         })
     }
 
