@@ -1,0 +1,199 @@
+//! Archives into the content store: OCI layouts and what `docker save` writes, plain or compressed.
+//!
+//! ```text
+//!  archive -> members (a thread) -> blobs in the store, small ones in memory until they turn out to be needed
+//!          -> an index: the layout's own, or one made from manifest.json
+//!          -> labels that hold children, image names
+//! ```
+//!
+//! An import is all or nothing: what it wrote and does not need, or wrote before it failed, is deleted again. Blobs that
+//! were there before are left alone.
+
+mod archive;
+mod docker;
+mod ingest;
+mod names;
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::sync::Arc;
+
+use content::Store;
+use types::content::Info;
+use types::fields::FieldPaths;
+use types::oci::image::media;
+use types::oci::{Descriptor, Index};
+use types::{Digest, Error, Labels, Result, ResultExt, labels};
+
+use crate::progress::Progress;
+use crate::walk::{self, Wanted};
+
+use ingest::Ingest;
+pub use names::{DigestNames, Naming};
+
+/// How to import; the flags of `ctr images import`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// How images are named.
+    pub naming: Naming,
+    /// A name for the index as a whole, which is otherwise not kept.
+    pub index_name: Option<String>,
+    /// Which platforms' images must be complete and are kept.
+    pub wanted: Wanted,
+    /// Compress layers of a `docker save` archive.
+    pub compress: bool,
+    /// Do not hold the layers by labels: once unpacked they may be collected.
+    pub discard_layers: bool,
+}
+
+/// What an import brought.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Imported {
+    /// Names and what they should point to, in the archive's order.
+    pub images: Vec<(String, Descriptor)>,
+    /// Blobs that were not there before.
+    pub written: Vec<Digest>,
+}
+
+/// Imports `archive` into `store`.
+pub async fn import(
+    archive: Box<dyn Read + Send>,
+    store: &Arc<dyn Store>,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Imported> {
+    let mut ingest = Ingest::new(Arc::clone(store), progress);
+    match store_archive(archive, &mut ingest, options).await {
+        Ok(images) => Ok(Imported { images, written: ingest.into_written() }),
+        Err(error) => {
+            ingest.discard().await;
+            Err(error)
+        }
+    }
+}
+
+/// Deletes what an import wrote, after a later step failed.
+pub async fn undo(store: &Arc<dyn Store>, imported: Imported) {
+    ingest::delete(&**store, &imported.written).await;
+}
+
+async fn store_archive(
+    archive: Box<dyn Read + Send>,
+    ingest: &mut Ingest<'_>,
+    options: &Options,
+) -> Result<Vec<(String, Descriptor)>> {
+    ingest.read_members(archive).await?;
+    let index = match ingest.layout()? {
+        Some(index) => {
+            ingest.store_layout_blobs().await?;
+            index
+        }
+        None => docker::index(ingest, options.compress).await?,
+    };
+    let index = ingest.store_index(&index).await?;
+    let images = name_images(&**ingest.store(), &index, options).await?;
+    hold_children(&**ingest.store(), &index, options).await?;
+    let roots: Vec<Descriptor> = images.iter().map(|(_, target)| target.clone()).collect();
+    let needed = walk::reachable(&**ingest.store(), &roots, &options.wanted).await?;
+    ingest.delete_all_but(&needed).await;
+    Ok(images)
+}
+
+async fn name_images(
+    store: &dyn Store,
+    index: &Descriptor,
+    options: &Options,
+) -> Result<Vec<(String, Descriptor)>> {
+    let mut images = Vec::new();
+    if let Some(name) = &options.index_name {
+        images.push((name.clone(), index.clone()));
+    }
+    for manifest in walk::read_index(store, index).await?.manifests {
+        images.extend(options.naming.names(&manifest).into_iter().map(|name| (name, manifest.clone())));
+    }
+    Ok(images)
+}
+
+/// Checks that everything wanted is there, and labels each document with its children so that they are held.
+async fn hold_children(store: &dyn Store, index: &Descriptor, options: &Options) -> Result<()> {
+    let mut queue = vec![(index.clone(), 0)];
+    let mut leaves = 0;
+    while let Some((descriptor, depth)) = queue.pop() {
+        if media::is_index(&descriptor.media_type) {
+            walk::nested(&descriptor, depth)?;
+        }
+        let mut children = walk::children(store, &descriptor).await?;
+        children.retain(|child| options.wanted.matches(child));
+        if media::is_manifest(&descriptor.media_type) {
+            leaves += 1;
+            check_present(store, &children).await.context(|| format!("image {}", descriptor.digest))?;
+        }
+        label_children(store, &descriptor.digest, &children, options).await?;
+        queue.extend(children.into_iter().filter(|child| !is_blob(child)).map(|child| (child, depth + 1)));
+    }
+    if leaves == 0 {
+        return Err(Error::not_found(match &options.wanted {
+            Wanted::All => "the archive has no image".to_owned(),
+            Wanted::Only(platform) => format!(
+                "the archive has no image for platform {platform}: import it with --platform or --all-platforms"
+            ),
+        }));
+    }
+    Ok(())
+}
+
+fn is_blob(descriptor: &Descriptor) -> bool {
+    !media::is_index(&descriptor.media_type) && !media::is_manifest(&descriptor.media_type)
+}
+
+async fn check_present(store: &dyn Store, blobs: &[Descriptor]) -> Result<()> {
+    for blob in blobs {
+        if blob.media_type.contains("foreign") || blob.media_type.contains("nondistributable") {
+            continue;
+        }
+        let info = store.info(&blob.digest).await.context(|| "the archive is not complete")?;
+        if blob.size != i64::try_from(info.size).unwrap_or(-1) {
+            return Err(Error::precondition(format!(
+                "blob {} has {} bytes, its descriptor says {}",
+                blob.digest, info.size, blob.size
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Sets `containerd.io/gc.ref.content.*` with upstream's keys: `config`, `l.N`, `m.N`, a bare number for the rest.
+async fn label_children(
+    store: &dyn Store,
+    parent: &Digest,
+    children: &[Descriptor],
+    options: &Options,
+) -> Result<()> {
+    let mut labels = Labels::new();
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for child in children {
+        let kind = match child.media_type.as_str() {
+            t if media::is_config(t) => "config",
+            t if media::is_manifest(t) => "m.",
+            t if media::is_layer(t) && options.discard_layers => continue,
+            t if media::is_layer(t) => "l.",
+            _ => "",
+        };
+        let count = counts.entry(kind).or_default();
+        // A key that ends in a dot is always numbered, the config's only from its second on.
+        let number = if kind == "config" && *count == 0 { String::new() } else { count.to_string() };
+        labels.insert(format!("{}.{kind}{number}", labels::GC_REF_CONTENT), child.digest.to_string());
+        *count += 1;
+    }
+    if labels.is_empty() {
+        return Ok(());
+    }
+    let fields = FieldPaths(labels.keys().map(|key| format!("labels.{key}")).collect());
+    let info: Info = store.info(parent).await?;
+    store.update(Info { labels, ..info }, &fields).await.map(drop)
+}
+
+/// An index that is made here rather than read.
+fn made_index(manifests: Vec<Descriptor>) -> Index {
+    Index { schema_version: 2, manifests, ..Index::default() }
+}

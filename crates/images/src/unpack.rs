@@ -1,0 +1,187 @@
+//! Layers into snapshots.
+//!
+//! Each layer becomes a committed snapshot named by its chain id, on top of the one below. What is there is not unpacked
+//! again; of two that unpack the same layer at once, one commits and the other's work is thrown away. A snapshot is
+//! committed only if what was extracted has the diff id that the config promises.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use content::Store;
+use diff::{Applier, ApplyOptions};
+use snapshots::Snapshotter;
+use types::content::Info;
+use types::fields::FieldPaths;
+use types::oci::image::chain_id;
+use types::oci::{Descriptor, Manifest};
+use types::{Digest, Error, Labels, Result, ResultExt, labels};
+
+use crate::progress::{Event, Progress};
+use crate::walk;
+
+/// Where layers come from and go to.
+#[derive(Clone)]
+pub struct Unpacker {
+    /// Has the layers, the manifest and the config.
+    pub store: Arc<dyn Store>,
+    /// Extracts layers onto mounts.
+    pub applier: Arc<dyn Applier>,
+    /// Gets the snapshots.
+    pub snapshotter: Arc<dyn Snapshotter>,
+    /// Its name, for the label on the config that keeps the snapshot.
+    pub snapshotter_name: String,
+}
+
+/// How to unpack.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Make the files durable layer by layer.
+    pub sync: bool,
+    /// More labels for each snapshot.
+    pub labels: Labels,
+}
+
+/// A layer and what it must contain.
+struct Layer {
+    blob: Descriptor,
+    diff_id: Digest,
+    chain_id: Digest,
+    /// The chain id below, empty for the lowest.
+    parent: String,
+}
+
+impl Unpacker {
+    /// Unpacks the image of `manifest`; answers with the chain id of its top layer, `None` for an image without layers.
+    pub async fn unpack(
+        &self,
+        manifest: &Manifest,
+        options: &Options,
+        progress: &dyn Progress,
+    ) -> Result<Option<Digest>> {
+        let layers = self.layers(manifest).await?;
+        for layer in &layers {
+            progress.report(Event::Unpacking(&layer.blob.digest, layer.blob.size.unsigned_abs()));
+            self.unpack_layer(layer, options)
+                .await
+                .context(|| format!("unpack layer {}", layer.blob.digest))?;
+            progress.report(Event::Unpacked(&layer.blob.digest));
+        }
+        let top = layers.last().map(|layer| layer.chain_id.clone());
+        self.keep_snapshot(&manifest.config, top.as_ref()).await?;
+        Ok(top)
+    }
+
+    /// The chain id of the image if it is unpacked, else `None`.
+    pub async fn is_unpacked(&self, manifest: &Manifest) -> Result<Option<Digest>> {
+        let config = walk::read_config(&*self.store, &manifest.config).await?;
+        let Some(top) = chain_id(&config.rootfs.diff_ids) else { return Ok(None) };
+        match self.snapshotter.stat(top.as_str()).await {
+            Ok(_) => Ok(Some(top)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn layers(&self, manifest: &Manifest) -> Result<Vec<Layer>> {
+        let diff_ids = walk::read_config(&*self.store, &manifest.config).await?.rootfs.diff_ids;
+        if diff_ids.len() != manifest.layers.len() {
+            return Err(Error::invalid(format!(
+                "number of layers and diffIDs don't match: {} != {}",
+                manifest.layers.len(),
+                diff_ids.len()
+            )));
+        }
+        let mut layers: Vec<Layer> = Vec::with_capacity(diff_ids.len());
+        for (blob, diff_id) in manifest.layers.iter().zip(diff_ids) {
+            let below = layers.last().map(|layer| layer.chain_id.clone());
+            let chain_id = match &below {
+                None => diff_id.clone(),
+                Some(below) => Digest::of(format!("{below} {diff_id}").as_bytes()),
+            };
+            let parent = below.map(String::from).unwrap_or_default();
+            layers.push(Layer { blob: blob.clone(), diff_id, chain_id, parent });
+        }
+        Ok(layers)
+    }
+
+    async fn unpack_layer(&self, layer: &Layer, options: &Options) -> Result<()> {
+        match self.snapshotter.stat(layer.chain_id.as_str()).await {
+            Ok(_) => return Ok(()),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+        let key = format!("extract-{} {}", unique(), layer.chain_id);
+        let mut labels = options.labels.clone();
+        labels.insert(labels::SNAPSHOT_REF.to_owned(), layer.chain_id.to_string());
+        let mounts = match self.snapshotter.prepare(&key, &layer.parent, labels).await {
+            Ok(mounts) => mounts,
+            // Somebody else has just finished it (or a remote snapshotter has it).
+            Err(error) if error.is_already_exists() => return Ok(()),
+            Err(error) => return Err(error.context("prepare snapshot")),
+        };
+        let done = self.extract_and_commit(layer, &key, &mounts, options).await;
+        if done.is_err() || matches!(done, Ok(Committed::ByAnother)) {
+            match self.snapshotter.remove(&key).await {
+                Err(error) if !error.is_not_found() => {
+                    tracing::warn!(%error, key, "a half-unpacked snapshot could not be removed");
+                }
+                _ => {}
+            }
+        }
+        done?;
+        self.set_label(&layer.blob.digest, labels::UNCOMPRESSED, layer.diff_id.as_str()).await
+    }
+
+    async fn extract_and_commit(
+        &self,
+        layer: &Layer,
+        key: &str,
+        mounts: &[types::mount::Mount],
+        options: &Options,
+    ) -> Result<Committed> {
+        let applied = self.applier.apply(&layer.blob, mounts, ApplyOptions { sync: options.sync }).await?;
+        if applied.uncompressed.digest != layer.diff_id {
+            return Err(Error::precondition(format!(
+                "wrong diff id calculated on extraction {:?}, the config says {:?}",
+                applied.uncompressed.digest.as_str(),
+                layer.diff_id.as_str()
+            )));
+        }
+        let mut labels = options.labels.clone();
+        labels.insert(labels::SNAPSHOT_REF.to_owned(), layer.chain_id.to_string());
+        match self.snapshotter.commit(layer.chain_id.as_str(), key, None, labels).await {
+            Ok(()) => Ok(Committed::ByUs),
+            Err(error) if error.is_already_exists() => Ok(Committed::ByAnother),
+            Err(error) => Err(error.context("commit snapshot")),
+        }
+    }
+
+    /// The label by which the config keeps the top snapshot from being collected.
+    async fn keep_snapshot(&self, config: &Descriptor, top: Option<&Digest>) -> Result<()> {
+        let Some(top) = top else { return Ok(()) };
+        let key = format!("{}.{}", labels::GC_REF_SNAPSHOT, self.snapshotter_name);
+        self.set_label(&config.digest, &key, top.as_str()).await
+    }
+
+    async fn set_label(&self, digest: &Digest, key: &str, value: &str) -> Result<()> {
+        let mut info: Info = self.store.info(digest).await?;
+        if info.labels.get(key).is_some_and(|set| set == value) {
+            return Ok(());
+        }
+        info.labels = Labels::from([(key.to_owned(), value.to_owned())]);
+        self.store.update(info, &FieldPaths(vec![format!("labels.{key}")])).await.map(drop)
+    }
+}
+
+enum Committed {
+    ByUs,
+    ByAnother,
+}
+
+/// A text no other unpack of this machine uses, in upstream's form: time and something that differs.
+pub(crate) fn unique() -> String {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.subsec_nanos());
+    format!("{nanos}-{:x}{:x}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed))
+}

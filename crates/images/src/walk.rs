@@ -1,0 +1,211 @@
+//! From a descriptor to what it refers to: index -> manifests -> config and layers.
+//!
+//! Documents are foreign: their size is bounded, their nesting is bounded, and one that could be read as two kinds of
+//! document is refused (reliability.md SEC-006).
+
+use std::collections::BTreeSet;
+
+use content::Store;
+use content::store::read_blob;
+use serde::de::DeserializeOwned;
+use types::oci::image::media;
+use types::oci::{Descriptor, ImageConfig, Index, Manifest};
+use types::platform::Platform;
+use types::{Digest, Error, Result, ResultExt};
+
+/// The largest index, manifest or config that is read, in bytes.
+pub const DOCUMENT_LIMIT: u64 = 8 << 20;
+/// How deep indexes may nest.
+pub const MAX_DEPTH: usize = 4;
+/// Upstream's mark of a manifest that describes another one (attestations): never an image of its own.
+const SUBJECT: &str = "containerd.io/distribution.manifest.subject";
+
+/// Which images of an index are wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Those of every platform.
+    All,
+    /// Those that run on this one.
+    Only(Platform),
+}
+
+impl Wanted {
+    /// Whether `descriptor` is wanted; one without a platform is.
+    pub fn matches(&self, descriptor: &Descriptor) -> bool {
+        match (self, &descriptor.platform) {
+            (Self::All, _) | (_, None) => true,
+            (Self::Only(platform), Some(image)) => platform.matches(image),
+        }
+    }
+}
+
+/// Reads an index.
+pub async fn read_index(store: &dyn Store, descriptor: &Descriptor) -> Result<Index> {
+    read_document(store, descriptor).await.context(|| format!("read index {}", descriptor.digest))
+}
+
+/// Reads a manifest.
+pub async fn read_manifest(store: &dyn Store, descriptor: &Descriptor) -> Result<Manifest> {
+    read_document(store, descriptor).await.context(|| format!("read manifest {}", descriptor.digest))
+}
+
+/// Reads an image config.
+pub async fn read_config(store: &dyn Store, descriptor: &Descriptor) -> Result<ImageConfig> {
+    let bytes = read_blob(store, &descriptor.digest, DOCUMENT_LIMIT).await?;
+    serde_json::from_slice(&bytes)
+        .map_err(|e| Error::invalid(format!("image config {} is not valid: {e}", descriptor.digest)))
+}
+
+/// What `descriptor` directly refers to: the manifests of an index, the config and layers of a manifest.
+pub async fn children(store: &dyn Store, descriptor: &Descriptor) -> Result<Vec<Descriptor>> {
+    if media::is_index(&descriptor.media_type) {
+        return Ok(read_index(store, descriptor).await?.manifests);
+    }
+    if media::is_manifest(&descriptor.media_type) {
+        let manifest = read_manifest(store, descriptor).await?;
+        return Ok(std::iter::once(manifest.config).chain(manifest.layers).collect());
+    }
+    Ok(Vec::new())
+}
+
+/// The manifest of the image that suits `platform` best. `NotFound` if there is none.
+pub async fn manifest_for(
+    store: &dyn Store,
+    target: &Descriptor,
+    platform: &Platform,
+) -> Result<(Descriptor, Manifest)> {
+    let mut best: Option<(u32, Descriptor, Manifest)> = None;
+    let mut queue = vec![(target.clone(), 0)];
+    while let Some((descriptor, depth)) = queue.pop() {
+        if media::is_index(&descriptor.media_type) {
+            nested(&descriptor, depth)?;
+            let manifests = read_index(store, &descriptor).await?.manifests;
+            // Reversed, so that the first of two equally good ones wins.
+            let wanted = manifests.into_iter().rev().filter(|m| !m.annotations.contains_key(SUBJECT));
+            queue.extend(wanted.map(|manifest| (manifest, depth + 1)));
+        } else if media::is_manifest(&descriptor.media_type) {
+            let Some((rank, manifest)) = rank(store, &descriptor, platform).await? else { continue };
+            if best.as_ref().is_none_or(|(best, ..)| rank < *best) {
+                best = Some((rank, descriptor, manifest));
+            }
+        }
+    }
+    best.map(|(_, descriptor, manifest)| (descriptor, manifest)).ok_or_else(|| {
+        Error::not_found(format!("no match for platform {platform} in manifest {}: not found", target.digest))
+    })
+}
+
+/// How well the image of a manifest suits `platform`, by the descriptor's word or else by its config's.
+async fn rank(
+    store: &dyn Store,
+    descriptor: &Descriptor,
+    platform: &Platform,
+) -> Result<Option<(u32, Manifest)>> {
+    let by_index = descriptor.platform.as_ref().filter(|p| !p.os.is_empty()).map(|p| platform.rank(p));
+    if by_index == Some(None) {
+        return Ok(None);
+    }
+    let manifest = match read_manifest(store, descriptor).await {
+        // An index may name images that were not fetched.
+        Err(error) if error.is_not_found() && by_index.is_some() => return Ok(None),
+        manifest => manifest?,
+    };
+    let rank = match by_index {
+        Some(rank) => rank,
+        None => platform.rank(&read_config(store, &manifest.config).await?.platform),
+    };
+    Ok(rank.map(|rank| (rank, manifest)))
+}
+
+/// Refuses an index below too many others.
+pub fn nested(index: &Descriptor, depth: usize) -> Result<()> {
+    if depth >= MAX_DEPTH {
+        return Err(Error::invalid(format!("index {} is nested more than {MAX_DEPTH} deep", index.digest)));
+    }
+    Ok(())
+}
+
+/// Every digest that can be reached from `roots` over wanted children, the roots included.
+pub async fn reachable(store: &dyn Store, roots: &[Descriptor], wanted: &Wanted) -> Result<BTreeSet<Digest>> {
+    let mut found = BTreeSet::new();
+    let mut queue: Vec<(Descriptor, usize)> = roots.iter().map(|root| (root.clone(), 0)).collect();
+    while let Some((descriptor, depth)) = queue.pop() {
+        if !found.insert(descriptor.digest.clone()) {
+            continue;
+        }
+        if media::is_index(&descriptor.media_type) {
+            nested(&descriptor, depth)?;
+        }
+        let children = children(store, &descriptor).await?;
+        queue.extend(
+            children.into_iter().filter(|child| wanted.matches(child)).map(|child| (child, depth + 1)),
+        );
+    }
+    Ok(found)
+}
+
+async fn read_document<T: DeserializeOwned>(store: &dyn Store, descriptor: &Descriptor) -> Result<T> {
+    let bytes = read_blob(store, &descriptor.digest, DOCUMENT_LIMIT).await?;
+    check_kind(&descriptor.media_type, &bytes)?;
+    serde_json::from_slice(&bytes)
+        .map_err(|e| Error::invalid(format!("not a valid {}: {e}", descriptor.media_type)))
+}
+
+/// Refuses a document that is also, or rather, one of another kind than `media_type` says.
+fn check_kind(media_type: &str, bytes: &[u8]) -> Result<()> {
+    #[derive(serde::Deserialize)]
+    struct Probe<'a> {
+        #[serde(rename = "mediaType", default)]
+        media_type: Option<String>,
+        #[serde(borrow)]
+        manifests: Option<&'a serde_json::value::RawValue>,
+        #[serde(borrow)]
+        layers: Option<&'a serde_json::value::RawValue>,
+        #[serde(borrow)]
+        config: Option<&'a serde_json::value::RawValue>,
+        #[serde(rename = "fsLayers", borrow)]
+        fs_layers: Option<&'a serde_json::value::RawValue>,
+    }
+    // A duplicate key is an error of this parse, so one document has one meaning.
+    let probe: Probe<'_> = serde_json::from_slice(bytes)
+        .map_err(|e| Error::invalid(format!("not a valid {media_type}: {e}")))?;
+    if probe.fs_layers.is_some() {
+        return Err(Error::invalid(
+            "schema 1 manifests are not supported: push the image again with a current tool",
+        ));
+    }
+    let is_index = media::is_index(media_type);
+    if is_index && (probe.layers.is_some() || probe.config.is_some()) {
+        return Err(Error::invalid("expected an index, but the document has layers or a config"));
+    }
+    if !is_index && probe.manifests.is_some() {
+        return Err(Error::invalid("expected a manifest, but the document has manifests"));
+    }
+    match probe.media_type.filter(|said| !said.is_empty()) {
+        Some(said) if said != media_type => Err(Error::invalid(format!(
+            "the document says that it is {said:?}, its descriptor says {media_type:?}"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_of_two_kinds_is_refused() {
+        for (media_type, document) in [
+            (media::OCI_INDEX, r#"{"manifests":[],"layers":[]}"#),
+            (media::OCI_INDEX, r#"{"manifests":[],"config":{}}"#),
+            (media::OCI_MANIFEST, r#"{"config":{},"manifests":[]}"#),
+            (media::OCI_MANIFEST, r#"{"mediaType":"application/vnd.oci.image.index.v1+json"}"#),
+            (media::DOCKER_MANIFEST, r#"{"fsLayers":[]}"#),
+            (media::OCI_INDEX, r#"{"manifests":[],"manifests":[1]}"#),
+            (media::OCI_INDEX, "[]x"),
+        ] {
+            assert!(check_kind(media_type, document.as_bytes()).is_err(), "{document}");
+        }
+        assert!(check_kind(media::OCI_INDEX, br#"{"manifests":[]}"#).is_ok());
+    }
+}
