@@ -1,1 +1,134 @@
-//! Processes by descriptor.
+//! Processes by descriptor: a pid names whoever has it now, a pidfd the one process it was opened on.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It exited with this code.
+    Code(u32),
+    /// This signal killed it.
+    Signal(u32),
+}
+
+impl Ended {
+    /// The exit status as shells and containerd count: the code, or 128 + signal.
+    pub fn status(self) -> u32 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => 128 + signal,
+        }
+    }
+
+    /// Whether it exited with code 0.
+    pub fn is_success(self) -> bool {
+        self == Self::Code(0)
+    }
+}
+
+/// A process.
+#[derive(Debug)]
+pub struct PidFd {
+    fd: OwnedFd,
+    pid: u32,
+}
+
+impl PidFd {
+    /// Opens the process that has the number `pid` now. For a child, or a process that will become one, that is the
+    /// right one as long as nobody has collected it: its number cannot be given away before.
+    pub fn open(pid: u32) -> io::Result<Self> {
+        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::INVAL)?;
+        Ok(Self { fd: pidfd_open(raw, PidfdFlags::empty())?, pid })
+    }
+
+    /// Wraps a descriptor that the kernel gave with the process.
+    pub(crate) fn from_parts(fd: OwnedFd, pid: u32) -> Self {
+        Self { fd, pid }
+    }
+
+    /// The number it has, or had.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Collects the process if it is a child of ours and has ended; `ECHILD` if it is no child of ours.
+    pub fn collect(&self) -> io::Result<Option<Ended>> {
+        self.wait(WaitIdOptions::EXITED | WaitIdOptions::NOHANG)
+    }
+
+    /// Waits for the child's end and collects it.
+    pub fn collect_blocking(&self) -> io::Result<Ended> {
+        loop {
+            match self.wait(WaitIdOptions::EXITED) {
+                Ok(Some(ended)) => return Ok(ended),
+                Ok(None) => {}
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Whether the process is a child of ours, ended or not.
+    pub fn is_child(&self) -> bool {
+        self.wait(WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT).is_ok()
+    }
+
+    fn wait(&self, options: WaitIdOptions) -> io::Result<Option<Ended>> {
+        let status = waitid(WaitId::PidFd(self.fd.as_fd()), options)?;
+        Ok(status.map(|s| match (s.exit_status(), s.terminating_signal()) {
+            (Some(code), _) => Ended::Code(u32::try_from(code).unwrap_or(255)),
+            (None, signal) => Ended::Signal(signal.and_then(|s| u32::try_from(s).ok()).unwrap_or(0)),
+        }))
+    }
+
+    /// Sends a signal; `ESRCH` if the process has ended, `EINVAL` if there is no such signal.
+    pub fn signal(&self, signal: u32) -> io::Result<()> {
+        let Some(number) = i32::try_from(signal).ok().filter(|n| (0..=64).contains(n)) else {
+            return Err(Errno::INVAL.into());
+        };
+        crate::process::pidfd_signal(self.fd.as_fd(), number)
+    }
+
+    /// Kills the process; one that has ended already is no error.
+    pub fn kill(&self) -> io::Result<()> {
+        match pidfd_send_signal(&self.fd, rustix::process::Signal::KILL) {
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+impl AsFd for PidFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_is_collected_once_with_its_code_or_signal() {
+        let child = std::process::Command::new("/bin/sh").args(["-c", "exit 3"]).spawn().unwrap();
+        let fd = PidFd::open(child.id()).unwrap();
+        assert_eq!(fd.collect_blocking().unwrap(), Ended::Code(3));
+        assert!(fd.collect().is_err());
+        let child = std::process::Command::new("/bin/sleep").arg("100").spawn().unwrap();
+        let fd = PidFd::open(child.id()).unwrap();
+        assert_eq!(fd.collect().unwrap(), None);
+        fd.signal(15).unwrap();
+        assert_eq!(fd.collect_blocking().unwrap().status(), 143);
+        assert_eq!(fd.signal(15).unwrap_err().raw_os_error(), Some(libc::ESRCH));
+    }
+
+    #[test]
+    fn a_stranger_is_no_child() {
+        assert!(!PidFd::open(1).unwrap().is_child());
+        assert!(PidFd::open(0).is_err());
+    }
+}
