@@ -1,5 +1,7 @@
 //! What an import brings, and that a bad archive leaves nothing.
 
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test ends where it fails")]
+
 mod memory;
 
 use std::io::Write;

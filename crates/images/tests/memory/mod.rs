@@ -1,7 +1,5 @@
 //! A content store in memory, with labels: what the namespaced stores look like from here.
 
-#![allow(dead_code, reason = "each test file uses a part of it")]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
