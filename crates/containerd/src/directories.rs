@@ -29,5 +29,9 @@ fn make_private(path: &Path) -> Result<()> {
 }
 
 fn make(path: &Path, mode: u32) -> Result<()> {
-    DirBuilder::new().recursive(true).mode(mode).create(path).context(|| format!("create directory {}", path.display()))
+    DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .context(|| format!("create directory {}", path.display()))
 }

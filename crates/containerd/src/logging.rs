@@ -1,7 +1,7 @@
 //! Log lines on stderr in containerd's form, so that what reads its logs reads ours:
 //! `time="2026-11-21T07:35:12.638277296Z" level=info msg="starting containerd" version=v2.3.4`.
 
-use std::fmt::{self, Write};
+use std::fmt;
 use std::str::FromStr;
 use std::time::SystemTime;
 

@@ -43,7 +43,12 @@ fn main() -> ExitCode {
 fn run() -> Result<()> {
     let Some(Cli { flags, command }) = cli::parse(std::env::args_os())? else { return Ok(()) };
     if flags.version {
-        return print(&format!("containerd {} {} {}\n", version::PACKAGE, version::VERSION, version::REVISION));
+        return print(&format!(
+            "containerd {} {} {}\n",
+            version::PACKAGE,
+            version::VERSION,
+            version::REVISION
+        ));
     }
     match command {
         None => daemon(&flags),

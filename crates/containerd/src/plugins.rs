@@ -95,7 +95,9 @@ impl Plugins {
     /// Reads what the configuration disables and requires. Returns remarks for the log, too.
     pub fn choose(config: &Config) -> Result<(Self, Vec<String>)> {
         let mut remarks = Vec::new();
-        for plugin in TABLE.iter().filter(|plugin| !plugin.optional && config.disabled.contains(&plugin.uri())) {
+        for plugin in
+            TABLE.iter().filter(|plugin| !plugin.optional && config.disabled.contains(&plugin.uri()))
+        {
             remarks.push(format!("plugin {} cannot be disabled", plugin.uri()));
         }
         let plugins = Self { disabled: config.disabled.clone(), failed: BTreeMap::new() };
@@ -178,7 +180,10 @@ fn exports(plugin: &Plugin, config: &Config) -> BTreeMap<String, String> {
         (CONTENT, _) => vec![("root", text(&config.root.join(plugin.uri())))],
         (SNAPSHOTTER, id) => vec![("root", text(&snapshotter_root(config, id)))],
         (METADATA, _) => {
-            vec![("policy", "shared".to_owned()), ("path", text(&config.root.join("io.containerd.metadata.v1.redb/meta.redb")))]
+            vec![
+                ("policy", "shared".to_owned()),
+                ("path", text(&config.root.join("io.containerd.metadata.v1.redb/meta.redb"))),
+            ]
         }
         (RUNTIME, _) => vec![("log-uri-schemes", "fifo".to_owned())],
         _ => Vec::new(),

@@ -23,7 +23,8 @@ pub async fn publish(request: &Publish, address: &str) -> Result<()> {
     let namespace: Namespace = request.namespace.parse()?;
     let mut payload = Vec::new();
     std::io::stdin().read_to_end(&mut payload).context(|| "read event from stdin")?;
-    let event = api::ProtoAny::decode(payload.as_slice()).map_err(|e| Error::invalid(format!("decode event: {e}")))?;
+    let event = api::ProtoAny::decode(payload.as_slice())
+        .map_err(|e| Error::invalid(format!("decode event: {e}")))?;
     let envelope = Envelope {
         timestamp: SystemTime::now(),
         namespace: request.namespace.clone(),

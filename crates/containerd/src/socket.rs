@@ -17,12 +17,20 @@ use crate::config::Listener;
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    inode: u64,
+    identity: Identity,
+}
+
+/// Which file this is. The number of an inode alone is used again as soon as it is free.
+type Identity = (u64, u64, i64, i64);
+
+fn identity(path: &Path) -> std::io::Result<Identity> {
+    let found = std::fs::symlink_metadata(path)?;
+    Ok((found.dev(), found.ino(), found.mtime(), found.mtime_nsec()))
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if std::fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == self.inode) {
+        if identity(&self.path).is_ok_and(|found| found == self.identity) {
             // Whoever finds a file that could not be removed finds that nobody answers there.
             drop(std::fs::remove_file(&self.path));
         }
@@ -41,13 +49,9 @@ pub fn bind(listener: &Listener) -> Result<(UnixListener, SocketFile)> {
             .context(|| format!("create directory {}", parent.display()))?;
     }
     remove_stale(path)?;
-    // Between bind and chmod the mode is what the umask leaves; nobody but us may connect in between.
-    let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
-    let bound = UnixListener::bind(path);
-    rustix::process::umask(mask);
-    let bound = bound.context(|| format!("listen on {}", path.display()))?;
-    let inode = std::fs::symlink_metadata(path).context(|| format!("stat {}", path.display()))?.ino();
-    let file = SocketFile { path: path.clone(), inode };
+    let bound = UnixListener::bind(path).context(|| format!("listen on {}", path.display()))?;
+    let identity = identity(path).context(|| format!("stat {}", path.display()))?;
+    let file = SocketFile { path: path.clone(), identity };
     std::os::unix::fs::chown(path, Some(listener.uid), Some(listener.gid))
         .context(|| format!("set owner of {}", path.display()))?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))
@@ -60,7 +64,9 @@ fn remove_stale(path: &Path) -> Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         found => found.context(|| format!("stat {}", path.display()))?,
     };
-    let refuse = |why: &str| Err(Error::new(Class::FailedPrecondition, format!("listen on {}: {why}", path.display())));
+    let refuse = |why: &str| {
+        Err(Error::new(Class::FailedPrecondition, format!("listen on {}: {why}", path.display())))
+    };
     if !found.file_type().is_socket() {
         return refuse("the file is there and is not a socket");
     }

@@ -26,7 +26,10 @@ fn the_version_line_has_upstreams_form() {
     for flag in ["-v", "--version", "-version"] {
         let output = run(&[flag]);
         let fields: Vec<_> = stdout(&output).split_whitespace().collect();
-        assert_eq!(fields[..3], ["containerd", "github.com/containerd/containerd/v2", types::version::VERSION]);
+        assert_eq!(
+            fields[..3],
+            ["containerd", "github.com/containerd/containerd/v2", types::version::VERSION]
+        );
         assert_eq!(fields.len(), 4);
     }
 }
@@ -63,12 +66,17 @@ fn bad_flags_and_bad_configurations_are_one_line_each() {
     let home = Home::new();
     assert!(refused(&run(&["-nosuch"])).contains("--nosuch"));
     assert!(refused(&run(&["-c", "/nonexistent/config.toml"])).contains("/nonexistent/config.toml"));
-    assert!(refused(&home.command().args(["-l", "loud"]).output().unwrap()).contains("not a valid log level"));
+    assert!(
+        refused(&home.command().args(["-l", "loud"]).output().unwrap()).contains("not a valid log level")
+    );
     for (text, why) in [
         ("version = 5", "equal to or less than `4`, got `5`"),
         ("version = 4\nroot = 1", "root must be a string"),
         ("version = 4\nroot = '/tmp/a'\nstate = '/tmp/a'", "root and state must be different paths"),
-        ("version = 4\nrequired_plugins = ['io.containerd.grpc.v1.nosuch']", "io.containerd.grpc.v1.nosuch not included"),
+        (
+            "version = 4\nrequired_plugins = ['io.containerd.grpc.v1.nosuch']",
+            "io.containerd.grpc.v1.nosuch not included",
+        ),
         ("version = = 4", "row 1 column"),
     ] {
         std::fs::write(home.path("config.toml"), text).unwrap();

@@ -28,7 +28,10 @@ impl Session {
         Self { requests, responses }
     }
 
-    async fn send(&mut self, message: wire::WriteContentRequest) -> Result<wire::WriteContentResponse, Status> {
+    async fn send(
+        &mut self,
+        message: wire::WriteContentRequest,
+    ) -> Result<wire::WriteContentResponse, Status> {
         self.requests.send(message).await.unwrap();
         self.responses.message().await.map(|response| response.expect("a response"))
     }
@@ -121,7 +124,10 @@ async fn the_first_message_needs_a_reference() {
     let daemon = home.start().await;
     let mut client = client(&daemon).await;
     let status = Session::open(&mut client).await.send(message(Stat, "")).await.unwrap_err();
-    assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "first message must have a reference"));
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::InvalidArgument, "first message must have a reference")
+    );
 }
 
 #[tokio::test]
@@ -162,7 +168,8 @@ async fn what_is_there_already_is_said_and_its_ingest_dropped() {
     assert_eq!(session.send(commit(3, b"abc", 3)).await.unwrap_err().code(), Code::AlreadyExists);
     let left = client.list_statuses(request(wire::ListStatusesRequest::default())).await.unwrap();
     assert_eq!(left.into_inner().statuses, []);
-    let expecting = wire::WriteContentRequest { expected: Digest::of(b"abc").into(), ..message(Stat, "three") };
+    let expecting =
+        wire::WriteContentRequest { expected: Digest::of(b"abc").into(), ..message(Stat, "three") };
     let status = Session::open(&mut client).await.send(expecting).await.unwrap_err();
     assert_eq!(status.code(), Code::AlreadyExists);
 }
@@ -175,9 +182,12 @@ async fn an_abandoned_ingest_is_listed_and_can_be_aborted() {
     let mut session = Session::open(&mut client).await;
     session.send(data("layer-x", 0, b"abc")).await.unwrap();
     let list = |filter: &str| request(wire::ListStatusesRequest { filters: vec![filter.into()] });
-    let found = client.list_statuses(list("^layer-")).await.unwrap().into_inner().statuses;
-    assert_eq!(found.iter().map(|status| (status.r#ref.as_str(), status.offset)).collect::<Vec<_>>(), [("layer-x", 3)]);
-    assert_eq!(client.list_statuses(list("^manifest-")).await.unwrap().into_inner().statuses, []);
+    let found = client.list_statuses(list("ref~=/^layer-/")).await.unwrap().into_inner().statuses;
+    assert_eq!(
+        found.iter().map(|status| (status.r#ref.as_str(), status.offset)).collect::<Vec<_>>(),
+        [("layer-x", 3)]
+    );
+    assert_eq!(client.list_statuses(list("ref~=/^manifest-/")).await.unwrap().into_inner().statuses, []);
     drop(session);
     let abort = || request(wire::AbortRequest { r#ref: "layer-x".into() });
     while let Err(status) = client.abort(abort()).await {

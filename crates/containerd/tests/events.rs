@@ -36,7 +36,8 @@ async fn subscribers_see_what_their_filters_match_in_all_namespaces() {
     let mut all = subscribe(&daemon, &[]).await;
     let mut mine = subscribe(&daemon, &["namespace==a,topic~=|^/tasks/|", "event.container_id==c3"]).await;
     let mut client = EventsClient::new(daemon.channel().await);
-    let sent = [("a", "/tasks/exit", "c1"), ("b", "/tasks/exit", "c2"), ("b", "/x", "c3"), ("a", "/images/x", "c4")];
+    let sent =
+        [("a", "/tasks/exit", "c1"), ("b", "/tasks/exit", "c2"), ("b", "/x", "c3"), ("a", "/images/x", "c4")];
     for (namespace, topic, container) in sent {
         let publish = PublishRequest { topic: topic.into(), event: Some(exit(container)) };
         client.publish(in_namespace(namespace, publish)).await.unwrap();
@@ -77,7 +78,11 @@ async fn bad_topics_and_bad_filters_are_invalid() {
     let mut client = EventsClient::new(daemon.channel().await);
     for topic in ["", "/", "x", "/a b"] {
         let publish = PublishRequest { topic: topic.into(), event: Some(exit("c1")) };
-        assert_eq!(client.publish(request(publish)).await.unwrap_err().code(), Code::InvalidArgument, "{topic}");
+        assert_eq!(
+            client.publish(request(publish)).await.unwrap_err().code(),
+            Code::InvalidArgument,
+            "{topic}"
+        );
     }
     let bad = SubscribeRequest { filters: vec!["topic~=[".into()] };
     assert_eq!(client.subscribe(bad).await.unwrap_err().code(), Code::InvalidArgument);
@@ -104,7 +109,13 @@ async fn the_publish_command_reaches_subscribers_over_the_ttrpc_socket() {
     let daemon = home.start().await;
     let mut all = subscribe(&daemon, &[]).await;
     let mut publish = containerd();
-    publish.arg("-address").arg(daemon.address()).args(["publish", "-topic", "/tasks/exit", "-namespace", "ns"]);
+    publish.arg("-address").arg(daemon.address()).args([
+        "publish",
+        "-topic",
+        "/tasks/exit",
+        "-namespace",
+        "ns",
+    ]);
     let mut child = publish.stdin(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(&exit("c9").encode_to_vec()).unwrap();
     let envelope = next(&mut all).await;

@@ -17,7 +17,10 @@ fn container(id: &str) -> containers::CreateContainerRequest {
     containers::CreateContainerRequest {
         container: Some(containers::Container {
             id: id.to_owned(),
-            runtime: Some(containers::container::Runtime { name: "io.containerd.runc.v2".into(), options: None }),
+            runtime: Some(containers::container::Runtime {
+                name: "io.containerd.runc.v2".into(),
+                options: None,
+            }),
             spec: Some(api::ProtoAny { type_url: "x/y".into(), value: b"{}".to_vec() }),
             ..Default::default()
         }),
@@ -66,7 +69,9 @@ async fn changes_under_way_are_finished_before_the_daemon_ends() {
     let calls: Vec<_> = (0..200)
         .map(|n| {
             let mut client = ContainersClient::new(channel.clone());
-            tokio::spawn(async move { (n, client.create(request(container(&format!("c{n}")))).await.is_ok()) })
+            tokio::spawn(
+                async move { (n, client.create(request(container(&format!("c{n}")))).await.is_ok()) },
+            )
         })
         .collect();
     tokio::time::sleep(Duration::from_millis(5)).await;

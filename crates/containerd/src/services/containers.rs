@@ -32,10 +32,15 @@ impl Containers {
 
 #[tonic::async_trait]
 impl containers_server::Containers for Containers {
-    async fn get(&self, request: Request<wire::GetContainerRequest>) -> Result<Response<wire::GetContainerResponse>, Status> {
+    async fn get(
+        &self,
+        request: Request<wire::GetContainerRequest>,
+    ) -> Result<Response<wire::GetContainerResponse>, Status> {
         let namespace = namespace(request.metadata())?;
         let container = reply(self.0.db.containers(&namespace).get(&request.into_inner().id))?;
-        Ok(Response::new(wire::GetContainerResponse { container: Some(convert::container_to_wire(container)) }))
+        Ok(Response::new(wire::GetContainerResponse {
+            container: Some(convert::container_to_wire(container)),
+        }))
     }
 
     async fn list(
@@ -54,7 +59,8 @@ impl containers_server::Containers for Containers {
     ) -> Result<Response<Self::ListStreamStream>, Status> {
         let filters = std::mem::take(&mut request.get_mut().filters);
         let all = self.all(request, &filters)?;
-        let messages = all.into_iter().map(|container| Ok(wire::ListContainerMessage { container: Some(container) }));
+        let messages =
+            all.into_iter().map(|container| Ok(wire::ListContainerMessage { container: Some(container) }));
         Ok(Response::new(Box::pin(futures_util::stream::iter(messages))))
     }
 

@@ -38,13 +38,19 @@ fn digest(text: &str) -> Result<Digest, Status> {
 
 #[tonic::async_trait]
 impl content_server::Content for Content {
-    async fn info(&self, request: Request<wire::InfoRequest>) -> Result<Response<wire::InfoResponse>, Status> {
+    async fn info(
+        &self,
+        request: Request<wire::InfoRequest>,
+    ) -> Result<Response<wire::InfoResponse>, Status> {
         let store = self.store(&request)?;
         let info = reply(store.info(&digest(&request.get_ref().digest)?).await)?;
         Ok(Response::new(wire::InfoResponse { info: Some(convert::content_info_to_wire(info)) }))
     }
 
-    async fn update(&self, request: Request<wire::UpdateRequest>) -> Result<Response<wire::UpdateResponse>, Status> {
+    async fn update(
+        &self,
+        request: Request<wire::UpdateRequest>,
+    ) -> Result<Response<wire::UpdateResponse>, Status> {
         let scope = scope(request.metadata())?;
         let request = request.into_inner();
         let info = required(request.info, "info")?;
@@ -59,7 +65,10 @@ impl content_server::Content for Content {
 
     type ListStream = Messages<wire::ListContentResponse>;
 
-    async fn list(&self, request: Request<wire::ListContentRequest>) -> Result<Response<Self::ListStream>, Status> {
+    async fn list(
+        &self,
+        request: Request<wire::ListContentRequest>,
+    ) -> Result<Response<Self::ListStream>, Status> {
         let store = self.store(&request)?;
         let filters = reply(Filters::parse(&request.get_ref().filters))?;
         let mut all = Vec::new();
@@ -88,7 +97,10 @@ impl content_server::Content for Content {
 
     type ReadStream = Messages<wire::ReadContentResponse>;
 
-    async fn read(&self, request: Request<wire::ReadContentRequest>) -> Result<Response<Self::ReadStream>, Status> {
+    async fn read(
+        &self,
+        request: Request<wire::ReadContentRequest>,
+    ) -> Result<Response<Self::ReadStream>, Status> {
         let store = self.store(&request)?;
         let request = request.into_inner();
         let reader = reply(store.reader(&digest(&request.digest)?).await)?;
@@ -96,7 +108,10 @@ impl content_server::Content for Content {
         Ok(Response::new(Box::pin(pieces(reader, start, end))))
     }
 
-    async fn status(&self, request: Request<wire::StatusRequest>) -> Result<Response<wire::StatusResponse>, Status> {
+    async fn status(
+        &self,
+        request: Request<wire::StatusRequest>,
+    ) -> Result<Response<wire::StatusResponse>, Status> {
         let store = self.store(&request)?;
         let reference = request.into_inner().r#ref;
         let found = store.status(&reference).await;
@@ -148,7 +163,11 @@ fn range(request: &wire::ReadContentRequest, size: u64) -> Result<(u64, u64), St
 }
 
 /// The bytes from `start` to `end` in messages; their offsets count from the first of these bytes.
-fn pieces(reader: Box<dyn Reader>, start: u64, end: u64) -> impl Stream<Item = Result<wire::ReadContentResponse, Status>> {
+fn pieces(
+    reader: Box<dyn Reader>,
+    start: u64,
+    end: u64,
+) -> impl Stream<Item = Result<wire::ReadContentResponse, Status>> {
     futures_util::stream::try_unfold((reader, start), move |(reader, at)| async move {
         let len = usize::try_from(end - at).unwrap_or(CHUNK).min(CHUNK);
         if len == 0 {

@@ -23,7 +23,10 @@ pub struct Diff {
 
 #[tonic::async_trait]
 impl diff_server::Diff for Diff {
-    async fn apply(&self, request: Request<wire::ApplyRequest>) -> Result<Response<wire::ApplyResponse>, Status> {
+    async fn apply(
+        &self,
+        request: Request<wire::ApplyRequest>,
+    ) -> Result<Response<wire::ApplyResponse>, Status> {
         let scope = super::reply::scope(request.metadata())?;
         let request = request.into_inner();
         if !request.payloads.is_empty() {
@@ -35,10 +38,15 @@ impl diff_server::Diff for Diff {
         let applier: Arc<dyn Applier> = self.house.applier(scope);
         let applied = reply(applier.apply(&layer, &mounts, options).await)?;
         self.house.trim();
-        Ok(Response::new(wire::ApplyResponse { applied: Some(convert::descriptor_to_wire(applied.uncompressed)) }))
+        Ok(Response::new(wire::ApplyResponse {
+            applied: Some(convert::descriptor_to_wire(applied.uncompressed)),
+        }))
     }
 
-    async fn diff(&self, request: Request<wire::DiffRequest>) -> Result<Response<wire::DiffResponse>, Status> {
+    async fn diff(
+        &self,
+        request: Request<wire::DiffRequest>,
+    ) -> Result<Response<wire::DiffResponse>, Status> {
         namespace(request.metadata())?;
         Err(Status::unimplemented("comparing filesystems: not implemented"))
     }

@@ -8,9 +8,9 @@ use std::sync::OnceLock;
 use api::containerd::events as e;
 use api::containerd::services::images::v1 as images;
 use prost::{Message, Name};
-use types::{Any, Labels};
 use types::events::Envelope;
 use types::filters::Fields;
+use types::{Any, Labels};
 
 /// An envelope whose event is decoded when a filter first asks for it.
 pub struct Filterable<'a> {

@@ -32,14 +32,19 @@ impl events_server::Events for Events {
     async fn forward(&self, request: Request<ForwardRequest>) -> Result<Response<()>, Status> {
         let envelope = required(request.into_inner().envelope, "envelope")?;
         if envelope.timestamp.is_none() {
-            return Err(Status::invalid_argument("timestamp must be set on forwarded event: invalid argument"));
+            return Err(Status::invalid_argument(
+                "timestamp must be set on forwarded event: invalid argument",
+            ));
         }
         reply(self.0.forward(convert::envelope(envelope))).map(Response::new)
     }
 
     type SubscribeStream = Pin<Box<dyn Stream<Item = Result<Envelope, Status>> + Send>>;
 
-    async fn subscribe(&self, request: Request<SubscribeRequest>) -> Result<Response<Self::SubscribeStream>, Status> {
+    async fn subscribe(
+        &self,
+        request: Request<SubscribeRequest>,
+    ) -> Result<Response<Self::SubscribeStream>, Status> {
         let filters = reply(Filters::parse(&request.into_inner().filters))?;
         Ok(Response::new(Box::pin(matching(self.0.subscribe(), filters))))
     }

@@ -35,13 +35,19 @@ impl Images {
 
 #[tonic::async_trait]
 impl images_server::Images for Images {
-    async fn get(&self, request: Request<wire::GetImageRequest>) -> Result<Response<wire::GetImageResponse>, Status> {
+    async fn get(
+        &self,
+        request: Request<wire::GetImageRequest>,
+    ) -> Result<Response<wire::GetImageResponse>, Status> {
         let scope = scope(request.metadata())?;
         let image = reply(self.0.db.images(&scope).get(&request.into_inner().name))?;
         Ok(Response::new(wire::GetImageResponse { image: Some(convert::image_to_wire(image)) }))
     }
 
-    async fn list(&self, request: Request<wire::ListImagesRequest>) -> Result<Response<wire::ListImagesResponse>, Status> {
+    async fn list(
+        &self,
+        request: Request<wire::ListImagesRequest>,
+    ) -> Result<Response<wire::ListImagesResponse>, Status> {
         let scope = scope(request.metadata())?;
         let filters = reply(Filters::parse(&request.into_inner().filters))?;
         let mut images = Vec::new();

@@ -63,7 +63,10 @@ struct Ingest {
 }
 
 impl Session {
-    async fn answer(&mut self, request: wire::WriteContentRequest) -> Result<wire::WriteContentResponse, Status> {
+    async fn answer(
+        &mut self,
+        request: wire::WriteContentRequest,
+    ) -> Result<wire::WriteContentResponse, Status> {
         let mut ingest = match self.ingest.take() {
             Some(ingest) => ingest,
             None => open(&*self.store, &request).await?,
@@ -149,7 +152,10 @@ async fn stat(ingest: &mut Ingest) -> Result<wire::WriteContentResponse> {
     })
 }
 
-async fn append(ingest: &mut Ingest, request: &wire::WriteContentRequest) -> Result<wire::WriteContentResponse> {
+async fn append(
+    ingest: &mut Ingest,
+    request: &wire::WriteContentRequest,
+) -> Result<wire::WriteContentResponse> {
     if request.offset == 0 && ingest.offset > 0 {
         ingest.writer.truncate(0).await?;
         ingest.offset = 0;

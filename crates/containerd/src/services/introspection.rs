@@ -38,7 +38,8 @@ impl Fields for Filterable<'_> {
 impl introspection_server::Introspection for Introspection {
     async fn plugins(&self, request: Request<PluginsRequest>) -> Result<Response<PluginsResponse>, Status> {
         let filters = reply(Filters::parse(&request.into_inner().filters))?;
-        let plugins = self.plugins.iter().filter(|plugin| filters.matches(&Filterable(plugin))).cloned().collect();
+        let plugins =
+            self.plugins.iter().filter(|plugin| filters.matches(&Filterable(plugin))).cloned().collect();
         Ok(Response::new(PluginsResponse { plugins }))
     }
 
@@ -52,16 +53,22 @@ impl introspection_server::Introspection for Introspection {
         }))
     }
 
-    async fn plugin_info(&self, request: Request<PluginInfoRequest>) -> Result<Response<PluginInfoResponse>, Status> {
+    async fn plugin_info(
+        &self,
+        request: Request<PluginInfoRequest>,
+    ) -> Result<Response<PluginInfoResponse>, Status> {
         let request = request.into_inner();
-        let found = self.plugins.iter().find(|plugin| plugin.r#type == request.r#type && plugin.id == request.id);
+        let found =
+            self.plugins.iter().find(|plugin| plugin.r#type == request.r#type && plugin.id == request.id);
         let Some(plugin) = found else {
             let missing = format!("plugin {}.{} not found: not found", request.r#type, request.id);
             return reply(Err(Error::not_found(missing)));
         };
         if request.options.is_some() {
             // Asking a shim what it can do (`-info`) comes with CRI, which is what asks.
-            return reply(Err(Error::unimplemented("plugin does not provided extra information: not implemented")));
+            return reply(Err(Error::unimplemented(
+                "plugin does not provided extra information: not implemented",
+            )));
         }
         Ok(Response::new(PluginInfoResponse { plugin: Some(plugin.clone()), extra: None }))
     }

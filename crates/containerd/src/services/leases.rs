@@ -15,7 +15,10 @@ pub struct Leases(pub House);
 
 #[tonic::async_trait]
 impl leases_server::Leases for Leases {
-    async fn create(&self, request: Request<wire::CreateRequest>) -> Result<Response<wire::CreateResponse>, Status> {
+    async fn create(
+        &self,
+        request: Request<wire::CreateRequest>,
+    ) -> Result<Response<wire::CreateResponse>, Status> {
         let namespace = namespace(request.metadata())?;
         let wire::CreateRequest { id, labels } = request.into_inner();
         let house = self.0.clone();
@@ -36,7 +39,10 @@ impl leases_server::Leases for Leases {
         deleted.await.map(|_| Response::new(()))
     }
 
-    async fn list(&self, request: Request<wire::ListRequest>) -> Result<Response<wire::ListResponse>, Status> {
+    async fn list(
+        &self,
+        request: Request<wire::ListRequest>,
+    ) -> Result<Response<wire::ListResponse>, Status> {
         let namespace = namespace(request.metadata())?;
         let filters = reply(Filters::parse(&request.into_inner().filters))?;
         let mut leases = Vec::new();
@@ -53,19 +59,26 @@ impl leases_server::Leases for Leases {
         let resource = convert::resource(required(resource, "resource")?);
         let house = self.0.clone();
         let change = Change::new("add resource to lease", &namespace, id.as_str());
-        let added =
-            self.0.work.run(change, async move { house.db.leases(&namespace).add_resource(&id, resource).await });
+        let added = self
+            .0
+            .work
+            .run(change, async move { house.db.leases(&namespace).add_resource(&id, resource).await });
         added.await.map(|_| Response::new(()))
     }
 
-    async fn delete_resource(&self, request: Request<wire::DeleteResourceRequest>) -> Result<Response<()>, Status> {
+    async fn delete_resource(
+        &self,
+        request: Request<wire::DeleteResourceRequest>,
+    ) -> Result<Response<()>, Status> {
         let namespace = namespace(request.metadata())?;
         let wire::DeleteResourceRequest { id, resource } = request.into_inner();
         let resource = convert::resource(required(resource, "resource")?);
         let house = self.0.clone();
         let change = Change::new("delete resource from lease", &namespace, id.as_str());
-        let deleted =
-            self.0.work.run(change, async move { house.db.leases(&namespace).delete_resource(&id, &resource).await });
+        let deleted = self
+            .0
+            .work
+            .run(change, async move { house.db.leases(&namespace).delete_resource(&id, &resource).await });
         deleted.await.map(|_| Response::new(()))
     }
 

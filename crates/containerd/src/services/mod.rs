@@ -26,6 +26,7 @@ use ::diff::walking::WalkingApplier;
 use metadata::Db;
 use prost::{Message, Name};
 use runtime::Runtime;
+use tonic::server::NamedService;
 use tonic::service::{Routes, RoutesBuilder};
 use tracing::warn;
 use types::events::Exchange;
@@ -99,13 +100,14 @@ macro_rules! serve {
             let server = <$server>::new($service)
                 .max_decoding_message_size($doors.size.receive)
                 .max_encoding_message_size($doors.size.send);
-            $health.set_service_status(
-                <$server as tonic::server::NamedService>::NAME,
-                tonic_health::ServingStatus::Serving,
-            ).await;
+            $health.set_service_status(name(&server), tonic_health::ServingStatus::Serving).await;
             $routes.add_service(server);
         })*
     };
+}
+
+fn name<S: NamedService>(_: &S) -> &'static str {
+    S::NAME
 }
 
 /// All services on one set of routes. A service that is not among them answers Unimplemented.

@@ -20,7 +20,10 @@ fn to_wire(name: &Namespace, labels: Labels) -> Option<wire::Namespace> {
 
 #[tonic::async_trait]
 impl namespaces_server::Namespaces for Namespaces {
-    async fn get(&self, request: Request<wire::GetNamespaceRequest>) -> Result<Response<wire::GetNamespaceResponse>, Status> {
+    async fn get(
+        &self,
+        request: Request<wire::GetNamespaceRequest>,
+    ) -> Result<Response<wire::GetNamespaceResponse>, Status> {
         let name = reply(request.into_inner().name.parse())?;
         let labels = reply(self.0.db.namespaces().get(&name))?;
         Ok(Response::new(wire::GetNamespaceResponse { namespace: to_wire(&name, labels) }))

@@ -50,7 +50,8 @@ impl snapshots_server::Snapshots for Snapshots {
         &self,
         request: Request<wire::PrepareSnapshotRequest>,
     ) -> Result<Response<wire::PrepareSnapshotResponse>, Status> {
-        let Caller { namespace, snapshotter } = self.caller(request.metadata(), &request.get_ref().snapshotter)?;
+        let Caller { namespace, snapshotter } =
+            self.caller(request.metadata(), &request.get_ref().snapshotter)?;
         let request = request.into_inner();
         let house = self.0.clone();
         let change = Change::new("prepare snapshot", &namespace, request.key.as_str());
@@ -67,7 +68,8 @@ impl snapshots_server::Snapshots for Snapshots {
         &self,
         request: Request<wire::ViewSnapshotRequest>,
     ) -> Result<Response<wire::ViewSnapshotResponse>, Status> {
-        let Caller { namespace, snapshotter } = self.caller(request.metadata(), &request.get_ref().snapshotter)?;
+        let Caller { namespace, snapshotter } =
+            self.caller(request.metadata(), &request.get_ref().snapshotter)?;
         let request = request.into_inner();
         let change = Change::new("prepare view snapshot", &namespace, request.key.as_str());
         // As upstream, a view is no event.
@@ -77,14 +79,18 @@ impl snapshots_server::Snapshots for Snapshots {
         Ok(Response::new(wire::ViewSnapshotResponse { mounts: mounts(viewed.await?) }))
     }
 
-    async fn mounts(&self, request: Request<wire::MountsRequest>) -> Result<Response<wire::MountsResponse>, Status> {
+    async fn mounts(
+        &self,
+        request: Request<wire::MountsRequest>,
+    ) -> Result<Response<wire::MountsResponse>, Status> {
         let caller = self.caller(request.metadata(), &request.get_ref().snapshotter)?;
         let found = reply(caller.snapshotter.mounts(&request.get_ref().key).await)?;
         Ok(Response::new(wire::MountsResponse { mounts: mounts(found) }))
     }
 
     async fn commit(&self, request: Request<wire::CommitSnapshotRequest>) -> Result<Response<()>, Status> {
-        let Caller { namespace, snapshotter } = self.caller(request.metadata(), &request.get_ref().snapshotter)?;
+        let Caller { namespace, snapshotter } =
+            self.caller(request.metadata(), &request.get_ref().snapshotter)?;
         let request = request.into_inner();
         let house = self.0.clone();
         let change = Change::new("commit snapshot", &namespace, request.name.as_str());
@@ -99,7 +105,8 @@ impl snapshots_server::Snapshots for Snapshots {
     }
 
     async fn remove(&self, request: Request<wire::RemoveSnapshotRequest>) -> Result<Response<()>, Status> {
-        let Caller { namespace, snapshotter } = self.caller(request.metadata(), &request.get_ref().snapshotter)?;
+        let Caller { namespace, snapshotter } =
+            self.caller(request.metadata(), &request.get_ref().snapshotter)?;
         let request = request.into_inner();
         let house = self.0.clone();
         let change = Change::new("remove snapshot", &namespace, request.key.as_str());
@@ -125,7 +132,8 @@ impl snapshots_server::Snapshots for Snapshots {
         &self,
         request: Request<wire::UpdateSnapshotRequest>,
     ) -> Result<Response<wire::UpdateSnapshotResponse>, Status> {
-        let Caller { namespace, snapshotter } = self.caller(request.metadata(), &request.get_ref().snapshotter)?;
+        let Caller { namespace, snapshotter } =
+            self.caller(request.metadata(), &request.get_ref().snapshotter)?;
         let request = request.into_inner();
         let mut info = required(request.info, "info")?;
         if info.kind() == wire::Kind::Unknown {
@@ -136,12 +144,17 @@ impl snapshots_server::Snapshots for Snapshots {
         let fields = convert::field_paths(request.update_mask);
         let change = Change::new("update snapshot", &namespace, info.name.as_str());
         let updated = self.0.work.run(change, async move { snapshotter.update(info, &fields).await });
-        Ok(Response::new(wire::UpdateSnapshotResponse { info: Some(convert::snapshot_to_wire(updated.await?)) }))
+        Ok(Response::new(wire::UpdateSnapshotResponse {
+            info: Some(convert::snapshot_to_wire(updated.await?)),
+        }))
     }
 
     type ListStream = Pin<Box<dyn Stream<Item = Result<wire::ListSnapshotsResponse, Status>> + Send>>;
 
-    async fn list(&self, request: Request<wire::ListSnapshotsRequest>) -> Result<Response<Self::ListStream>, Status> {
+    async fn list(
+        &self,
+        request: Request<wire::ListSnapshotsRequest>,
+    ) -> Result<Response<Self::ListStream>, Status> {
         let caller = self.caller(request.metadata(), &request.get_ref().snapshotter)?;
         let filters = reply(Filters::parse(&request.get_ref().filters))?;
         let mut all = Vec::new();
@@ -154,7 +167,10 @@ impl snapshots_server::Snapshots for Snapshots {
         Ok(Response::new(Box::pin(futures_util::stream::iter(messages))))
     }
 
-    async fn usage(&self, request: Request<wire::UsageRequest>) -> Result<Response<wire::UsageResponse>, Status> {
+    async fn usage(
+        &self,
+        request: Request<wire::UsageRequest>,
+    ) -> Result<Response<wire::UsageResponse>, Status> {
         let caller = self.caller(request.metadata(), &request.get_ref().snapshotter)?;
         let usage = reply(caller.snapshotter.usage(&request.get_ref().key).await)?;
         let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
@@ -162,7 +178,8 @@ impl snapshots_server::Snapshots for Snapshots {
     }
 
     async fn cleanup(&self, request: Request<wire::CleanupRequest>) -> Result<Response<()>, Status> {
-        let Caller { namespace, snapshotter } = self.caller(request.metadata(), &request.get_ref().snapshotter)?;
+        let Caller { namespace, snapshotter } =
+            self.caller(request.metadata(), &request.get_ref().snapshotter)?;
         let change = Change::new("clean up snapshotter", &namespace, request.into_inner().snapshotter);
         let cleaned = self.0.work.run(change, async move { snapshotter.cleanup().await });
         cleaned.await.map(Response::new)

@@ -94,7 +94,10 @@ impl Daemon {
             let address = address.clone();
             async move { UnixStream::connect(address).await.map(TokioIo::new) }
         };
-        Endpoint::from_static("http://localhost").connect_with_connector(tower::service_fn(connect)).await.unwrap()
+        Endpoint::from_static("http://localhost")
+            .connect_with_connector(tower::service_fn(connect))
+            .await
+            .unwrap()
     }
 
     pub fn signal(&self, signal: Signal) {
