@@ -134,31 +134,27 @@ fn unmount_once(target: &Path, flags: UnmountFlags) -> rustix::io::Result<()> {
     }
 }
 
+/// Performs one mount; errors name its source, target and type.
 fn mount_below(mount: &Mount, root: &Path) -> Result<()> {
-    if mount.target.is_empty() {
-        return mount_at(mount, root, root);
-    }
-    let fd = open_below(root, &mount.target)?;
-    // The descriptor is the place that was checked; the path could lead elsewhere by now.
-    mount_at(mount, &fd_path(&fd), &root.join(mount.target.trim_start_matches('/')))
-}
-
-/// Performs one mount at `place`; `shown` is what errors call it.
-fn mount_at(mount: &Mount, place: &Path, shown: &Path) -> Result<()> {
-    let doing = || {
-        format!(
-            "mount {:?} on {shown:?} (type {:?}, options {:?})",
-            mount.source,
-            mount.kind,
-            mount.options.join(",")
-        )
+    let steps = || {
+        let options = Options::parse(&mount.options)?;
+        if options.remap.is_some() && mount.kind == "overlay" {
+            return Err(Error::unimplemented("idmapped overlay layers are not supported"));
+        }
+        if mount.target.is_empty() {
+            perform(mount, &options, root)?;
+            return finish(&options, root);
+        }
+        // The descriptor is the place that was checked; a path could lead elsewhere by now.
+        perform(mount, &options, &fd_path(&open_below(root, &mount.target)?))?;
+        // Opened again it is the mount's root, no longer the directory below.
+        finish(&options, &fd_path(&open_below(root, &mount.target)?))
     };
-    let options = Options::parse(&mount.options).map_err(|e| e.context(doing()))?;
-    if options.remap.is_some() && mount.kind == "overlay" {
-        return Err(Error::unimplemented("idmapped overlay layers are not supported").context(doing()));
-    }
-    perform(mount, &options, place).map_err(|e| e.context(doing()))?;
-    finish(&options, place).map_err(|e| e.context(doing()))
+    steps().context(|| {
+        let target = root.join(mount.target.trim_start_matches('/'));
+        let options = mount.options.join(",");
+        format!("mount {:?} on {target:?} (type {:?}, options {options:?})", mount.source, mount.kind)
+    })
 }
 
 fn perform(mount: &Mount, options: &Options, place: &Path) -> Result<()> {
@@ -181,28 +177,30 @@ fn plain_mount(mount: &Mount, options: &Options, data: &CString, place: &Path) -
 
 /// What the first system call of a mount ignores: propagation, flags of a bind, id maps.
 fn finish(options: &Options, place: &Path) -> Result<()> {
-    let undo = |error: Error| {
+    finish_steps(options, place).map_err(|error| {
         // Without its flags the mount shows more than was asked for.
-        match unmount_once(place, UnmountFlags::DETACH) {
+        let place = place.canonicalize().unwrap_or_else(|_| place.to_owned());
+        match unmount_once(&place, UnmountFlags::DETACH) {
             Ok(()) => error,
             Err(left) => error.context(format!("mounted without its flags and not unmounted ({left})")),
         }
-    };
-    if let Some(maps) = &options.remap {
-        idmap::remap(place, maps).map_err(undo)?;
-    }
+    })
+}
+
+fn finish_steps(options: &Options, place: &Path) -> Result<()> {
     let bound = MountFlags::BIND | MountFlags::REC;
     if options.flags.contains(MountFlags::BIND) && !options.remount && !(options.flags - bound).is_empty() {
         // A bind keeps its source's flags; a remount replaces them, so those that nobody cleared are repeated. In a
         // user namespace the kernel insists on that (they are locked), outside it keeps a `nosuid` source `nosuid`.
-        let kept = flags_of(place).map_err(undo)? - options.cleared;
+        let kept = flags_of(place)? - options.cleared;
         let flags = (options.flags - MountFlags::REC) | kept;
-        mount_remount(place, flags, "").map_err(|e| undo(io::Error::from(e).into()))?;
+        mount_remount(place, flags, "").map_err(io::Error::from)?;
     }
     for propagation in &options.propagation {
-        mount_change(place, *propagation).map_err(|e| undo(io::Error::from(e).into()))?;
+        mount_change(place, *propagation).map_err(io::Error::from)?;
     }
-    Ok(())
+    // Last: what is cloned has its flags already.
+    options.remap.as_ref().map_or(Ok(()), |maps| idmap::remap(place, maps))
 }
 
 fn flags_of(place: &Path) -> Result<MountFlags> {

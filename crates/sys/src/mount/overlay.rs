@@ -75,7 +75,11 @@ fn mount_by_layer(mount: &Mount, options: &Options, place: &Path) -> Result<(), 
             Some((key @ ("upperdir" | "workdir"), dir)) => {
                 // The kernel undoes the escapes of these two, but not behind a descriptor.
                 let long = dir.len() > LONGEST_VALUE;
-                let dir = if long { by_descriptor(&split_layers(dir).join(":"), &mut held)? } else { dir.to_owned() };
+                let dir = if long {
+                    by_descriptor(&split_layers(dir).join(":"), &mut held)?
+                } else {
+                    dir.to_owned()
+                };
                 kernel::fsconfig_set_string(&fs, key, &*dir).map_err(|e| explained(&fs, e))?;
             }
             Some((key, value)) => {

@@ -181,3 +181,42 @@ fn a_temporary_mount_leaves_nothing_behind() {
     TempMount::below(&parent, &[bind(&parent.join("nothing"), &["rbind"])]).unwrap_err();
     assert!(empty(&parent));
 }
+
+#[test]
+fn a_sub_target_gets_its_flags() {
+    let Some(area) = Area::new() else { return };
+    let (root, source) = (area.dir("root"), area.dir("source"));
+    area.dir("root/in");
+    let bound = Mount { target: "in".to_owned(), ..bind(&source, &["rbind", "ro", "noexec", "private"]) };
+    mount_all(std::slice::from_ref(&bound), &root).unwrap();
+    let entry = table::read().unwrap().into_iter().find(|e| e.target == root.join("in")).unwrap();
+    assert!(entry.options.starts_with("ro") && entry.options.contains("noexec"), "{entry:?}");
+    assert!(entry.propagation.is_empty());
+    unmount_all(&[bound], &root, UnmountFlags::empty()).unwrap();
+    assert!(!is_mount_point(&root.join("in")).unwrap());
+}
+
+#[test]
+fn owners_are_shifted_by_id_maps() {
+    use std::os::unix::fs::MetadataExt;
+    let Some(area) = Area::new() else { return };
+    let (source, target) = (area.dir("source"), area.dir("target"));
+    for id in [0, 5] {
+        std::fs::write(source.join(id.to_string()), "x").unwrap();
+        std::os::unix::fs::chown(source.join(id.to_string()), Some(id), Some(id)).unwrap();
+    }
+    let options = ["rbind", "ro", "uidmap=0:1000:10", "gidmap=0:2000:3,3:3000:10"];
+    mount_all(&[bind(&source, &options)], &target).unwrap();
+    let owner = |id: u32| {
+        let metadata = std::fs::metadata(target.join(id.to_string())).unwrap();
+        (metadata.uid(), metadata.gid())
+    };
+    assert_eq!((owner(0), owner(5)), ((1000, 2000), (1005, 3002)));
+    assert!(std::fs::write(target.join("new"), "x").is_err());
+    unmount(&target, UnmountFlags::empty()).unwrap();
+    assert!(!is_mount_point(&target).unwrap());
+
+    let error = mount_all(&[bind(&source, &["rbind", "uidmap=0:1:x", "gidmap=0:1:1"])], &target).unwrap_err();
+    assert_eq!(error.class(), types::Class::InvalidArgument);
+    assert!(!is_mount_point(&target).unwrap(), "a mount without its map is not left behind");
+}
