@@ -188,3 +188,82 @@ async fn a_quarter_of_a_gigabyte_is_written_and_committed_in_seconds() {
     // Generous: the hash of a debug build and a busy machine are in it.
     assert!(begin.elapsed().as_secs() < 30);
 }
+
+/// The child of the next test: writes blobs until it is killed, and says which were acknowledged.
+fn write_until_killed(root: &str) {
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let store = LocalStore::open(root).unwrap();
+        for i in 0_usize.. {
+            let bytes = Bytes::from(format!("{root} {i} ").repeat(i % 7 * 9_000 + 1));
+            let options = WriterOptions { reference: format!("ref-{}", i % 5), ..Default::default() };
+            let mut writer = store.writer(options).await.unwrap();
+            // What an earlier life left under this reference is of another blob.
+            writer.truncate(0).await.unwrap();
+            for piece in bytes.chunks(300_000) {
+                writer.write(Bytes::copy_from_slice(piece)).await.unwrap();
+            }
+            match writer.commit(bytes.len() as u64, None, Labels::new()).await {
+                Ok(()) => println!("committed {}", Digest::of(&bytes)),
+                Err(error) => assert!(error.is_already_exists(), "{error}"),
+            }
+        }
+    });
+}
+
+#[test]
+fn a_kill_at_any_moment_leaves_whole_blobs_and_resumable_ingests() {
+    const ROOT: &str = "CONTENT_TEST_ROOT";
+    if let Ok(root) = std::env::var(ROOT) {
+        return write_until_killed(&root);
+    }
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    for round in 0..10_u64 {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "local::tests::a_kill_at_any_moment_leaves_whole_blobs_and_resumable_ingests",
+                "--nocapture",
+            ])
+            .env(ROOT, dir.path())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = io::BufRead::lines(io::BufReader::new(child.stdout.take().unwrap()));
+        // Every moment is as good as any other: each round lets it go on for some more blobs, and a little longer.
+        let wanted = 3 + usize::try_from(round).unwrap() * 2;
+        let mut said: Vec<String> = lines
+            .by_ref()
+            .map_while(io::Result::ok)
+            .filter(|line| line.starts_with("committed "))
+            .take(wanted)
+            .collect();
+        std::thread::sleep(std::time::Duration::from_micros(round * 431));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        said.extend(lines.map_while(io::Result::ok));
+        tokio::runtime::Runtime::new().unwrap().block_on(check(dir.path(), &said));
+    }
+}
+
+async fn check(root: &Path, said: &[String]) {
+    let store = LocalStore::open(root).unwrap();
+    for digest in said.iter().filter_map(|line| line.strip_prefix("committed ")) {
+        store.info(&digest.parse().unwrap()).await.unwrap();
+    }
+    let mut digests = Vec::new();
+    let mut each = |info: Info| {
+        digests.push(info.digest);
+        Ok(())
+    };
+    store.walk(&Filters::default(), &mut each).await.unwrap();
+    assert!(digests.len() >= said.len().min(1));
+    for digest in &digests {
+        assert_eq!(&Digest::of(&fs::read(store.path(digest)).unwrap()), digest);
+        store.delete(digest).await.unwrap();
+    }
+    for status in store.list_statuses(&[]).await.unwrap() {
+        let options = WriterOptions { reference: status.reference, ..Default::default() };
+        assert_eq!(store.writer(options).await.unwrap().status().await.unwrap().offset, status.offset);
+    }
+}

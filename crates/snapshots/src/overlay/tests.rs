@@ -220,3 +220,98 @@ async fn a_containers_snapshot_costs_about_a_millisecond() {
     // A machine under load, and a debug build: only a wrong order of magnitude fails here.
     assert!(sum < Duration::from_millis(30), "{sum:?}");
 }
+
+/// The child of the next test: changes snapshots until it is killed, and says what was acknowledged.
+fn change_until_killed(root: &str) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    runtime.block_on(async {
+        let overlay = open(root);
+        for i in 0.. {
+            let (active, name) = (format!("a{i}"), format!("c{i}"));
+            let mounts = overlay.prepare(&active, "", Labels::new()).await.unwrap();
+            fs::write(Path::new(&mounts[0].source).join("file"), &name).unwrap();
+            println!("prepared {active}");
+            overlay.commit(&name, &active, None, Labels::new()).await.unwrap();
+            println!("committed {name}");
+            overlay.prepare(&active, &name, Labels::new()).await.unwrap();
+            overlay.remove(&active).await.unwrap();
+            println!("removed {active}");
+        }
+    });
+}
+
+#[test]
+fn a_kill_at_any_moment_loses_nothing_that_was_acknowledged() {
+    const ROOT: &str = "SNAPSHOTS_TEST_ROOT";
+    if let Ok(root) = std::env::var(ROOT) {
+        return change_until_killed(&root);
+    }
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let root = dir.path().join("root");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    for round in 0..12_u64 {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "overlay::tests::a_kill_at_any_moment_loses_nothing_that_was_acknowledged",
+                "--nocapture",
+            ])
+            .env(ROOT, &root)
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = io::BufRead::lines(io::BufReader::new(child.stdout.take().unwrap()));
+        // Every moment is as good as any other: each round lets it go on for some more changes, and a little longer.
+        let mut said: Vec<String> =
+            lines.by_ref().take(3 + usize::try_from(round).unwrap() * 2).map(|l| l.unwrap()).collect();
+        std::thread::sleep(Duration::from_micros(round * 331));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        said.extend(lines.map_while(|line| line.ok()));
+
+        let overlay = open(&root);
+        runtime.block_on(check(&overlay, &root, &said));
+    }
+}
+
+async fn check(overlay: &Overlay, root: &Path, said: &[String]) {
+    for name in said.iter().filter_map(|line| line.strip_prefix("committed ")) {
+        assert_eq!(overlay.stat(name).await.unwrap().kind, Kind::Committed);
+        let view = overlay.view("look", name, Labels::new()).await.unwrap();
+        assert_eq!(fs::read(Path::new(&view[0].source).join("file")).unwrap(), name.as_bytes());
+        overlay.remove("look").await.unwrap();
+    }
+    let mut names = Vec::new();
+    let mut each = |info: Info| {
+        names.push((info.name, info.kind));
+        Ok(())
+    };
+    overlay.walk(&Filters::default(), &mut each).await.unwrap();
+    let dirs = fs::read_dir(root.join("snapshots")).unwrap().count();
+    assert_eq!(names.len(), dirs, "each record has its directory, and the other way");
+    for (name, _) in names.iter().filter(|(_, kind)| *kind == Kind::Active) {
+        overlay.remove(name).await.unwrap();
+    }
+    for (name, _) in names.iter().filter(|(_, kind)| *kind == Kind::Committed) {
+        overlay.remove(name).await.unwrap();
+    }
+}
+
+/// Not a test: `cargo test -p containerd-snapshots durable_commit -- --ignored --nocapture` says what durability costs.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement"]
+async fn what_a_durable_commit_costs() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let overlay = open(dir.path());
+    for (files, size) in [(0, 0), (10, 4096), (1000, 4096), (5000, 4096), (1, 100 << 20)] {
+        let mounts = overlay.prepare("a", "", Labels::new()).await.unwrap();
+        for i in 0..files {
+            fs::write(Path::new(&mounts[0].source).join(i.to_string()), vec![1; size]).unwrap();
+        }
+        let begin = Instant::now();
+        overlay.commit("c", "a", None, Labels::new()).await.unwrap();
+        eprintln!("commit of {files} files of {size} bytes: {:?}", begin.elapsed());
+        overlay.remove("c").await.unwrap();
+    }
+}

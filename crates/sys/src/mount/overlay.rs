@@ -28,82 +28,78 @@ pub(super) fn needs_more_than_a_page(options: &Options) -> bool {
 
 /// Mounts an overlay of any number of layers.
 pub(super) fn mount(mount: &Mount, options: &Options, place: &Path) -> Result<()> {
-    match mount_by_layer(mount, options, place) {
-        // An older kernel knows fsopen (or not), but not `lowerdir+`.
-        Err(Refused::Unknown) => mount_by_descriptor(mount, options, place),
-        Err(Refused::Failed(error)) => Err(error),
-        Ok(()) => Ok(()),
+    let refused = match mount_by_layer(mount, options, place) {
+        Ok(()) => return Ok(()),
+        Err(refused) => refused,
+    };
+    // Before 6.5 the kernel takes any option at first, and finds at the end that it does not know `lowerdir+`, or
+    // that a page is full: the same EINVAL as for a wrong option. If the old way fails too the option was wrong.
+    if matches!(refused.errno, Errno::INVAL | Errno::NOSYS)
+        && mount_by_descriptor(mount, options, place).is_ok()
+    {
+        return Ok(());
     }
+    Err(refused.told())
 }
 
-enum Refused {
-    Unknown,
-    Failed(Error),
+/// Why the kernel refused, and its own words about it.
+struct Refused {
+    errno: Errno,
+    reason: String,
+}
+
+impl Refused {
+    fn told(self) -> Error {
+        let error = Error::from(io::Error::from(self.errno));
+        if self.reason.is_empty() { error } else { error.context(self.reason) }
+    }
 }
 
 impl From<Errno> for Refused {
-    fn from(error: Errno) -> Self {
-        Self::Failed(io::Error::from(error).into())
-    }
-}
-
-impl From<Error> for Refused {
-    fn from(error: Error) -> Self {
-        Self::Failed(error)
+    fn from(errno: Errno) -> Self {
+        Self { errno, reason: String::new() }
     }
 }
 
 fn mount_by_layer(mount: &Mount, options: &Options, place: &Path) -> Result<(), Refused> {
-    let fs = match kernel::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC) {
-        Err(Errno::NOSYS) => return Err(Refused::Unknown),
-        fs => fs?,
-    };
+    let fs = kernel::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     // Descriptors that stand for long paths; needed until the superblock exists.
     let mut held = Vec::new();
-    kernel::fsconfig_set_string(&fs, "source", &*mount.source)?;
-    for word in &options.words {
-        match word.split_once('=') {
-            Some(("lowerdir", dirs)) => {
-                for (index, dir) in split_layers(dirs).iter().enumerate() {
-                    let dir = shortened(dir, &mut held)?;
-                    match kernel::fsconfig_set_string(&fs, "lowerdir+", &*dir) {
-                        Err(Errno::INVAL) if index == 0 => return Err(Refused::Unknown),
-                        result => result.map_err(|e| explained(&fs, e))?,
-                    }
-                }
-            }
-            Some((key @ ("upperdir" | "workdir"), dir)) => {
-                // The kernel undoes the escapes of these two, but not behind a descriptor.
-                let long = dir.len() > LONGEST_VALUE;
-                let dir = if long {
-                    by_descriptor(&split_layers(dir).join(":"), &mut held)?
-                } else {
-                    dir.to_owned()
-                };
-                kernel::fsconfig_set_string(&fs, key, &*dir).map_err(|e| explained(&fs, e))?;
-            }
-            Some((key, value)) => {
-                kernel::fsconfig_set_string(&fs, key, value).map_err(|e| explained(&fs, e))?
-            }
-            None => kernel::fsconfig_set_flag(&fs, &**word).map_err(|e| explained(&fs, e))?,
-        }
-    }
-    for name in superblock_flags(options.flags) {
-        kernel::fsconfig_set_flag(&fs, name)?;
-    }
-    kernel::fsconfig_create(&fs).map_err(|e| explained(&fs, e))?;
+    let configured = configure(&fs, mount, options, &mut held).and_then(|()| kernel::fsconfig_create(&fs));
+    configured.map_err(|errno| Refused { errno, reason: reason(&fs) })?;
     let made = kernel::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes(options.flags))?;
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
     Ok(kernel::move_mount(&made, "", CWD, place, flags)?)
 }
 
-/// The kernel's own words about a refused option, which it keeps on the descriptor.
-fn explained(fs: &OwnedFd, error: Errno) -> Error {
+fn configure(fs: &OwnedFd, mount: &Mount, options: &Options, held: &mut Vec<OwnedFd>) -> Result<(), Errno> {
+    kernel::fsconfig_set_string(fs, "source", &*mount.source)?;
+    for word in &options.words {
+        match word.split_once('=') {
+            Some(("lowerdir", dirs)) => {
+                for dir in split_layers(dirs) {
+                    kernel::fsconfig_set_string(fs, "lowerdir+", &*shortened(dir, held)?)?;
+                }
+            }
+            // The kernel undoes the escapes of these two itself, but a path that is opened has none.
+            Some(("upperdir" | "workdir", dir)) if dir.len() > LONGEST_VALUE => {
+                let (key, _) = word.split_at(word.len() - dir.len() - 1);
+                kernel::fsconfig_set_string(fs, key, &*by_descriptor(&split_layers(dir).join(":"), held)?)?;
+            }
+            Some((key, value)) => kernel::fsconfig_set_string(fs, key, value)?,
+            None => kernel::fsconfig_set_flag(fs, &**word)?,
+        }
+    }
+    superblock_flags(options.flags).try_for_each(|name| kernel::fsconfig_set_flag(fs, name))
+}
+
+/// The kernel's own words about what it refused, which it keeps on the descriptor.
+fn reason(fs: &OwnedFd) -> String {
     let mut text = [0_u8; 512];
-    let error = Error::from(io::Error::from(error));
     match rustix::io::read(fs, &mut text) {
-        Ok(len) if len > 2 => error.context(String::from_utf8_lossy(&text[2..len]).trim().to_owned()),
-        _ => error,
+        // `e `, `w ` or `i ` comes first.
+        Ok(len) if len > 2 => String::from_utf8_lossy(&text[2..len]).trim().to_owned(),
+        _ => String::new(),
     }
 }
 
@@ -112,8 +108,10 @@ fn mount_by_descriptor(mount: &Mount, options: &Options, place: &Path) -> Result
     let mut words = options.words.clone();
     for word in &mut words {
         if let Some(dirs) = word.strip_prefix("lowerdir=") {
-            let dirs: Vec<String> =
-                split_layers(dirs).iter().map(|dir| by_descriptor(dir, &mut held)).collect::<Result<_>>()?;
+            let dirs = split_layers(dirs);
+            let dirs: Result<Vec<String>, Errno> =
+                dirs.iter().map(|dir| by_descriptor(dir, &mut held)).collect();
+            let dirs = dirs.map_err(io::Error::from).context(|| "open layers")?;
             *word = format!("lowerdir={}", dirs.join(":"));
         }
     }
@@ -143,23 +141,21 @@ fn split_layers(dirs: &str) -> Vec<String> {
     layers
 }
 
-fn shortened(dir: &str, held: &mut Vec<OwnedFd>) -> Result<String> {
-    if dir.len() <= LONGEST_VALUE { Ok(dir.to_owned()) } else { by_descriptor(dir, held) }
+fn shortened(dir: String, held: &mut Vec<OwnedFd>) -> Result<String, Errno> {
+    if dir.len() <= LONGEST_VALUE { Ok(dir) } else { by_descriptor(&dir, held) }
 }
 
-fn by_descriptor(dir: &str, held: &mut Vec<OwnedFd>) -> Result<String> {
-    let fd = rustix::fs::open(dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(io::Error::from)
-        .context(|| format!("open layer {dir:?}"))?;
+fn by_descriptor(dir: &str, held: &mut Vec<OwnedFd>) -> Result<String, Errno> {
+    let fd = rustix::fs::open(dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let path = super::fd_path(&fd).to_string_lossy().into_owned();
     held.push(fd);
     Ok(path)
 }
 
-fn superblock_flags(flags: MountFlags) -> Vec<&'static str> {
+fn superblock_flags(flags: MountFlags) -> impl Iterator<Item = &'static str> {
     let names =
         [(MountFlags::RDONLY, "ro"), (MountFlags::SYNCHRONOUS, "sync"), (MountFlags::DIRSYNC, "dirsync")];
-    names.iter().filter(|(flag, _)| flags.contains(*flag)).map(|(_, name)| *name).collect()
+    names.into_iter().filter(move |(flag, _)| flags.contains(*flag)).map(|(_, name)| name)
 }
 
 fn attributes(flags: MountFlags) -> MountAttrFlags {

@@ -154,6 +154,20 @@ fn an_overlay_of_many_long_layers_is_mounted_in_both_ways() {
 }
 
 #[test]
+fn layers_with_paths_longer_than_the_kernels_strings_are_mounted() {
+    let Some(area) = Area::new() else { return };
+    let target = area.dir("target");
+    let long = vec!["d".repeat(100); 4].join("/");
+    let mut mount = overlay(&area, &layers(&area, 20, &long));
+    for (i, kind) in [(1, "workdir"), (2, "upperdir")] {
+        mount.options[i] = format!("{kind}={}", area.dir(&format!("{long}/{kind}")).display());
+    }
+    mount_all(&[mount], &target).unwrap();
+    std::fs::write(target.join("new"), "x").unwrap();
+    assert_eq!(std::fs::read_dir(&target).unwrap().count(), 21);
+}
+
+#[test]
 fn the_kernels_reason_for_refusing_an_option_is_told() {
     let Some(area) = Area::new() else { return };
     let mut mount = overlay(&area, &layers(&area, 150, "layers-of-some-length-so-that-they-exceed-a-page"));
