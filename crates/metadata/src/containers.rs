@@ -259,3 +259,170 @@ impl Fields for ContainerFields<'_> {
         (!value.is_empty()).then(|| Cow::Borrowed(value.as_str()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use types::{Any, Class};
+
+    use super::*;
+    use crate::fakes::{Bench, labels, ns, paths};
+
+    fn container(id: &str) -> Container {
+        Container {
+            id: id.to_owned(),
+            labels: labels(&[("k", "v"), ("empty", "")]),
+            image: "docker.io/library/alpine:3".to_owned(),
+            runtime: RuntimeInfo {
+                name: "io.containerd.runc.v2".to_owned(),
+                options: Some(Any::new("containerd.runc.v1.Options", [0xff, 0, 1])),
+            },
+            spec: Some(Any::new(types::any::RUNTIME_SPEC, *b"{ \"b\": 1, \"a\": 2 }")),
+            snapshotter: "overlayfs".to_owned(),
+            snapshot_key: id.to_owned(),
+            created_at: SystemTime::UNIX_EPOCH,
+            updated_at: SystemTime::UNIX_EPOCH,
+            extensions: [("x".to_owned(), Any::new("some.Type", [1, 2])), ("y".to_owned(), Any::default())]
+                .into(),
+            sandbox: "pod".to_owned(),
+        }
+    }
+
+    #[tokio::test]
+    async fn every_field_comes_back_and_opaque_values_byte_for_byte() {
+        let bench = Bench::new();
+        let containers = bench.open().containers(&ns("a"));
+        let before = SystemTime::now();
+        let created = containers.create(container("c1")).await.unwrap();
+        assert!(created.created_at >= before && created.created_at == created.updated_at);
+        assert_eq!(created.labels, labels(&[("k", "v")]), "an empty value is no label");
+        assert_eq!(containers.get("c1").unwrap(), created);
+        let Container { created_at, updated_at, .. } = created.clone();
+        let given = Container { created_at, updated_at, labels: labels(&[("k", "v")]), ..container("c1") };
+        assert_eq!(created, given);
+    }
+
+    #[tokio::test]
+    async fn names_are_taken_and_missing_in_upstreams_words() {
+        let bench = Bench::new();
+        let db = bench.open();
+        let containers = db.containers(&ns("a"));
+        containers.create(container("c1")).await.unwrap();
+        let error = containers.create(container("c1")).await.unwrap_err();
+        assert_eq!(error.to_string(), r#"container "c1": already exists"#);
+        let error = containers.get("c2").unwrap_err();
+        assert_eq!(error.to_string(), r#"container "c2" in namespace "a": not found"#);
+        let error = containers.delete("c2").await.unwrap_err();
+        assert_eq!(error.to_string(), r#"container "c2": not found"#);
+        assert!(
+            db.containers(&ns("b")).get("c1").unwrap_err().is_not_found(),
+            "another namespace has another"
+        );
+        assert_eq!(db.namespaces().list().unwrap().len(), 1, "the first record makes the namespace");
+        containers.delete("c1").await.unwrap();
+        assert!(containers.get("c1").is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_missing_or_malformed_is_refused() {
+        let bench = Bench::new();
+        let containers = bench.open().containers(&ns("a"));
+        let cases: [(&str, fn(&mut Container)); 7] = [
+            ("container.ID: identifier", |c| c.id = "../x".to_owned()),
+            ("container.Spec must be set", |c| c.spec = None),
+            ("container.Runtime.Name must be set", |c| c.runtime.name.clear()),
+            ("container.Snapshotter must be set if", |c| c.snapshotter.clear()),
+            ("container.Extension keys must not be zero-length", |c| {
+                c.extensions.insert(String::new(), Any::default());
+            }),
+            ("containers.Labels: label key and value length (4097 bytes)", |c| {
+                c.labels.insert("k".to_owned(), "v".repeat(4096));
+            }),
+            ("identifier must not be empty", |c| c.id.clear()),
+        ];
+        for (words, spoil) in cases {
+            let mut spoilt = container("c1");
+            spoil(&mut spoilt);
+            let error = containers.create(spoilt).await.unwrap_err();
+            assert_eq!(error.class(), Class::InvalidArgument);
+            assert!(error.to_string().contains(words), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_mask_changes_what_it_names_and_nothing_else() {
+        let bench = Bench::new();
+        let containers = bench.open().containers(&ns("a"));
+        let created = containers.create(container("c1")).await.unwrap();
+        let change = Container {
+            labels: labels(&[("k", ""), ("a.b", "c")]),
+            image: "other".to_owned(),
+            extensions: [("x".to_owned(), Any::new("z", *b"z"))].into(),
+            ..container("c1")
+        };
+        let mask = paths(&["labels.a.b", "labels.k", "extensions.x", "extensions.y"]);
+        let updated = containers.update(change, &mask).await.unwrap();
+        assert_eq!(updated.labels, labels(&[("a.b", "c")]));
+        assert_eq!(updated.extensions, [("x".to_owned(), Any::new("z", *b"z"))].into());
+        assert_eq!((&updated.image, updated.created_at), (&created.image, created.created_at));
+        assert!(updated.updated_at > created.updated_at);
+        assert_eq!(containers.get("c1").unwrap(), updated);
+        for path in ["runtime", "snapshotter", "id", "snapshot_key", "image.x"] {
+            let error = containers.update(container("c1"), &paths(&["image", path])).await.unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                format!("cannot update {path:?} field on \"c1\": invalid argument")
+            );
+        }
+        assert_eq!(containers.get("c1").unwrap(), updated, "a refused mask changes nothing");
+    }
+
+    #[tokio::test]
+    async fn without_a_mask_every_mutable_field_is_replaced_and_no_other_may_differ() {
+        let bench = Bench::new();
+        let containers = bench.open().containers(&ns("a"));
+        containers.create(container("c1")).await.unwrap();
+        let all = FieldPaths::default();
+        let other = Container { image: "other".to_owned(), snapshot_key: "k2".to_owned(), ..container("c1") };
+        let updated = containers.update(other.clone(), &all).await.unwrap();
+        assert_eq!((updated.image.as_str(), updated.snapshot_key.as_str()), ("other", "k2"));
+        let mut runtime = other.clone();
+        runtime.runtime.name = "runsc".to_owned();
+        let error = containers.update(runtime, &all).await.unwrap_err();
+        assert_eq!(error.to_string(), "container.Runtime.Name field is immutable: invalid argument");
+        let snapshotter = Container { snapshotter: "native".to_owned(), ..other };
+        let error = containers.update(snapshotter, &all).await.unwrap_err();
+        assert_eq!(error.to_string(), "container.Snapshotter field is immutable: invalid argument");
+        assert!(containers.update(container("c2"), &all).await.unwrap_err().is_not_found());
+    }
+
+    #[tokio::test]
+    async fn lists_are_ordered_filtered_and_of_one_namespace() {
+        let bench = Bench::new();
+        let db = bench.open();
+        for (namespace, id) in [("a", "c2"), ("a", "c1"), ("ab", "c3"), ("A", "c4")] {
+            db.containers(&ns(namespace)).create(container(id)).await.unwrap();
+        }
+        let ids = |filters: &[&str]| {
+            let mut ids = Vec::new();
+            let filters = Filters::parse(filters).unwrap();
+            let mut each = |container: Container| {
+                ids.push(container.id);
+                Ok(())
+            };
+            db.containers(&ns("a")).list(&filters, &mut each).unwrap();
+            ids
+        };
+        assert_eq!(ids(&[]), ["c1", "c2"]);
+        assert_eq!(ids(&["id==c2"]), ["c2"]);
+        assert_eq!(ids(&["labels.k==v,runtime.name~=runc,image"]), ["c1", "c2"]);
+        assert_eq!(ids(&["labels.k==x", "runtime.other", "sandbox"]), [""; 0]);
+        let mut seen = 0;
+        let stopped = db.containers(&ns("a")).list(&Filters::default(), &mut |_| {
+            seen += 1;
+            Err(Error::unavailable("enough"))
+        });
+        assert_eq!((stopped.unwrap_err().to_string().as_str(), seen), ("enough", 1));
+    }
+}

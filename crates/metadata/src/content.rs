@@ -20,6 +20,9 @@
 mod blobs;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 

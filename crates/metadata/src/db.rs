@@ -73,6 +73,15 @@ impl Db {
     /// What a crash left half done is completed or taken back in the background, if a tokio runtime is there to do
     /// it, while the database is in use already (see `recover`).
     pub fn open(options: Options) -> Result<Self> {
+        let db = Self::open_only(options)?;
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(db.clone().recover_in_background());
+        }
+        Ok(db)
+    }
+
+    /// [`Db::open`] without the recovery.
+    pub(crate) fn open_only(options: Options) -> Result<Self> {
         let dir = options.dir;
         let root = dir.parent().filter(|root| !root.as_os_str().is_empty()).unwrap_or(&dir).to_owned();
         root::check_owner(&root)?;
@@ -83,11 +92,7 @@ impl Db {
         let storage = Storage::open(move || open_file(&path))?;
         let format = prepare(&storage).context(|| format!("open metadata database in {}", dir.display()))?;
         File::open(&dir).and_then(|dir| dir.sync_all()).context(|| format!("sync {}", dir.display()))?;
-        let db = Self::start(storage, format, lock, options.content, options.snapshotters)?;
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(db.clone().recover_in_background());
-        }
-        Ok(db)
+        Self::start(storage, format, lock, options.content, options.snapshotters)
     }
 
     fn start(
@@ -234,4 +239,194 @@ fn new_uuid() -> String {
     let number = number & !(0b11 << 62) | 0b10 << 62;
     let hex = format!("{number:032x}");
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+    use types::Class;
+    use types::filters::Filters;
+
+    use super::*;
+    use crate::fakes::{Bench, labels, ns, scope};
+    use crate::schema::{BLOBS, CONTAINERS, IMAGES, INGESTS, LEASES, NAMESPACES, SNAPSHOTS};
+
+    #[tokio::test]
+    async fn what_was_acknowledged_is_there_after_opening_again() {
+        let bench = Bench::new();
+        let db = bench.open();
+        let uuid = db.server_uuid();
+        db.namespaces().create(&ns("a"), labels(&[("k", "v")])).await.unwrap();
+        let first = db.backend_key(&ns("a"), "x");
+        drop(db);
+        let db = bench.open();
+        assert_eq!(db.namespaces().list().unwrap(), [(ns("a"), labels(&[("k", "v")]))]);
+        assert_eq!(db.server_uuid(), uuid, "the identity is the root's");
+        assert_ne!(db.backend_key(&ns("a"), "x"), first, "names in backends are never used again");
+        assert!(db.made_earlier(&first) && !db.made_earlier(&db.backend_key(&ns("a"), "x")));
+        assert!(!db.made_earlier("sha256:00") && !db.made_earlier("somebody/elses/key"));
+    }
+
+    #[tokio::test]
+    async fn a_second_daemon_on_one_root_is_refused_by_name() {
+        let bench = Bench::new();
+        let _db = bench.open();
+        let error = Db::open(bench.options()).err().unwrap();
+        assert_eq!(error.class(), Class::FailedPrecondition);
+        assert!(error.to_string().contains(&bench.root.path().display().to_string()), "{error}");
+        assert!(Db::check_root(bench.root.path()).is_err());
+    }
+
+    #[test]
+    fn a_root_that_cannot_be_written_is_refused_with_its_path_and_reason() {
+        for root in ["/proc/nowhere", "/dev/null/nowhere"] {
+            let bench = Bench::new();
+            let dir = Path::new(root).join("io.containerd.metadata.v1.redb");
+            let error = Db::open(Options { dir, ..bench.options() }).err().unwrap();
+            assert!(error.to_string().contains(root) && error.to_string().contains("os error"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_database_of_a_newer_layout_is_refused_and_not_changed() {
+        let bench = Bench::new();
+        drop(bench.open());
+        let path = bench.options().dir.join("meta.redb");
+        let write = |change: &dyn Fn(&mut FormatRecord)| {
+            let database = open_file(&path).unwrap();
+            let txn = database.begin_write().unwrap();
+            let mut format = Tx::new(&txn).get(FORMATS, "format").unwrap().unwrap();
+            change(&mut format);
+            Tx::new(&txn).put(FORMATS, "format", format).unwrap();
+            txn.commit().unwrap();
+        };
+        let refused = |words: &str| {
+            // Opening and closing may change what is redb's own, not what stands in the tables.
+            let error = Db::open(bench.options()).err().unwrap();
+            assert!(error.to_string().contains(words), "{error}");
+        };
+        write(&|format| format.format = 2);
+        refused("format 2, this program knows up to 1");
+        write(&|format| (format.format, format.product) = (1, "else".to_owned()));
+        refused("belongs to \"else\"");
+        write(&|format| format.product = PRODUCT.to_owned());
+        bench.open();
+    }
+
+    #[test]
+    fn a_file_that_is_no_database_is_refused() {
+        let bench = Bench::new();
+        drop(bench.open());
+        let path = bench.options().dir.join("meta.redb");
+        std::fs::write(&path, "not a database".repeat(1000)).unwrap();
+        let error = Db::open(bench.options()).err().unwrap();
+        assert!(error.to_string().contains("meta.redb"), "{error}");
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    struct Newer {
+        #[prost(uint32, tag = "1")]
+        version: u32,
+        #[prost(string, tag = "99")]
+        surprise: String,
+    }
+
+    #[tokio::test]
+    async fn a_record_of_a_newer_version_is_an_error_wherever_it_is_met() {
+        let bench = Bench::new();
+        drop(bench.open());
+        let database = open_file(&bench.options().dir.join("meta.redb")).unwrap();
+        let txn = database.begin_write().unwrap();
+        let newer = Newer { version: 7, surprise: "!".to_owned() }.encode_to_vec();
+        let digest = types::Digest::of(b"x");
+        txn.open_table(NAMESPACES.table).unwrap().insert("a", newer.as_slice()).unwrap();
+        for table in [CONTAINERS.table, IMAGES.table, LEASES.table, INGESTS.table] {
+            txn.open_table(table).unwrap().insert(("a", "x"), newer.as_slice()).unwrap();
+        }
+        txn.open_table(BLOBS.table).unwrap().insert(("a", digest.as_str()), newer.as_slice()).unwrap();
+        let key = ("a", crate::fakes::SNAPSHOTTER, "x");
+        txn.open_table(SNAPSHOTS.table).unwrap().insert(key, newer.as_slice()).unwrap();
+        txn.commit().unwrap();
+        drop(database);
+
+        let db = bench.open();
+        let (a, all) = (ns("a"), Filters::default());
+        let snapshots = db.snapshotter(scope("a"), crate::fakes::SNAPSHOTTER).unwrap();
+        let content = db.content(scope("a"));
+        let errors = [
+            db.namespaces().get(&a).err(),
+            db.namespaces().list().err(),
+            db.containers(&a).get("x").err(),
+            db.containers(&a).list(&all, &mut |_| Ok(())).err(),
+            db.images(&scope("a")).get("x").err(),
+            db.images(&scope("a")).list(&all, &mut |_| Ok(())).err(),
+            db.leases(&a).get("x").err(),
+            db.leases(&a).list(&all, &mut |_| Ok(())).err(),
+            content.info(&digest).await.err(),
+            content.walk(&all, &mut |_| Ok(())).await.err(),
+            content.status("x").await.err(),
+            content.list_statuses(&[]).await.err(),
+            snapshots.stat("x").await.err(),
+            snapshots.walk(&all, &mut |_| Ok(())).await.err(),
+            snapshots.remove("x").await.err(),
+            snapshots.prepare("y", "x", labels(&[])).await.err(),
+            db.recover().await.err(),
+        ];
+        for (place, error) in errors.into_iter().enumerate() {
+            let error = error.unwrap_or_else(|| panic!("{place} did not fail"));
+            assert!(error.to_string().contains("version 7"), "{place}: {error}");
+        }
+        drop((content, snapshots, db));
+        let database = open_file(&bench.options().dir.join("meta.redb")).unwrap();
+        let txn = database.begin_write().unwrap();
+        let table = txn.open_table(CONTAINERS.table).unwrap();
+        assert!(
+            redb::ReadableTable::get(&table, ("a", "x")).unwrap().unwrap().value() == newer,
+            "it was rewritten"
+        );
+    }
+
+    #[test]
+    fn identities_are_version_four_uuids() {
+        for _ in 0..100 {
+            let uuid = new_uuid();
+            let parts: Vec<_> = uuid.split('-').map(str::len).collect();
+            assert_eq!(parts, [8, 4, 4, 4, 12]);
+            assert!(uuid.as_bytes()[14] == b'4' && b"89ab".contains(&uuid.as_bytes()[19]), "{uuid}");
+        }
+    }
+
+    #[tokio::test]
+    async fn concurrent_changes_share_commits_and_readers_see_each_once_acknowledged() {
+        let bench = Bench::new();
+        let db = bench.open();
+        let before = db.commits();
+        let tasks: Vec<_> = (0..8)
+            .map(|task| {
+                let db = db.clone();
+                tokio::spawn(async move {
+                    for i in 0..50 {
+                        let name = format!("n{task}-{i}").parse().unwrap();
+                        db.namespaces().create(&name, labels(&[("i", "1")])).await.unwrap();
+                        assert_eq!(db.namespaces().get(&name).unwrap(), labels(&[("i", "1")]));
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        let commits = db.commits() - before;
+        assert!(commits < 400 / 2, "400 changes by eight at a time took {commits} commits");
+        assert_eq!(db.namespaces().list().unwrap().len(), 400);
+    }
+
+    #[test]
+    fn an_unknown_snapshotter_is_refused_by_name() {
+        let bench = Bench::new();
+        let db = bench.open();
+        let error = db.snapshotter(scope("a"), "zfs").err().unwrap();
+        assert!(error.to_string().contains("snapshotter not loaded: zfs"), "{error}");
+        assert!(db.snapshotter(scope("a"), "").is_err());
+    }
 }

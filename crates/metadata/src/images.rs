@@ -249,3 +249,151 @@ impl Fields for ImageFields<'_> {
         (!value.is_empty()).then_some(Cow::Borrowed(value))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use types::Class;
+
+    use super::*;
+    use crate::fakes::{Bench, labels, ns, paths, scope};
+
+    fn image(name: &str) -> Image {
+        let mut target =
+            Descriptor::new("application/vnd.oci.image.index.v1+json", Digest::of(name.as_bytes()), 7);
+        target.annotations = labels(&[("a", "1")]);
+        Image {
+            name: name.to_owned(),
+            labels: labels(&[("k", "v")]),
+            target,
+            created_at: SystemTime::UNIX_EPOCH,
+            updated_at: SystemTime::UNIX_EPOCH,
+        }
+    }
+
+    #[tokio::test]
+    async fn every_field_comes_back_with_the_annotations_of_the_target() {
+        let bench = Bench::new();
+        let images = bench.open().images(&scope("a"));
+        let created = images.create(image("x y/z:1")).await.unwrap();
+        assert!(created.created_at > SystemTime::UNIX_EPOCH);
+        let Image { created_at, updated_at, .. } = created.clone();
+        assert_eq!(created, Image { created_at, updated_at, ..image("x y/z:1") });
+        assert_eq!(images.get("x y/z:1").unwrap(), created);
+        assert_eq!(images.get("y").unwrap_err().to_string(), r#"image "y": not found"#);
+        let error = images.create(image("x y/z:1")).await.unwrap_err();
+        assert_eq!(error.to_string(), r#"image "x y/z:1": already exists"#);
+    }
+
+    #[tokio::test]
+    async fn a_source_date_sets_the_times() {
+        let bench = Bench::new();
+        let epoch = SystemTime::UNIX_EPOCH + Duration::from_secs(42);
+        let images = bench.open().images(&scope("a")).at(epoch);
+        let created = images.create(image("x")).await.unwrap();
+        assert_eq!((created.created_at, created.updated_at), (epoch, epoch));
+    }
+
+    #[tokio::test]
+    async fn a_mask_changes_what_it_names() {
+        let bench = Bench::new();
+        let images = bench.open().images(&scope("a"));
+        images.create(image("x")).await.unwrap();
+        let mut change = image("x");
+        change.labels = labels(&[("k", "w"), ("l", "m")]);
+        change.target.annotations = labels(&[("b", "2")]);
+        change.target.size = 8;
+        let mask = paths(&["labels.l", "annotations.b", "annotations.a"]);
+        let updated = images.update(change.clone(), &mask).await.unwrap();
+        assert_eq!(updated.labels, labels(&[("k", "v"), ("l", "m")]));
+        assert_eq!((updated.target.annotations, updated.target.size), (labels(&[("b", "2")]), 7));
+        let updated = images.update(change.clone(), &paths(&["target"])).await.unwrap();
+        assert_eq!((updated.labels, updated.target.size), (labels(&[("k", "v"), ("l", "m")]), 8));
+        let updated = images.update(change.clone(), &FieldPaths::default()).await.unwrap();
+        assert_eq!(updated.labels, change.labels);
+        let error = images.update(change, &paths(&["name"])).await.unwrap_err();
+        assert_eq!(error.to_string(), r#"cannot update "name" field on image "x": invalid argument"#);
+        assert!(images.update(image("y"), &mask).await.unwrap_err().is_not_found());
+    }
+
+    #[tokio::test]
+    async fn what_is_missing_is_refused() {
+        let bench = Bench::new();
+        let images = bench.open().images(&scope("a"));
+        let cases: [(&str, fn(&mut Image)); 4] = [
+            ("image name must not be empty", |i| i.name.clear()),
+            ("target.Size must be greater than zero", |i| i.target.size = 0),
+            ("target.MediaType must be set", |i| i.target.media_type.clear()),
+            ("image.Labels: label key", |i| drop(i.labels.insert("k".repeat(5000), String::from("v")))),
+        ];
+        for (words, spoil) in cases {
+            let mut spoilt = image("x");
+            spoil(&mut spoilt);
+            let error = images.create(spoilt).await.unwrap_err();
+            assert_eq!(error.class(), Class::InvalidArgument);
+            assert!(error.to_string().contains(words), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_image_is_deleted_only_with_the_target_that_is_meant() {
+        let bench = Bench::new();
+        let images = bench.open().images(&scope("a"));
+        images.create(image("x")).await.unwrap();
+        let other = Digest::of(b"other");
+        let error = images.delete("x", Some(&other)).await.unwrap_err();
+        let target = Digest::of(b"x");
+        assert_eq!(error.to_string(), format!(r#"image "x" has target {target}, not {other}: not found"#));
+        images.delete("x", Some(&target)).await.unwrap();
+        assert_eq!(images.delete("x", None).await.unwrap_err().to_string(), r#"image "x": not found"#);
+    }
+
+    #[tokio::test]
+    async fn only_an_image_that_may_expire_is_added_to_the_lease() {
+        let bench = Bench::new();
+        let db = bench.open();
+        let leases = db.leases(&ns("a"));
+        leases.create(Some("l".to_owned()), labels(&[])).await.unwrap();
+        let images = db.images(&scope("a").with_lease("l"));
+        images.create(image("stays")).await.unwrap();
+        let mut expiring = image("expires");
+        expiring.labels.insert(labels::GC_EXPIRE.to_owned(), "2026-01-01T00:00:00Z".to_owned());
+        images.create(expiring.clone()).await.unwrap();
+        let held = leases.list_resources("l").unwrap();
+        assert_eq!(
+            held.iter().map(|r| (r.kind.as_str(), r.id.as_str())).collect::<Vec<_>>(),
+            [("images", "expires")]
+        );
+        images.delete("expires", None).await.unwrap();
+        assert!(leases.list_resources("l").unwrap().is_empty());
+        let unleased = db.images(&scope("a").with_lease("nowhere"));
+        let error = unleased.create(expiring).await.unwrap_err();
+        assert_eq!(error.to_string(), "lease does not exist: not found");
+    }
+
+    #[tokio::test]
+    async fn lists_are_ordered_and_filtered() {
+        let bench = Bench::new();
+        let db = bench.open();
+        for (namespace, name) in [("a", "x"), ("a", "b"), ("b", "c")] {
+            db.images(&scope(namespace)).create(image(name)).await.unwrap();
+        }
+        let names = |filter: &str| {
+            let mut names = Vec::new();
+            let filters = Filters::parse(&[filter]).unwrap();
+            db.images(&scope("a"))
+                .list(&filters, &mut |image| {
+                    names.push(image.name);
+                    Ok(())
+                })
+                .unwrap();
+            names
+        };
+        assert_eq!(names(""), ["b", "x"]);
+        assert_eq!(names("name~=^x,target.mediatype"), ["x"]);
+        assert_eq!(names(&format!("target.digest=={}", Digest::of(b"b"))), ["b"]);
+        assert_eq!(names("annotations.a==1,labels.k==v"), ["b", "x"]);
+        assert_eq!(names("target.size"), [""; 0]);
+    }
+}

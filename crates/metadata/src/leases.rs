@@ -245,3 +245,94 @@ impl Fields for LeaseFields<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use types::Class;
+
+    use super::*;
+    use crate::fakes::{Bench, labels, ns};
+
+    fn resource(kind: &str, id: &str) -> Resource {
+        Resource { kind: kind.to_owned(), id: id.to_owned() }
+    }
+
+    #[tokio::test]
+    async fn a_lease_is_made_listed_and_removed_with_what_it_held() {
+        let bench = Bench::new();
+        let leases = bench.open().leases(&ns("a"));
+        let expiring = labels(&[(labels::GC_EXPIRE, "2026-01-01T00:00:00Z")]);
+        let made = leases.create(Some("l1".to_owned()), expiring.clone()).await.unwrap();
+        assert_eq!(leases.get("l1").unwrap(), made);
+        assert_eq!(made.labels, expiring, "the time of expiry is kept");
+        let error = leases.create(Some("l1".to_owned()), labels(&[])).await.unwrap_err();
+        assert_eq!(error.to_string(), r#"lease "l1": already exists"#);
+        let random = leases.create(None, labels(&[("k", "v")])).await.unwrap();
+        let other = leases.create(Some(String::new()), labels(&[])).await.unwrap();
+        assert_ne!(random.id, other.id);
+        let mut found = Vec::new();
+        let filters = Filters::parse(&["labels.k==v", "id==l1"]).unwrap();
+        leases
+            .list(&filters, &mut |lease| {
+                found.push(lease.id);
+                Ok(())
+            })
+            .unwrap();
+        found.sort();
+        assert_eq!(found, {
+            let mut all = vec!["l1".to_owned(), random.id];
+            all.sort();
+            all
+        });
+
+        leases.add_resource("l1", resource("ingests", "x")).await.unwrap();
+        leases.delete("l1").await.unwrap();
+        assert_eq!(leases.delete("l1").await.unwrap_err().to_string(), r#"lease "l1": not found"#);
+        leases.create(Some("l1".to_owned()), labels(&[])).await.unwrap();
+        assert!(leases.list_resources("l1").unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn resources_are_kept_in_order_and_once() {
+        let bench = Bench::new();
+        let leases = bench.open().leases(&ns("a"));
+        leases.create(Some("l".to_owned()), labels(&[])).await.unwrap();
+        leases.create(Some("l0".to_owned()), labels(&[])).await.unwrap();
+        let digest = Digest::of(b"x").to_string();
+        let all = [
+            resource("content", &digest),
+            resource("images", "a/b:c"),
+            resource("ingests", "layer-0"),
+            resource("snapshots/overlayfs", "sha256:aa"),
+        ];
+        for one in all.iter().rev().chain(&all) {
+            leases.add_resource("l", one.clone()).await.unwrap();
+        }
+        assert_eq!(leases.list_resources("l").unwrap(), all);
+        assert!(leases.list_resources("l0").unwrap().is_empty());
+        leases.delete_resource("l", &all[1]).await.unwrap();
+        leases.delete_resource("l", &all[1]).await.unwrap();
+        assert_eq!(leases.list_resources("l").unwrap().len(), 3);
+        assert!(leases.list_resources("nowhere").unwrap_err().is_not_found());
+    }
+
+    #[tokio::test]
+    async fn kinds_are_checked_in_upstreams_words() {
+        let bench = Bench::new();
+        let leases = bench.open().leases(&ns("a"));
+        leases.create(Some("l".to_owned()), labels(&[])).await.unwrap();
+        for (kind, class, words) in [
+            ("content", Class::InvalidArgument, "invalid content resource id x"),
+            ("content/x", Class::InvalidArgument, "invalid resource type content/x: invalid argument"),
+            ("snapshots", Class::InvalidArgument, "invalid snapshot resource type snapshots"),
+            ("snapshots/a/b", Class::InvalidArgument, "invalid snapshot resource type"),
+            ("mounts", Class::Unimplemented, "resource type mounts not supported yet"),
+        ] {
+            let error = leases.add_resource("l", resource(kind, "x")).await.unwrap_err();
+            assert_eq!(error.class(), class);
+            assert!(error.to_string().contains(words), "{error}");
+        }
+        let error = leases.add_resource("nowhere", resource("images", "x")).await.unwrap_err();
+        assert_eq!(error.to_string(), r#"lease "nowhere": not found"#);
+    }
+}

@@ -204,3 +204,70 @@ where
     })?;
     Ok(all)
 }
+
+#[cfg(test)]
+mod tests {
+    use ::content::WriterOptions;
+    use types::Class;
+
+    use super::*;
+    use crate::fakes::{Bench, SNAPSHOTTER, labels, ns, paths, put, scope};
+
+    #[tokio::test]
+    async fn labels_are_set_changed_and_removed() {
+        let bench = Bench::new();
+        let all = bench.open().namespaces();
+        all.create(&ns("a"), labels(&[("k", "v"), ("empty", "")])).await.unwrap();
+        assert_eq!(all.get(&ns("a")).unwrap(), labels(&[("k", "v")]));
+        let error = all.create(&ns("a"), labels(&[])).await.unwrap_err();
+        assert_eq!(error.to_string(), r#"namespace "a": already exists"#);
+        let change = labels(&[("l", "m")]);
+        let updated = all.update(&ns("a"), change.clone(), &paths(&["labels.l", "labels.k"])).await.unwrap();
+        assert_eq!(updated, change);
+        let updated = all.update(&ns("a"), labels(&[("x", "y")]), &FieldPaths::default()).await.unwrap();
+        assert_eq!(updated, labels(&[("x", "y")]));
+        let error = all.update(&ns("a"), change, &paths(&["name"])).await.unwrap_err();
+        assert_eq!(
+            (error.class(), error.to_string().as_str()),
+            (Class::InvalidArgument, r#"cannot update "name" field: invalid argument"#)
+        );
+        assert_eq!(all.get(&ns("nowhere")).unwrap(), labels(&[]), "upstream answers so, too");
+    }
+
+    #[tokio::test]
+    async fn a_namespace_that_is_not_empty_is_kept_and_says_why() {
+        let bench = Bench::new();
+        let db = bench.open();
+        let content = db.content(scope("a"));
+        let digest = put(&*content, "r", b"blob").await.unwrap();
+        let snapshots = db.snapshotter(scope("a"), SNAPSHOTTER).unwrap();
+        snapshots.prepare("s", "", labels(&[])).await.unwrap();
+        let error = db.namespaces().delete(&ns("a")).await.unwrap_err();
+        assert_eq!(error.class(), Class::FailedPrecondition);
+        assert_eq!(
+            error.to_string(),
+            "namespace \"a\" must be empty, but it still has blobs, snapshots on \"memory\" snapshotter: failed precondition"
+        );
+        snapshots.remove("s").await.unwrap();
+        content.delete(&digest).await.unwrap();
+        db.namespaces().delete(&ns("a")).await.unwrap();
+        let error = db.namespaces().delete(&ns("a")).await.unwrap_err();
+        assert_eq!(error.to_string(), r#"namespace "a": not found"#);
+    }
+
+    #[tokio::test]
+    async fn leases_and_ingests_go_with_their_namespace() {
+        let bench = Bench::new();
+        let db = bench.open();
+        db.leases(&ns("a")).create(Some("l".to_owned()), labels(&[])).await.unwrap();
+        let content = db.content(scope("a").with_lease("l"));
+        let options = WriterOptions { reference: "r".to_owned(), ..WriterOptions::default() };
+        drop(content.writer(options).await.unwrap());
+        assert_eq!(bench.files().await, (0, 1));
+        db.namespaces().delete(&ns("a")).await.unwrap();
+        assert_eq!(bench.files().await, (0, 0), "the ingest's files are gone");
+        assert!(db.namespaces().list().unwrap().is_empty());
+        assert!(db.leases(&ns("a")).get("l").is_err());
+        assert!(content.status("r").await.unwrap_err().is_not_found());
+    }
+}

@@ -230,3 +230,132 @@ pub(crate) fn claim(dir: &Path) -> Result<()> {
 fn absent(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use types::Class;
+
+    use super::*;
+
+    /// Every file below `root` with its bytes and time of change, every directory with its time.
+    fn everything(root: &Path) -> BTreeMap<PathBuf, (std::time::SystemTime, Vec<u8>)> {
+        let mut all = BTreeMap::new();
+        let mut open = vec![root.to_owned()];
+        while let Some(path) = open.pop() {
+            let metadata = fs::symlink_metadata(&path).unwrap();
+            let mut bytes = Vec::new();
+            if metadata.is_dir() {
+                open.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            } else {
+                bytes = fs::read(&path).unwrap();
+            }
+            all.insert(path, (metadata.modified().unwrap(), bytes));
+        }
+        all
+    }
+
+    fn root(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = root.path().join(path);
+            if text.is_empty() {
+                fs::create_dir_all(path).unwrap();
+            } else {
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, text).unwrap();
+            }
+        }
+        root
+    }
+
+    fn refused(files: &[(&str, &str)], words: &[&str]) {
+        let root = root(files);
+        let before = everything(root.path());
+        let error = check(root.path()).unwrap_err();
+        assert_eq!(error.class(), Class::FailedPrecondition);
+        let text = error.to_string();
+        assert!(text.contains(&root.path().display().to_string()), "the path is named: {text}");
+        for word in words {
+            assert!(text.contains(word), "{word:?} is in: {text}");
+        }
+        assert!(everything(root.path()) == before, "something was touched");
+    }
+
+    const BLOB: (&str, &str) = ("io.containerd.content.v1.content/blobs/sha256/00", "blob");
+    const MARK: (&str, &str) = ("io.containerd.metadata.v1.redb/format", "containerd-rs metadata format 1\n");
+
+    #[test]
+    fn a_root_with_nothing_of_containerd_is_ours_to_begin() {
+        check(Path::new("/nowhere/at/all")).unwrap();
+        for files in [
+            &[][..],
+            &[("lost+found", ""), ("somebody/elses/file", "x")],
+            &[("io.containerd.content.v1.content/ingest", ""), ("io.containerd.metadata.v1.redb", "")],
+            &[("io.containerd.snapshotter.v1.overlayfs/metadata.redb", "x")],
+            &[("io.containerd.metadata.v1.redb/format.tmp", "conta")],
+            &[MARK],
+        ] {
+            let root = root(files);
+            let before = everything(root.path());
+            check(root.path()).unwrap();
+            assert!(everything(root.path()) == before);
+        }
+    }
+
+    #[test]
+    fn upstreams_root_is_left_as_it_is() {
+        let files = [("io.containerd.metadata.v1.bolt/meta.db", "bolt"), BLOB];
+        refused(&files, &["belongs to containerd", "meta.db", "move the directory away", "--root"]);
+    }
+
+    #[test]
+    fn what_nobody_can_account_for_is_left_as_it_is() {
+        refused(&[BLOB], &["blobs/sha256/00", "--root"]);
+        refused(&[("io.containerd.snapshotter.v1.native/metadata.db", "x")], &["metadata.db"]);
+        refused(&[("io.containerd.snapshotter.v1.overlayfs/snapshots/1/fs", "")], &["snapshots/1"]);
+        refused(&[("io.containerd.metadata.v1.redb/meta.redb", "x")], &["meta.redb"]);
+        refused(&[MARK, BLOB], &["is missing", "put the database back"]);
+    }
+
+    #[test]
+    fn a_newer_or_foreign_marker_is_refused() {
+        let mark = |text| [("io.containerd.metadata.v1.redb/format", text), BLOB];
+        refused(&mark("containerd-rs metadata format 2\n"), &["newer containerd-rs", "format is 2"]);
+        refused(&mark("containerd-rs metadata format next\n"), &["newer containerd-rs"]);
+        refused(&mark("something else"), &["belongs to somebody else"]);
+    }
+
+    #[test]
+    fn a_root_that_both_used_is_refused() {
+        let both = [
+            MARK,
+            ("io.containerd.metadata.v1.redb/meta.redb", "x"),
+            ("io.containerd.metadata.v1.bolt/meta.db", "x"),
+        ];
+        refused(&both, &["since then, by containerd"]);
+    }
+
+    #[test]
+    fn a_root_in_use_is_refused_and_free_when_its_user_ends() {
+        let root = root(&[MARK]);
+        let held = lock(root.path()).unwrap();
+        let error = check(root.path()).unwrap_err();
+        assert!(error.to_string().contains("in use by another containerd-rs daemon"), "{error}");
+        drop(held);
+        check(root.path()).unwrap();
+    }
+
+    #[test]
+    fn claiming_is_idempotent_and_makes_a_private_directory() {
+        use std::os::unix::fs::PermissionsExt;
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join(OURS);
+        claim(&dir).unwrap();
+        claim(&dir).unwrap();
+        assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+        check(root.path()).unwrap();
+    }
+}

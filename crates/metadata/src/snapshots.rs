@@ -16,6 +16,9 @@
 mod commit;
 mod rows;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -122,7 +125,10 @@ impl Snapshots {
         self.refuse_existing(key, &target).await?;
         let backend_parent = match parent {
             "" => String::new(),
-            parent => self.row(parent).map_err(|_| parent_not_found(parent))?.backend_key,
+            parent => match self.row(parent) {
+                Err(error) if error.is_not_found() => return Err(parent_not_found(parent)),
+                row => row?.backend_key,
+            },
         };
         let backend_key = self.db.backend_key(&self.scope.namespace, key);
         let inherited = inherited(&labels);

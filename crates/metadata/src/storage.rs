@@ -105,3 +105,111 @@ pub(crate) fn failure(error: impl Into<redb::Error>) -> Error {
         error => Error::caused(Class::Internal, "metadata database", error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io;
+    use std::ops::Bound;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+
+    use redb::{BackendError, StorageBackend};
+
+    use super::*;
+    use crate::namespaces::NamespaceRecord;
+    use crate::schema::{NAMESPACES, create_tables};
+    use crate::tx::{Source, Tx};
+    use crate::writer::Writer;
+
+    /// A file on a disk that can be full.
+    #[derive(Debug)]
+    struct Disk {
+        inner: Allocated,
+        full: Arc<AtomicBool>,
+    }
+
+    impl Disk {
+        fn check(&self) -> io::Result<()> {
+            match self.full.load(Ordering::Relaxed) {
+                true => Err(io::Error::from_raw_os_error(28)),
+                false => Ok(()),
+            }
+        }
+    }
+
+    impl StorageBackend for Disk {
+        fn len(&self) -> io::Result<u64> {
+            self.inner.len()
+        }
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            self.inner.read(offset, out)
+        }
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.check().and_then(|()| self.inner.set_len(len))
+        }
+        fn sync_data(&self) -> io::Result<()> {
+            self.check().and_then(|()| self.inner.sync_data())
+        }
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.check().and_then(|()| self.inner.write(offset, data))
+        }
+        fn close(&self) -> io::Result<()> {
+            self.inner.close()
+        }
+        fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+            self.inner.try_lock_range(start, end)
+        }
+        fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+            self.inner.unlock_range(start, end)
+        }
+    }
+
+    fn put(name: &'static str) -> impl FnMut(&Tx<'_>) -> Result<()> + Send + 'static {
+        move |tx| tx.put(NAMESPACES, name, NamespaceRecord::default())
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_fails_by_name_and_is_over_when_there_is_space_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, full) = (dir.path().join("meta.redb"), Arc::new(AtomicBool::new(false)));
+        let disk = Arc::clone(&full);
+        let storage = Storage::open(move || {
+            let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
+            create(Disk { inner: Allocated::new(file).map_err(failure)?, full: Arc::clone(&disk) })
+        });
+        let storage = Arc::new(storage.unwrap());
+        let txn = storage.begin_write().unwrap();
+        create_tables(&txn).unwrap();
+        storage.commit(txn).unwrap();
+        let writer = Writer::start(Arc::clone(&storage)).unwrap();
+        writer.mutate(put("before")).await.unwrap();
+
+        full.store(true, Ordering::Relaxed);
+        for _ in 0..3 {
+            let error = writer.mutate(put("during")).await.unwrap_err();
+            assert_eq!(error.class(), Class::ResourceExhausted, "{error}");
+            assert!(error.to_string().contains("No space left on device"), "{error}");
+        }
+        full.store(false, Ordering::Relaxed);
+        writer.mutate(put("after")).await.unwrap();
+        let txn = storage.begin_read().unwrap();
+        assert!(txn.has(NAMESPACES.table, "before").unwrap() && txn.has(NAMESPACES.table, "after").unwrap());
+        assert!(!txn.has(NAMESPACES.table, "during").unwrap());
+    }
+
+    #[test]
+    fn the_space_of_the_file_is_allocated() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("meta.redb");
+        let _database = open_file(&path).unwrap();
+        let metadata = File::open(&path).unwrap().metadata().unwrap();
+        assert!(
+            metadata.blocks() * 512 >= metadata.len(),
+            "{} of {}",
+            metadata.blocks() * 512,
+            metadata.len()
+        );
+    }
+}

@@ -200,3 +200,186 @@ fn reopen(storage: &Storage) {
         tracing::error!(%error, "the metadata database stays closed until the next change");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Barrier, mpsc};
+
+    use types::Class;
+
+    use super::*;
+    use crate::namespaces::NamespaceRecord;
+    use crate::schema::{NAMESPACES, create_tables};
+    use crate::storage::open_file;
+    use crate::tx::Source;
+
+    struct Bench {
+        _dir: tempfile::TempDir,
+        storage: Arc<Storage>,
+        writer: Arc<Writer>,
+    }
+
+    fn bench() -> Bench {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("meta.redb");
+        let storage = Arc::new(Storage::open(move || open_file(&path)).unwrap());
+        let txn = storage.begin_write().unwrap();
+        create_tables(&txn).unwrap();
+        storage.commit(txn).unwrap();
+        let writer = Arc::new(Writer::start(Arc::clone(&storage)).unwrap());
+        Bench { _dir: dir, storage, writer }
+    }
+
+    impl Bench {
+        fn has(&self, name: &str) -> bool {
+            self.storage.begin_read().unwrap().has(NAMESPACES.table, name).unwrap()
+        }
+
+        /// Keeps the writer busy until the answer is sent, so that what is queued meanwhile is one group.
+        async fn busy(&self) -> (mpsc::Sender<()>, tokio::task::JoinHandle<Result<()>>) {
+            let (go, wait) = mpsc::channel::<()>();
+            let (begun, beginning) = oneshot::channel();
+            let mut begun = Some(begun);
+            let writer = Arc::clone(&self.writer);
+            let busy = tokio::spawn(async move {
+                writer
+                    .mutate(move |_| {
+                        if let Some(begun) = begun.take() {
+                            begun.send(()).unwrap();
+                            wait.recv().unwrap();
+                        }
+                        Ok(())
+                    })
+                    .await
+            });
+            beginning.await.unwrap();
+            (go, busy)
+        }
+
+        /// Waits until `count` changes are in the queue.
+        async fn queued(&self, count: usize) {
+            while self.writer.queue.as_ref().unwrap().capacity() != QUEUE - count {
+                tokio::task::yield_now().await;
+            }
+        }
+
+        fn queue<T: Send + 'static>(
+            &self,
+            change: impl FnMut(&Tx<'_>) -> Result<T> + Send + 'static,
+        ) -> tokio::task::JoinHandle<Result<T>> {
+            let writer = Arc::clone(&self.writer);
+            tokio::spawn(async move { writer.mutate(change).await })
+        }
+    }
+
+    fn add(name: impl Into<String>) -> impl FnMut(&Tx<'_>) -> Result<()> + Send + 'static {
+        let name = name.into();
+        move |tx| match tx.has(NAMESPACES.table, name.as_str())? {
+            true => Err(Error::already_exists(name.clone())),
+            false => tx.put(NAMESPACES, name.as_str(), NamespaceRecord::default()),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_queues_up_during_a_commit_is_committed_together() {
+        let bench = bench();
+        let (go, busy) = bench.busy().await;
+        let before = bench.storage.commits();
+        let queued: Vec<_> = (0..100).map(|i| bench.queue(add(format!("n{i}")))).collect();
+        bench.queued(100).await;
+        go.send(()).unwrap();
+        for change in queued {
+            change.await.unwrap().unwrap();
+        }
+        busy.await.unwrap().unwrap();
+        assert_eq!(bench.storage.commits() - before, 1, "one hundred changes, one sync");
+        assert!((0..100).all(|i| bench.has(&format!("n{i}"))));
+    }
+
+    #[tokio::test]
+    async fn a_group_that_wrote_nothing_is_not_committed() {
+        let bench = bench();
+        bench.writer.mutate(add("a")).await.unwrap();
+        let before = bench.storage.commits();
+        assert!(bench.writer.mutate(add("a")).await.unwrap_err().is_already_exists());
+        assert_eq!(bench.storage.commits(), before);
+    }
+
+    #[tokio::test]
+    async fn one_that_fails_does_not_poison_its_group() {
+        let bench = bench();
+        let (go, _busy) = bench.busy().await;
+        let good = bench.queue(add("good"));
+        let refused = bench.queue(|_| Err::<(), _>(Error::invalid("no")));
+        let half = bench.queue(|tx| {
+            add("half")(tx)?;
+            Err::<(), _>(Error::invalid("after writing"))
+        });
+        let runs = Arc::new(AtomicUsize::new(0));
+        let panics = bench.queue({
+            let runs = Arc::clone(&runs);
+            move |tx| {
+                add("panics")(tx)?;
+                runs.fetch_add(1, Ordering::Relaxed);
+                if true { panic!("as the test wants it") } else { Ok(()) }
+            }
+        });
+        let last = bench.queue(add("last"));
+        bench.queued(5).await;
+        go.send(()).unwrap();
+        good.await.unwrap().unwrap();
+        last.await.unwrap().unwrap();
+        assert_eq!(refused.await.unwrap().unwrap_err().to_string(), "no");
+        assert_eq!(half.await.unwrap().unwrap_err().to_string(), "after writing");
+        assert_eq!(panics.await.unwrap().unwrap_err().class(), Class::Internal);
+        assert_eq!(runs.load(Ordering::Relaxed), 1, "what panicked is not run again");
+        assert!(bench.has("good") && bench.has("last") && !bench.has("half") && !bench.has("panics"));
+        bench.writer.mutate(add("later")).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_change_sees_those_before_it_in_its_group() {
+        let bench = bench();
+        let (go, _busy) = bench.busy().await;
+        let (first, second) = (bench.queue(add("a")), bench.queue(add("a")));
+        bench.queued(2).await;
+        go.send(()).unwrap();
+        first.await.unwrap().unwrap();
+        assert!(second.await.unwrap().unwrap_err().is_already_exists());
+    }
+
+    #[tokio::test]
+    async fn a_queued_change_happens_though_its_caller_went_away() {
+        let bench = bench();
+        let (go, busy) = bench.busy().await;
+        let gone = bench.queue(add("a"));
+        bench.queued(1).await;
+        gone.abort();
+        assert!(gone.await.is_err());
+        go.send(()).unwrap();
+        busy.await.unwrap().unwrap();
+        bench.writer.mutate(add("b")).await.unwrap();
+        assert!(bench.has("a"));
+    }
+
+    #[tokio::test]
+    async fn dropping_the_writer_waits_for_what_is_queued() {
+        let Bench { _dir, storage, writer } = bench();
+        let barrier = Arc::new(Barrier::new(2));
+        let held = Arc::clone(&barrier);
+        let first = writer.queue.clone().unwrap();
+        let (reply, answer) = oneshot::channel();
+        let change = move |tx: &Tx<'_>| {
+            held.wait();
+            add("a")(tx)
+        };
+        first.send(Box::new(Change { change, outcome: None, reply })).await.unwrap();
+        drop(first);
+        let dropping = std::thread::spawn(move || drop(writer));
+        barrier.wait();
+        dropping.join().unwrap();
+        answer.await.unwrap().unwrap();
+        assert!(storage.begin_read().unwrap().has(NAMESPACES.table, "a").unwrap());
+    }
+}

@@ -79,6 +79,11 @@ async fn intend(
             let mut row = tx.get(SNAPSHOTS, at.of(&key))?.ok_or_else(|| not_found(&key))?;
             let mut backend_parent = None;
             intent.rebased = row.parent.is_empty() && !parent.is_empty();
+            if intent.rebased && parent == key {
+                return Err(Error::invalid(format!(
+                    "snapshot {key} cannot be its own parent: invalid argument"
+                )));
+            }
             if intent.rebased {
                 let found = tx.get(SNAPSHOTS, at.of(&parent))?.ok_or_else(|| parent_not_found(&parent))?;
                 row.parent.clone_from(&parent);
