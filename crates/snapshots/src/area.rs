@@ -79,7 +79,14 @@ impl Area {
         }
         let records = Records::open(&root.join(DATABASE))?;
         let area = Self { snapshots, records, making: Mutex::default() };
-        area.cleanup()?;
+        let orphans = area.orphans()?;
+        if !orphans.is_empty() {
+            // A tree that was being removed may be large, and the daemon is waited for.
+            std::thread::Builder::new()
+                .name("sweep".to_owned())
+                .spawn(move || orphans.iter().for_each(|orphan| delete(orphan)))
+                .context(|| "sweep removed snapshots")?;
+        }
         Ok(area)
     }
 
@@ -206,6 +213,12 @@ impl Area {
 
     /// Deletes directories that belong to no record.
     pub(crate) fn cleanup(&self) -> Result<()> {
+        self.orphans()?.iter().for_each(|orphan| delete(orphan));
+        Ok(())
+    }
+
+    /// Sets directories aside that belong to no record, and says where they are now.
+    fn orphans(&self) -> Result<Vec<PathBuf>> {
         let doing = || format!("list {:?}", self.snapshots);
         let mut orphans = Vec::new();
         let turn = self.records.turn();
@@ -219,8 +232,7 @@ impl Area {
             }
         }
         drop(turn);
-        orphans.iter().for_each(|orphan| delete(orphan));
-        Ok(())
+        Ok(orphans)
     }
 
     /// Makes, by `fill`, the directories that records should have and that are not there.
@@ -347,8 +359,12 @@ mod tests {
             fs::create_dir_all(dir.path().join("snapshots").join(name).join("fs/deep")).unwrap();
         }
         let area = Area::open(dir.path()).unwrap();
-        assert_eq!(names(dir.path()), ["1"]);
         assert_eq!(area.read(|index| index.get("kept")).unwrap().id, 1);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while names(dir.path()) != ["1"] {
+            assert!(std::time::Instant::now() < deadline, "{:?}", names(dir.path()));
+            std::thread::yield_now();
+        }
     }
 
     #[test]

@@ -121,12 +121,12 @@ impl Ingest {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 // Its writer may not have made the directory durable yet, and our caller will believe that it is.
-                sync_dir(&parent)?;
+                sys::fs::sync_dir(&parent)?;
                 return self.exists_already(&digest);
             }
             Err(error) => return Err(self.failed(error, "rename")),
         }
-        if let Err(error) = sync_dir(&parent) {
+        if let Err(error) = sys::fs::sync_dir(&parent) {
             // The caller is told that there is no blob: then there must be none after a power loss either.
             drop(fs::remove_file(&blob));
             return Err(error);
@@ -295,9 +295,4 @@ fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
         Err(Errno::INVAL | Errno::NOSYS) => fs::rename(from, to),
         result => Ok(result?),
     }
-}
-
-/// Makes the entries of a directory durable.
-pub(super) fn sync_dir(dir: &Path) -> Result<()> {
-    File::open(dir).and_then(|dir| dir.sync_all()).context(|| format!("sync {dir:?}"))
 }

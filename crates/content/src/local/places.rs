@@ -9,8 +9,6 @@ use std::sync::Arc;
 use types::digest::Algorithm;
 use types::{Digest, Result, ResultExt};
 
-use super::ingest::sync_dir;
-
 /// The store's directory.
 #[derive(Clone)]
 pub(super) struct Places(Arc<Path>);
@@ -39,8 +37,8 @@ impl Places {
         let dir = self.algorithm(algorithm);
         match DirBuilder::new().mode(0o700).create(&dir) {
             Ok(()) => {
-                sync_dir(&self.0.join("blobs"))?;
-                sync_dir(&self.0)?;
+                sys::fs::sync_dir(&self.0.join("blobs"))?;
+                sys::fs::sync_dir(&self.0)?;
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error).context(|| format!("make {dir:?}")),

@@ -217,8 +217,8 @@ async fn a_containers_snapshot_costs_about_a_millisecond() {
         eprintln!("{what}: fastest {:?}, median {:?}, slowest {:?}", times[0], times[100], times[199]);
         sum += times[100];
     }
-    // A machine under load, and a debug build: only a wrong order of magnitude fails here.
-    assert!(sum < Duration::from_millis(30), "{sum:?}");
+    // Two syncs on a disk that others write to as well: only a wrong order of magnitude fails here.
+    assert!(sum < Duration::from_millis(250), "{sum:?}");
 }
 
 /// The child of the next test: changes snapshots until it is killed, and says what was acknowledged.
@@ -282,6 +282,8 @@ async fn check(overlay: &Overlay, root: &Path, said: &[String]) {
         assert_eq!(fs::read(Path::new(&view[0].source).join("file")).unwrap(), name.as_bytes());
         overlay.remove("look").await.unwrap();
     }
+    // Opening sweeps in the background; this waits for what it finds itself.
+    overlay.cleanup().await.unwrap();
     let mut names = Vec::new();
     let mut each = |info: Info| {
         names.push((info.name, info.kind));
