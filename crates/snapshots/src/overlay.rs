@@ -61,7 +61,7 @@ impl Overlay {
         let root = root.into();
         let area = Area::open(&root)?;
         check_file_types(&root)?;
-        let has = |wanted: &str| options.mount_options.iter().any(|option| option == wanted);
+        let has = |wanted: &str| options.mount_options.iter().any(|o| o.split('=').next() == Some(wanted));
         let mut more = Vec::new();
         if !has("userxattr") && in_user_namespace() && !on_tmpfs(&root)? {
             more.push("userxattr".to_owned());
