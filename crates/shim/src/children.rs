@@ -1,0 +1,114 @@
+//! The processes that are ours to collect: what each is for, and those that nobody asked for.
+//!
+//! Each known child has a pidfd in the loop; it stays a zombie until it is collected through it, so its number is not
+//! given away and no exit is lost. Orphans of containers become our children as well (we are their subreaper): they are
+//! collected on SIGCHLD, but not while a runtime call is under way that will name one of them in a pid file.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+
+use sys::epoll::{Epoll, Ready};
+use sys::pidfd::{Ended, PidFd};
+
+use crate::runtime::Run;
+use crate::token::{Kind, Token};
+
+/// What a child is for.
+pub enum Purpose {
+    /// A container's init (empty `exec`) or exec.
+    Process {
+        /// The container.
+        container: String,
+        /// The exec id.
+        exec: String,
+    },
+    /// A call of the OCI runtime.
+    Runtime {
+        /// The container.
+        container: String,
+        /// The call.
+        run: Run,
+    },
+    /// A fork of ours that does what may block.
+    Offload {
+        /// The container.
+        container: String,
+        /// What it does.
+        work: Work,
+        /// Where it writes its error.
+        report: File,
+    },
+}
+
+/// What is done in a forked child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Mount the root filesystem.
+    Mount,
+    /// Unmount it, as a container is deleted.
+    Unmount,
+    /// Unmount it, as a container could not be created.
+    Discard,
+}
+
+struct Child {
+    process: PidFd,
+    purpose: Purpose,
+}
+
+/// All of them.
+#[derive(Default)]
+pub struct Children {
+    known: BTreeMap<u64, Child>,
+    next: u64,
+}
+
+impl Purpose {
+    /// Whether a process that we do not know yet will be named by this call when it ends.
+    fn names_a_process(&self) -> bool {
+        matches!(self, Self::Runtime { run, .. } if run.task.names_a_process())
+    }
+}
+
+impl Children {
+    /// Watches over a child from now on; the serial number names it in the loop.
+    pub fn track(&mut self, process: PidFd, purpose: Purpose, epoll: &Epoll) -> io::Result<u64> {
+        self.next += 1;
+        let serial = self.next;
+        epoll.add(&process, Token { kind: Kind::Child, serial }.pack(), Ready::IN)?;
+        self.known.insert(serial, Child { process, purpose });
+        Ok(serial)
+    }
+
+    /// Collects a child that has ended.
+    pub fn collect(&mut self, serial: u64) -> Option<(Purpose, Ended)> {
+        let ended = match self.known.get(&serial)?.process.collect() {
+            Ok(None) => return None,
+            Ok(Some(ended)) => ended,
+            // Only a bug could have collected it before us; its owner must hear of an end all the same.
+            Err(_) => Ended::Code(255),
+        };
+        self.known.remove(&serial).map(|child| (child.purpose, ended))
+    }
+
+    /// The child `serial`, to be signalled.
+    pub fn process(&self, serial: u64) -> Option<&PidFd> {
+        self.known.get(&serial).map(|c| &c.process)
+    }
+
+    /// Collects ended children that nobody knows; returns a known one that has ended, if that is what comes first.
+    pub fn reap_orphans(&self) -> io::Result<Option<u64>> {
+        while let Some(pid) = sys::reaper::ended_child()? {
+            if let Some((serial, _)) = self.known.iter().find(|(_, c)| c.process.pid() == pid) {
+                return Ok(Some(*serial));
+            }
+            if self.known.values().any(|c| c.purpose.names_a_process()) {
+                // It may be the one that the pid file will name: look again when the call has ended.
+                return Ok(None);
+            }
+            sys::reaper::discard(pid)?;
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,323 @@
+//! The driver of one container: performs what its state asks for, and feeds the state with what comes of it.
+//!
+//! Nothing here waits. Runtime calls and whatever may block are child processes; their ends come back through the loop as
+//! [`Driver::runtime_ended`], [`Driver::offload_ended`] and [`Driver::process_ended`].
+
+mod create;
+mod exec;
+mod query;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use sys::mount::UnmountFlags;
+use sys::pidfd::{Ended, PidFd};
+use types::{Error, Result, ResultExt};
+
+use crate::call::{Answer, Exit};
+use crate::children::{Purpose, Work};
+use crate::context::Context;
+use crate::io::{PipeOwner, Plan, Stdio};
+use crate::message;
+use crate::offload;
+use crate::runtime::{Run, Runtime, Task};
+use crate::state::{Effect, Input, State};
+use crate::streams::Owner;
+use crate::timers::Deadline;
+
+pub use create::Request as CreateRequest;
+
+/// How long a deletion waits for output to be delivered, as upstream.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// One container.
+pub struct Driver {
+    id: String,
+    bundle: PathBuf,
+    runtime: Runtime,
+    state: State,
+    /// Whether there is a root filesystem of ours to be unmounted.
+    rootfs: Option<PathBuf>,
+    mounts: Vec<types::mount::Mount>,
+    pipe_owner: PipeOwner,
+    /// Init under the empty id, and execs.
+    processes: BTreeMap<String, Live>,
+    /// Why it could not be created, while what was made of it is taken back.
+    failed: Option<Error>,
+    gone: bool,
+}
+
+/// What belongs to a process beside its state.
+struct Live {
+    owner: Owner,
+    stdio: Stdio,
+    /// Its streams, until it has been made.
+    plan: Option<Plan>,
+    /// The terminal's master.
+    console: Option<OwnedFd>,
+    /// Its number among the children.
+    child: Option<u64>,
+}
+
+impl Live {
+    fn new(container: &str, exec: &str, stdio: Stdio) -> Self {
+        let owner = Rc::new((container.to_owned(), exec.to_owned()));
+        Self { owner, stdio, plan: None, console: None, child: None }
+    }
+}
+
+impl Driver {
+    /// Whether the container is forgotten.
+    pub fn is_gone(&self) -> bool {
+        self.gone
+    }
+
+    /// Its state.
+    pub fn state_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+
+    /// Takes an input, performs what follows from it.
+    pub fn feed(&mut self, cx: &mut Context, input: Input) {
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            for effect in self.state.step(input) {
+                if let Err(failed) = self.perform(cx, effect, &mut inputs) {
+                    inputs.push_back(failed);
+                }
+            }
+        }
+    }
+
+    /// Performs one effect. What fails to begin is an input at once.
+    fn perform(
+        &mut self,
+        cx: &mut Context,
+        effect: Effect,
+        inputs: &mut VecDeque<Input>,
+    ) -> Result<(), Input> {
+        match effect {
+            Effect::Reply(call, result) => cx.reply(call, result.map(|answer| message::answer(&answer))),
+            Effect::Publish(event) => {
+                let stdio = self.processes.get("").map(|live| &live.stdio);
+                let about =
+                    message::About { id: &self.id, bundle: &self.bundle, mounts: &self.mounts, stdio };
+                let (topic, event) = message::event(&event, &about);
+                cx.publish(topic, event);
+            }
+            Effect::Start => {
+                let begun = self.runtime.start().and_then(|call| self.track(cx, call));
+                begun.map_err(|e| Input::Started { exec: String::new(), result: Err(e) })?;
+            }
+            Effect::StartExec(exec) => {
+                self.start_exec(cx, &exec).map_err(|e| Input::Started { exec, result: Err(e) })?;
+            }
+            Effect::Kill { signal, all, call } => {
+                let begun =
+                    self.runtime.kill(Task::Kill(call), signal, all).and_then(|run| self.track(cx, run));
+                if let Err(error) = begun {
+                    cx.reply(call, Err(error));
+                }
+            }
+            Effect::KillAll => {
+                let begun = self.runtime.kill(Task::KillAll, 9, true).and_then(|run| self.track(cx, run));
+                if let Err(error) = begun {
+                    cx.log.error(&error.to_string(), &self.id);
+                    return Err(Input::KilledAll);
+                }
+            }
+            Effect::Signal { exec, signal, call } => {
+                let result = self.signal(cx, &exec, signal);
+                cx.reply(call, result.map(|()| message::answer(&Answer::Empty)));
+            }
+            Effect::Drain(exec) => self.drain(cx, exec, inputs),
+            Effect::Remove => {
+                self.runtime
+                    .delete()
+                    .and_then(|run| self.track(cx, run))
+                    .map_err(|e| Input::Removed(Err(e)))?;
+            }
+            Effect::Unmount => match &self.rootfs {
+                None => inputs.push_back(Input::Unmounted(Ok(()))),
+                Some(_) => {
+                    self.unmount(cx, Work::Unmount).map_err(|e| Input::Unmounted(Err(e)))?;
+                }
+            },
+            Effect::ForgetExec(exec) => self.forget_exec(cx, &exec),
+            Effect::Forget => {
+                for live in self.processes.values() {
+                    cx.streams.abandon(&live.owner);
+                }
+                self.gone = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// A runtime call has ended.
+    pub fn runtime_ended(&mut self, cx: &mut Context, run: Run, ended: Ended) {
+        let outcome = run.outcome(ended);
+        match (run.task.clone(), outcome) {
+            (Task::Create, Ok(())) => {
+                let result = self.begin_process(cx, "");
+                match result {
+                    Ok(pid) => self.feed(cx, Input::Created(Ok(pid))),
+                    Err(error) => self.abort_create(cx, error),
+                }
+            }
+            (task @ Task::Create, Err(failure)) => self.abort_create(cx, failure.into_error(&task)),
+            (task @ Task::Start, outcome) => {
+                let result = outcome.map(|()| self.state.init.pid).map_err(|f| f.into_error(&task));
+                self.feed(cx, Input::Started { exec: String::new(), result });
+            }
+            (Task::Exec(exec), outcome) => {
+                let failed = outcome.map_err(|f| f.into_error(&run.task));
+                self.exec_ended(cx, exec, failed);
+            }
+            (task @ Task::Kill(call), outcome) => {
+                let result = outcome.map_err(|f| f.into_error(&task));
+                cx.reply(call, result.map(|()| message::answer(&Answer::Empty)));
+            }
+            (task @ Task::KillAll, outcome) => {
+                if let Err(failure) = outcome {
+                    cx.log.error(&failure.into_error(&task).to_string(), &self.id);
+                }
+                self.feed(cx, Input::KilledAll);
+            }
+            (Task::Pids(call), outcome) => self.answer_pids(cx, call, &run, outcome),
+            (task @ Task::Delete, outcome) => {
+                let result = match outcome {
+                    Err(failure) if !failure.is_absence() => Err(failure.into_error(&task)),
+                    Ok(()) | Err(_) => Ok(()),
+                };
+                self.feed(cx, Input::Removed(result));
+            }
+        }
+    }
+
+    /// Forked work has ended.
+    pub fn offload_ended(&mut self, cx: &mut Context, work: Work, result: Result<()>) {
+        match (work, result) {
+            (Work::Mount, Ok(())) => self.launch(cx),
+            (Work::Mount, Err(error)) => {
+                // Nothing stays mounted when mounting fails.
+                self.rootfs = None;
+                self.abort_create(cx, error.context("failed to mount rootfs component"));
+            }
+            (Work::Unmount, result) => self.feed(cx, Input::Unmounted(result)),
+            (Work::Discard, result) => {
+                if let Err(error) = result {
+                    cx.log.warn(&format!("failed to cleanup rootfs mount: {error}"), &self.id);
+                }
+                self.rootfs = None;
+                if let Some(error) = self.failed.take() {
+                    self.abort_create(cx, error);
+                }
+            }
+        }
+    }
+
+    /// One of its processes has ended.
+    pub fn process_ended(&mut self, cx: &mut Context, exec: String, ended: Ended) {
+        if let Some(live) = self.processes.get_mut(&exec) {
+            live.child = None;
+            let owner = Rc::clone(&live.owner);
+            for owner in cx.end_streams(&owner) {
+                self.stream_closed(cx, &owner.1);
+            }
+        }
+        self.feed(cx, Input::Exited { exec, exit: Exit::now(ended.status()) });
+    }
+
+    /// A stream of one of its processes has come to its end.
+    pub fn stream_closed(&mut self, cx: &mut Context, exec: &str) {
+        let Some(live) = self.processes.get(exec) else { return };
+        let deadline = self.drain_deadline(exec);
+        if cx.timers.has(&deadline) && cx.streams.is_drained(&live.owner) {
+            cx.timers.clear(&deadline);
+            self.feed(cx, Input::Drained { exec: exec.to_owned() });
+        }
+    }
+
+    /// A deletion has waited long enough for output to be delivered.
+    pub fn drain_expired(&mut self, cx: &mut Context, exec: String) {
+        if let Some(live) = self.processes.get(&exec) {
+            cx.log.error("failed to drain process io in time", &self.id);
+            cx.streams.abandon(&live.owner);
+        }
+        self.feed(cx, Input::Drained { exec });
+    }
+
+    fn drain_deadline(&self, exec: &str) -> Deadline {
+        Deadline::Drain { container: self.id.clone(), exec: exec.to_owned() }
+    }
+
+    fn drain(&mut self, cx: &mut Context, exec: String, inputs: &mut VecDeque<Input>) {
+        let drained = self.processes.get(&exec).is_none_or(|live| cx.streams.is_drained(&live.owner));
+        if drained {
+            inputs.push_back(Input::Drained { exec });
+        } else {
+            cx.timers.set(DRAIN, self.drain_deadline(&exec));
+        }
+    }
+
+    fn track(&self, cx: &mut Context, (process, run): (PidFd, Run)) -> Result<()> {
+        let container = self.id.clone();
+        cx.track(process, Purpose::Runtime { container, run }).map(drop)
+    }
+
+    /// The runtime has made a process: finds it, watches over it, moves its streams.
+    fn begin_process(&mut self, cx: &mut Context, exec: &str) -> Result<u32> {
+        let pid = self.runtime.read_pid(exec)?;
+        let process = PidFd::open(pid).context(|| format!("open process {pid}"))?;
+        if !process.is_child() {
+            return Err(Error::internal(format!(
+                "process {pid} of the runtime's pid file is no child of the shim"
+            )));
+        }
+        let Some(live) = self.processes.get_mut(exec) else {
+            return Err(Error::internal("a process without a plan"));
+        };
+        let purpose = Purpose::Process { container: self.id.clone(), exec: exec.to_owned() };
+        live.child = Some(cx.track(process, purpose)?);
+        if let Some(plan) = live.plan.take() {
+            let (flows, console) = plan.begin()?;
+            live.console = console;
+            for flow in flows {
+                cx.streams.add(&live.owner, flow, &cx.epoll).context(|| "failed to start io copy")?;
+            }
+        }
+        Ok(pid)
+    }
+
+    fn signal(&self, cx: &Context, exec: &str, signal: u32) -> Result<()> {
+        let process = self.processes.get(exec).and_then(|live| cx.children.process(live.child?));
+        match process.map(|p| p.signal(signal)) {
+            None => Err(Error::not_found("process already finished: not found")),
+            Some(Ok(())) => Ok(()),
+            Some(Err(e)) if e.raw_os_error() == Some(libc::ESRCH) => {
+                Err(Error::not_found("exec kill error: process already finished: not found"))
+            }
+            Some(Err(e)) => {
+                let why = crate::runtime::external::reason(&e);
+                Err(Error::unknown(format!("exec kill error: unknown error after kill: {why}")))
+            }
+        }
+    }
+
+    fn unmount(&self, cx: &mut Context, work: Work) -> Result<()> {
+        let Some(rootfs) = self.rootfs.clone() else { return Ok(()) };
+        self.offload(cx, work, move || sys::mount::unmount_recursive(&rootfs, UnmountFlags::empty()))
+    }
+
+    fn offload(&self, cx: &mut Context, work: Work, job: impl FnOnce() -> Result<()>) -> Result<()> {
+        let (child, report) = offload::start(job)?;
+        let container = self.id.clone();
+        let serial = cx.track(child, Purpose::Offload { container, work, report })?;
+        cx.timers.set(offload::LIMIT, Deadline::Offload(serial));
+        Ok(())
+    }
+}

@@ -1,0 +1,263 @@
+//! The loop: one thread, one epoll, requests before output.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::time::Duration;
+
+use sys::epoll::Event;
+use sys::reaper::Signals;
+use types::{Error, Result, ResultExt};
+
+use crate::call::Call;
+use crate::children::Purpose;
+use crate::context::Context;
+use crate::driver::{CreateRequest, Driver};
+use crate::offload;
+use crate::state::Input;
+use crate::streams::Turn;
+use crate::timers::Deadline;
+use crate::token::{Kind, Token};
+
+/// How long events may take to be sent at the end.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// The running shim.
+pub struct Shim {
+    /// What all containers share.
+    pub cx: Context,
+    containers: BTreeMap<String, Driver>,
+    signals: Signals,
+    ending: bool,
+    /// Whether the end has waited long enough for events to be sent.
+    late: bool,
+    /// Whether big work was done since memory was last given back.
+    untidy: bool,
+}
+
+impl Shim {
+    /// A shim without containers.
+    pub fn new(cx: Context, signals: Signals) -> Self {
+        Self { cx, containers: BTreeMap::new(), signals, ending: false, late: false, untidy: true }
+    }
+
+    /// Serves until it is shut down.
+    pub fn run(&mut self) -> Result<()> {
+        let mut events: Vec<Event> = Vec::with_capacity(sys::epoll::BATCH);
+        while !self.is_done() {
+            if std::mem::take(&mut self.untidy) {
+                sys::memory::trim();
+            }
+            self.cx.epoll.wait(&mut events, self.cx.timers.next()).context(|| "wait for events")?;
+            events.sort_unstable_by_key(|event| event.token);
+            for event in &events {
+                self.ready(event);
+            }
+            while let Some(deadline) = self.cx.timers.take_due() {
+                self.expire(deadline);
+            }
+        }
+        Ok(())
+    }
+
+    fn is_done(&self) -> bool {
+        self.late || self.ending && self.cx.publisher.is_idle() && !self.cx.server.has_unsent()
+    }
+
+    fn ready(&mut self, event: &Event) {
+        let Some(token) = Token::unpack(event.token) else { return };
+        match token.kind {
+            Kind::Listener => {
+                if let Err(error) = self.cx.server.accept(&self.cx.epoll) {
+                    self.cx.log.error(&format!("accept: {error}"), "shim");
+                }
+                // Perhaps it is the daemon, which is back.
+                let again = self.cx.publisher.hurry(&self.cx.epoll);
+                self.cx.publish_again(again);
+            }
+            Kind::Client => self.client_ready(token.serial, event),
+            Kind::Child => self.child_ended(token.serial),
+            Kind::Signal => self.signalled(),
+            Kind::Publisher => {
+                let again = self.cx.publisher.ready(event.ready, &self.cx.epoll);
+                self.cx.publish_again(again);
+            }
+            Kind::Reader => {
+                for serial in self.cx.streams.readers_came() {
+                    self.stream_ready(serial);
+                }
+            }
+            Kind::Stream => self.stream_ready(token.serial),
+        }
+    }
+
+    fn client_ready(&mut self, client: u64, event: &Event) {
+        let arrived = self.cx.server.ready(client, event.ready, &self.cx.epoll);
+        self.untidy |= !arrived.requests.is_empty();
+        for (call, request) in arrived.requests {
+            self.request(call, request);
+        }
+        if arrived.gone {
+            self.cx.server.close(client, &self.cx.epoll);
+            for driver in self.containers.values_mut() {
+                driver.state_mut().cancel_client(client);
+            }
+        }
+    }
+
+    fn child_ended(&mut self, serial: u64) {
+        let Some((purpose, ended)) = self.cx.children.collect(serial) else { return };
+        match purpose {
+            Purpose::Process { container, exec } => {
+                self.tell(&container, |driver, cx| driver.process_ended(cx, exec, ended));
+            }
+            Purpose::Runtime { container, run } => {
+                let named = run.task.names_a_process();
+                self.tell(&container, |driver, cx| driver.runtime_ended(cx, run, ended));
+                if named {
+                    // Orphans that ended meanwhile were left alone, as one might have been the process it named.
+                    self.reap();
+                }
+            }
+            Purpose::Offload { container, work, report } => {
+                self.cx.timers.clear(&Deadline::Offload(serial));
+                let result = offload::outcome(ended, report);
+                self.tell(&container, |driver, cx| driver.offload_ended(cx, work, result));
+            }
+        }
+    }
+
+    fn signalled(&mut self) {
+        while let Ok(Some(signal)) = self.signals.next() {
+            if signal != libc::SIGCHLD {
+                self.cx.log.warn("ended by a signal", &signal.to_string());
+                self.end();
+            }
+        }
+        self.reap();
+    }
+
+    fn reap(&mut self) {
+        loop {
+            match self.cx.children.reap_orphans() {
+                Ok(Some(serial)) => self.child_ended(serial),
+                Ok(None) => return,
+                Err(error) => {
+                    self.cx.log.error(&format!("reap: {error}"), "shim");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn stream_ready(&mut self, serial: u64) {
+        if let Turn::Closed(owner) = self.cx.streams.turn(serial, &self.cx.epoll) {
+            self.tell(&owner.0, |driver, cx| driver.stream_closed(cx, &owner.1));
+        }
+    }
+
+    fn expire(&mut self, deadline: Deadline) {
+        match deadline {
+            Deadline::Wait(call) => {
+                let waited = self.containers.values_mut().any(|driver| driver.state_mut().cancel_wait(call));
+                if waited {
+                    self.cx.reply(call, Err(Error::deadline("context deadline exceeded")));
+                }
+            }
+            Deadline::Drain { container, exec } => {
+                self.tell(&container, |driver, cx| driver.drain_expired(cx, exec));
+            }
+            Deadline::Quiet(serial) => {
+                if let Some(owner) = self.cx.streams.close(serial) {
+                    self.tell(&owner.0, |driver, cx| driver.stream_closed(cx, &owner.1));
+                }
+            }
+            Deadline::Offload(serial) => {
+                // It reports its end like any other; one that hangs in the kernel does so when that lets go.
+                if let Some(process) = self.cx.children.process(serial) {
+                    let _ = process.kill();
+                    self.cx.log.error("forked work hangs, killed", &serial.to_string());
+                }
+            }
+            Deadline::Publish => {
+                let again = self.cx.publisher.advance(&self.cx.epoll);
+                self.cx.publish_again(again);
+            }
+            Deadline::End => self.late = true,
+        }
+    }
+
+    /// A container that clients may know of.
+    pub fn with<T>(
+        &mut self,
+        id: &str,
+        work: impl FnOnce(&mut Driver, &mut Context) -> Result<T>,
+    ) -> Result<T> {
+        let driver = self.containers.get_mut(id).filter(|driver| driver.is_made());
+        let driver = driver.ok_or_else(|| Error::not_found("container not created: not found"))?;
+        work(driver, &mut self.cx)
+    }
+
+    /// An input of a client.
+    pub fn feed(&mut self, id: &str, input: Input) -> Result<()> {
+        self.with(id, |driver, cx| {
+            driver.feed(cx, input);
+            Ok(())
+        })?;
+        self.forget_if_gone(id);
+        Ok(())
+    }
+
+    /// Something that happened to a container.
+    fn tell(&mut self, id: &str, what: impl FnOnce(&mut Driver, &mut Context)) {
+        self.untidy = true;
+        if let Some(driver) = self.containers.get_mut(id) {
+            what(driver, &mut self.cx);
+        }
+        self.forget_if_gone(id);
+    }
+
+    fn forget_if_gone(&mut self, id: &str) {
+        if self.containers.get(id).is_some_and(Driver::is_gone) {
+            self.containers.remove(id);
+        }
+    }
+
+    /// Begins to make a container.
+    pub fn add(&mut self, request: CreateRequest, call: Call) -> Result<()> {
+        let id = request.id().to_owned();
+        match self.containers.entry(id.clone()) {
+            Entry::Occupied(_) => {
+                return Err(Error::already_exists(format!("container {id} already exists: already exists")));
+            }
+            Entry::Vacant(place) => {
+                let driver = Driver::create(&mut self.cx, request, call)?;
+                place.insert(driver).begin(&mut self.cx);
+            }
+        }
+        self.forget_if_gone(&id);
+        Ok(())
+    }
+
+    /// A client does not want to wait for ever.
+    pub fn limit_wait(&mut self, call: Call, nanoseconds: i64) {
+        if let Ok(nanoseconds @ 1..) = u64::try_from(nanoseconds) {
+            self.cx.timers.set(Duration::from_nanos(nanoseconds), Deadline::Wait(call));
+        }
+    }
+
+    /// A client needs the shim no more. Ignored while there are containers.
+    pub fn shutdown(&mut self) {
+        if self.containers.is_empty() {
+            self.end();
+        }
+    }
+
+    /// Ends when answers and events are on their way.
+    fn end(&mut self) {
+        if !self.ending {
+            self.ending = true;
+            self.cx.server.stop_listening();
+            self.cx.timers.set(FAREWELL, Deadline::End);
+        }
+    }
+}

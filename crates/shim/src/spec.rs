@@ -1,0 +1,88 @@
+//! What the shim itself wants to know of a bundle's `config.json`. The runtime reads the rest.
+
+use std::fs::File;
+use std::path::Path;
+
+use types::{Result, ResultExt};
+
+use crate::json::Parser;
+
+/// The few facts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The group that shares a shim, where the annotations name one.
+    pub group: Option<String>,
+    /// Whether the container has a process namespace of its own, so that the kernel ends its processes with its init.
+    pub private_pids: bool,
+    /// Whether hooks run after the container is deleted.
+    pub poststop: bool,
+}
+
+/// Annotations that name the group, the first one first.
+const GROUPS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
+
+impl Facts {
+    /// Reads `config.json` in `bundle`.
+    pub fn read(bundle: &Path) -> Result<Self> {
+        let path = bundle.join("config.json");
+        let file = File::open(&path).context(|| format!("open {}", path.display()))?;
+        Self::parse(file).context(|| format!("read {}", path.display()))
+    }
+
+    fn parse(source: impl std::io::Read) -> Result<Self> {
+        let mut facts = Self::default();
+        let mut groups = [const { None }; GROUPS.len()];
+        Parser::new(source).object(|p, key| match (key, p.peek()?) {
+            ("annotations", Some(b'{')) => p.object(|p, key| match GROUPS.iter().position(|g| *g == key) {
+                Some(index) => Ok(groups[index] = Some(p.string()?)),
+                None => p.skip(),
+            }),
+            ("linux", Some(b'{')) => p.object(|p, key| match key {
+                "namespaces" => p.array(|p| namespace(p).map(|private| facts.private_pids |= private)),
+                _ => p.skip(),
+            }),
+            ("hooks", Some(b'{')) => p.object(|p, key| match key {
+                "poststop" => p.array(|p| p.skip().map(|()| facts.poststop = true)),
+                _ => p.skip(),
+            }),
+            _ => p.skip(),
+        })?;
+        facts.group = groups.into_iter().flatten().next();
+        Ok(facts)
+    }
+}
+
+/// Reads one namespace; whether it is a new process namespace.
+fn namespace<R: std::io::Read>(parser: &mut Parser<R>) -> Result<bool> {
+    let (mut pid, mut path) = (false, String::new());
+    parser.object(|p, key| match key {
+        "type" => p.string().map(|kind| pid = kind == "pid"),
+        "path" => p.string().map(|text| path = text),
+        _ => p.skip(),
+    })?;
+    Ok(pid && path.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_group_is_the_first_annotation_of_the_list_not_of_the_file() {
+        let facts = Facts::parse(
+            &br#"{"annotations":{"io.kubernetes.cri.sandbox-id":"pod","x":"y","io.containerd.runc.v2.group":"g"},
+                 "linux":{"namespaces":[{"type":"mount"},{"type":"pid"}]},"hooks":{"poststop":[{"path":"/x"}]}}"#[..],
+        );
+        let wanted = Facts { group: Some("g".into()), private_pids: true, poststop: true };
+        assert_eq!(facts.unwrap(), wanted);
+    }
+
+    #[test]
+    fn a_joined_process_namespace_is_not_private() {
+        let facts = Facts::parse(
+            &br#"{"linux":{"namespaces":[{"type":"pid","path":"/proc/1/ns/pid"}]},"hooks":null}"#[..],
+        );
+        assert_eq!(facts.unwrap(), Facts::default());
+        assert!(Facts::parse(&b"{"[..]).is_err());
+    }
+}
