@@ -1,5 +1,58 @@
 //! ctr, the command line client.
+//!
+//! `argv` and `cli` turn words into a command, `client` reaches the daemon, `commands/<noun>` does the work, `io`
+//! carries a process's streams, and `go` prints as upstream's ctr does. Errors go to stderr behind `ctr: ` with exit
+//! code 1; `run`, `tasks start`, `attach` and `exec` exit with the process's code.
 
 #![forbid(unsafe_code)]
 
-fn main() {}
+mod argv;
+mod cli;
+mod client;
+mod commands;
+mod flags;
+mod go;
+mod io;
+mod log;
+mod process;
+mod progress;
+mod unpack;
+
+use types::Error;
+
+fn main() {
+    let args: Vec<String> =
+        std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let code = match cli::parse(&args) {
+        Ok(cli) => execute(cli),
+        Err(code) => code,
+    };
+    // Not by returning: a thread that still reads the terminal must not keep the program alive.
+    std::process::exit(code.into());
+}
+
+fn execute(cli: cli::Cli) -> u8 {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("ctr: start: {error}");
+            return 1;
+        }
+    };
+    let timeout = cli.globals.timeout;
+    let result = runtime.block_on(async move {
+        let command = commands::dispatch(cli);
+        if timeout.is_zero() {
+            return command.await;
+        }
+        let late = || Error::deadline("context deadline exceeded");
+        tokio::time::timeout(timeout, command).await.unwrap_or_else(|_| Err(late()))
+    });
+    let code = result.unwrap_or_else(|error| {
+        eprintln!("ctr: {error}");
+        1
+    });
+    // Tasks that wait for nothing but the daemon end here.
+    runtime.shutdown_background();
+    code
+}

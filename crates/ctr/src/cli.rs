@@ -1,0 +1,161 @@
+//! The command line: one type per command, parsed by clap after `argv` made Go's syntax into clap's.
+
+use std::time::Duration;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::argv::{self, Stop};
+use crate::commands::{
+    containers, content, deprecations, events, images, leases, namespaces, oci, plugins, run, snapshots,
+    tasks, version,
+};
+use crate::go::duration;
+
+/// containerd CLI
+///
+/// ctr is an unsupported debug and administrative client for interacting with the containerd daemon. Because it is
+/// unsupported, the commands, options, and operations are not guaranteed to be backward compatible or stable from
+/// release to release of the containerd project.
+#[derive(Parser, Debug)]
+#[command(name = "ctr", disable_help_subcommand = true)]
+pub struct Cli {
+    /// Flags in front of the command.
+    #[command(flatten)]
+    pub globals: Globals,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags in front of the command.
+#[derive(Args, Clone, Debug)]
+pub struct Globals {
+    /// Enable debug output in logs
+    #[arg(long)]
+    pub debug: bool,
+    /// Address for containerd's GRPC server
+    #[arg(long, short, env = "CONTAINERD_ADDRESS", default_value = "/run/containerd/containerd.sock")]
+    pub address: String,
+    /// Total timeout for ctr commands
+    #[arg(long, value_parser = duration::parse, default_value = "0")]
+    pub timeout: Duration,
+    /// Timeout for connecting to containerd
+    #[arg(long, value_parser = duration::parse, default_value = "0")]
+    pub connect_timeout: Duration,
+    /// Namespace to use with commands
+    #[arg(long, short, env = "CONTAINERD_NAMESPACE", default_value = "default")]
+    pub namespace: String,
+}
+
+/// The commands, in upstream's order.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Provides information about containerd plugins
+    #[command(visible_alias = "plugin", subcommand)]
+    Plugins(plugins::Command),
+    /// Print the client and server versions
+    Version(version::Flags),
+    /// Manage containers
+    #[command(visible_aliases = ["c", "container"], subcommand)]
+    Containers(containers::Command),
+    /// Manage content
+    #[command(subcommand)]
+    Content(content::Command),
+    /// Display containerd events
+    #[command(visible_alias = "event")]
+    Events(events::Flags),
+    /// Manage images
+    #[command(visible_aliases = ["image", "i"], subcommand)]
+    Images(images::Command),
+    /// Manage leases
+    #[command(subcommand)]
+    Leases(leases::Command),
+    /// Manage namespaces
+    #[command(visible_aliases = ["namespace", "ns"], subcommand)]
+    Namespaces(namespaces::Command),
+    /// Run a container
+    Run(Box<run::Flags>),
+    /// Manage snapshots
+    #[command(visible_alias = "snapshot")]
+    Snapshots(snapshots::Flags),
+    /// Manage tasks
+    #[command(visible_aliases = ["t", "task"], subcommand)]
+    Tasks(tasks::Command),
+    /// OCI tools
+    #[command(subcommand)]
+    Oci(oci::Command),
+    /// Print the server info
+    Info,
+    /// Warnings about what will be removed
+    #[command(subcommand)]
+    Deprecations(deprecations::Command),
+}
+
+/// Parses the words behind the program's name. `Err` has printed what there is to say, and is the exit code.
+pub fn parse(args: &[String]) -> Result<Cli, u8> {
+    let mut root = Cli::command();
+    let words = argv::normalize(&root, args).map_err(|stop| explain(&mut root, stop))?;
+    let parsed = root.clone().try_get_matches_from(words).and_then(|matches| Cli::from_arg_matches(&matches));
+    parsed.map_err(|error| refuse(&error))
+}
+
+fn explain(root: &mut clap::Command, stop: Stop) -> u8 {
+    match stop {
+        Stop::Help(path) => {
+            print!("{}", help(root, &path));
+            0
+        }
+        Stop::Version => {
+            println!("ctr {} {}", types::version::PACKAGE, types::version::VERSION);
+            0
+        }
+        Stop::Usage(path, text) => {
+            print!("Incorrect Usage: {text}\n\n{}", help(root, &path));
+            eprintln!("ctr: {text}");
+            1
+        }
+        Stop::Unknown(name) => {
+            eprintln!("No help topic for '{name}'");
+            3
+        }
+    }
+}
+
+fn help(root: &mut clap::Command, path: &[String]) -> String {
+    root.build();
+    let mut command = root;
+    for name in path {
+        if command.find_subcommand(name).is_none() {
+            break;
+        }
+        let Some(next) = command.find_subcommand_mut(name) else { unreachable!("looked up above") };
+        command = next;
+    }
+    command.render_help().to_string()
+}
+
+/// What clap still finds wrong: values, in Go's words.
+fn refuse(error: &clap::Error) -> u8 {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => text.clone(),
+        _ => String::new(),
+    };
+    if matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue) {
+        let flag = context(ContextKind::InvalidArg);
+        let flag = flag.trim_start_matches('-').split([' ', '=']).next().unwrap_or_default();
+        eprintln!(
+            "ctr: invalid value {:?} for flag -{flag}: parse error",
+            context(ContextKind::InvalidValue)
+        );
+    } else {
+        eprintln!("ctr: {}", error.to_string().trim_end());
+    }
+    1
+}
+
+/// Shows how a command is used, where upstream does so instead of refusing.
+pub fn show_help(path: &[&str]) -> types::Result<()> {
+    let path: Vec<String> = path.iter().map(|name| (*name).to_owned()).collect();
+    crate::commands::print(help(&mut Cli::command(), &path))
+}

@@ -1,0 +1,194 @@
+//! The daemon as the commands see it: generated clients and remote stores over one lazily opened channel.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use api::containerd::services as wire;
+use base64::Engine as _;
+use grpc::containers::containers_client::ContainersClient;
+use grpc::events::events_client::EventsClient;
+use grpc::images::images_client::ImagesClient;
+use grpc::introspection::introspection_client::IntrospectionClient;
+use grpc::leases::leases_client::LeasesClient;
+use grpc::namespaces::namespaces_client::NamespacesClient;
+use grpc::tasks::tasks_client::TasksClient;
+use grpc::version::version_client::VersionClient;
+use remote::{
+    Connection, MAX_MESSAGE, RemoteApplier, RemoteSnapshotter, RemoteStore, Transport, from_status,
+};
+use types::container::Container;
+use types::image::Image;
+use types::{Error, Result, Scope, labels};
+
+use crate::cli::Globals;
+use crate::go;
+
+/// What a namespace's label says which snapshotter its containers use.
+const DEFAULT_SNAPSHOTTER_LABEL: &str = "containerd.io/defaults/snapshotter";
+/// The snapshotter where nobody says otherwise.
+pub const DEFAULT_SNAPSHOTTER: &str = "overlayfs";
+
+/// A connection to the daemon in one namespace, perhaps under a lease. Cloning shares the channel.
+#[derive(Clone)]
+pub struct Client {
+    connection: Connection,
+}
+
+macro_rules! services {
+    ($($(#[$doc:meta])* $name:ident: $client:ident),* $(,)?) => {
+        impl Client {
+            $($(#[$doc])* pub fn $name(&self) -> $client<Transport> {
+                $client::new(self.connection.transport()).max_decoding_message_size(MAX_MESSAGE)
+            })*
+        }
+    };
+}
+
+services! {
+    /// The containers service.
+    containers: ContainersClient,
+    /// The events service.
+    events: EventsClient,
+    /// The images service.
+    images: ImagesClient,
+    /// The introspection service.
+    introspection: IntrospectionClient,
+    /// The leases service.
+    leases: LeasesClient,
+    /// The namespaces service.
+    namespaces: NamespacesClient,
+    /// The tasks service.
+    tasks: TasksClient,
+    /// The version service.
+    version: VersionClient,
+}
+
+impl Client {
+    /// A client for the address and namespace of the command line. Only checks that the socket is there.
+    pub fn open(globals: &Globals) -> Result<Self> {
+        let path = globals.address.strip_prefix("unix://").unwrap_or(&globals.address);
+        if let Err(error) = std::fs::metadata(path) {
+            return Err(go::path_error("stat", path, error).context(format!("cannot access socket {path}")));
+        }
+        Ok(Self { connection: Connection::open(path, Scope::new(globals.namespace.parse()?))? })
+    }
+
+    /// The namespace of every call.
+    pub fn namespace(&self) -> &str {
+        self.connection.scope().namespace.as_str()
+    }
+
+    /// The content store.
+    pub fn content(&self) -> RemoteStore {
+        RemoteStore::new(&self.connection)
+    }
+
+    /// A snapshotter; an empty name is the namespace's default.
+    pub async fn snapshotter(&self, name: &str) -> Result<RemoteSnapshotter> {
+        Ok(RemoteSnapshotter::new(&self.connection, self.snapshotter_name(name).await?))
+    }
+
+    /// The snapshotter of that name.
+    pub fn named_snapshotter(&self, name: &str) -> RemoteSnapshotter {
+        RemoteSnapshotter::new(&self.connection, name)
+    }
+
+    /// `name`, or if that is empty the namespace's default, or else overlayfs.
+    pub async fn snapshotter_name(&self, name: &str) -> Result<String> {
+        if !name.is_empty() {
+            return Ok(name.into());
+        }
+        let request = wire::namespaces::v1::GetNamespaceRequest { name: self.namespace().into() };
+        let labels = match self.namespaces().get(request).await.map_err(from_status) {
+            Ok(response) => response.into_inner().namespace.unwrap_or_default().labels,
+            Err(error) if error.is_not_found() => Default::default(),
+            Err(error) => return Err(error),
+        };
+        Ok(labels.get(DEFAULT_SNAPSHOTTER_LABEL).filter(|name| !name.is_empty()).cloned())
+            .map(|name| name.unwrap_or_else(|| DEFAULT_SNAPSHOTTER.into()))
+    }
+
+    /// The diff service.
+    pub fn applier(&self) -> Arc<RemoteApplier> {
+        Arc::new(RemoteApplier::new(&self.connection))
+    }
+
+    /// An image record.
+    pub async fn image(&self, name: &str) -> Result<Image> {
+        let request = wire::images::v1::GetImageRequest { name: name.into() };
+        let image = self.images().get(request).await.map_err(from_status)?.into_inner().image;
+        api::convert::image(image.ok_or_else(|| Error::internal("images service answered no image"))?)
+    }
+
+    /// Image records that a filter matches.
+    pub async fn list_images(&self, filters: Vec<String>) -> Result<Vec<Image>> {
+        let request = wire::images::v1::ListImagesRequest { filters };
+        let images = self.images().list(request).await.map_err(from_status)?.into_inner().images;
+        images.into_iter().map(api::convert::image).collect()
+    }
+
+    /// A container record.
+    pub async fn container(&self, id: &str) -> Result<Container> {
+        let request = wire::containers::v1::GetContainerRequest { id: id.into() };
+        let container = self.containers().get(request).await.map_err(from_status)?.into_inner().container;
+        Ok(api::convert::container(
+            container.ok_or_else(|| Error::internal("containers service answered no container"))?,
+        ))
+    }
+
+    /// Creates a lease that ends by itself after `expiration`, and answers a client whose calls it holds.
+    /// A lease with the given id that exists already is used as it is.
+    pub async fn lease(&self, id: Option<String>, expiration: Duration) -> Result<Leased> {
+        let named = id.is_some();
+        let id = id.unwrap_or_else(random_lease_id);
+        let request = wire::leases::v1::CreateRequest {
+            id: id.clone(),
+            labels: [(labels::GC_EXPIRE.to_owned(), expires(expiration))].into(),
+        };
+        match self.leases().create(request).await.map_err(from_status) {
+            Ok(_) => {}
+            Err(error) if named && error.is_already_exists() => {}
+            Err(error) => return Err(error),
+        }
+        let scope = self.connection.scope().clone().with_lease(id.clone());
+        Ok(Leased { client: Self { connection: self.connection.with_scope(scope)? }, id })
+    }
+
+    /// Ends a lease; one that is gone already is no error.
+    pub async fn end_lease(&self, id: &str) -> Result<()> {
+        let request = wire::leases::v1::DeleteRequest { id: id.into(), sync: false };
+        match self.leases().delete(request).await.map_err(from_status) {
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A client whose calls a lease holds.
+pub struct Leased {
+    /// Creates things under the lease.
+    pub client: Client,
+    /// The lease's id.
+    pub id: String,
+}
+
+impl Leased {
+    /// Ends the lease: what nothing else refers to may be collected.
+    pub async fn release(self) -> Result<()> {
+        self.client.end_lease(&self.id).await
+    }
+}
+
+/// Upstream's form of an id: nanoseconds and three random bytes.
+pub fn random_lease_id() -> String {
+    let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.subsec_nanos());
+    let random: [u8; 3] = rand::random();
+    format!("{nanos}-{}", base64::engine::general_purpose::URL_SAFE.encode(random))
+}
+
+/// When something ends that begins now, for the label.
+pub fn expires(after: Duration) -> String {
+    let end = SystemTime::now() + after;
+    let (seconds, _) = types::time::unix(end);
+    types::time::rfc3339(types::time::from_unix(seconds, 0))
+}

@@ -1,0 +1,294 @@
+//! `ctr images import`: the archive is read here and stored through the daemon's content store.
+//!
+//! What fails leaves nothing: blobs, image records and snapshots made on the way go again, as does the lease.
+
+use std::fs::File;
+use std::io::Read;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use api::FieldMask;
+use api::containerd::services::images::v1 as wire;
+use clap::Args;
+use content::Store;
+use images::import::{self, DigestNames, Imported, Naming, Options};
+use images::walk::Wanted;
+use remote::from_status;
+use types::image::Image;
+use types::oci::Descriptor;
+use types::platform::Platform;
+use types::{Error, Labels, Result};
+
+use crate::cli::Globals;
+use crate::client::{Client, Leased};
+use crate::commands::print;
+use crate::commands::run::image::resolve;
+use crate::flags::{self, SnapshotterFlags, Words};
+use crate::unpack::unpack;
+use crate::{go, log, progress};
+
+/// `ctr images import`.
+#[derive(Args, Debug)]
+pub struct Flags {
+    /// Base image name for added images, when provided only images with this name prefix are imported
+    #[arg(long, default_value = "")]
+    base_name: String,
+    /// Whether to create digest images (default: false)
+    #[arg(long)]
+    digests: bool,
+    /// Skip applying --digests option to images named in the importing tar (use it in conjunction with --digests)
+    #[arg(long)]
+    skip_digest_for_named: bool,
+    /// Image name to keep index as, by default index is discarded
+    #[arg(long, default_value = "")]
+    index_name: String,
+    /// Imports content for all platforms, false by default
+    #[arg(long)]
+    all_platforms: bool,
+    /// Imports content for specific platform
+    #[arg(long, default_value = "")]
+    platform: String,
+    /// Skip unpacking the images, cannot be used with --discard-unpacked-layers, false by default
+    #[arg(long)]
+    no_unpack: bool,
+    /// Run import locally rather than through transfer API
+    #[arg(long)]
+    local: bool,
+    /// Compress uncompressed blobs when creating manifest (Docker format only)
+    #[arg(long)]
+    compress_blobs: bool,
+    /// Allow the garbage collector to clean layers up from the content store after unpacking
+    #[arg(long)]
+    discard_unpacked_layers: bool,
+    /// Synchronize the underlying filesystem containing files when unpack images, false by default
+    #[arg(long)]
+    sync_fs: bool,
+    #[command(flatten)]
+    snapshotter: SnapshotterFlags,
+    /// Labels to attach to the image
+    #[arg(long)]
+    label: Vec<String>,
+    #[command(flatten)]
+    words: Words,
+}
+
+impl Flags {
+    fn platform(&self) -> Result<Platform> {
+        if self.platform.is_empty() { Ok(Platform::host()) } else { self.platform.parse() }
+    }
+
+    fn options(&self) -> Result<Options> {
+        if self.discard_unpacked_layers {
+            if !self.local {
+                return Err(Error::invalid("\"--discard-unpacked-layers\" requires \"--local\" flag"));
+            }
+            if self.no_unpack {
+                let text = "--discard-unpacked-layers and --no-unpack are incompatible options";
+                return Err(Error::invalid(text));
+            }
+        }
+        if self.skip_digest_for_named && !self.digests {
+            return Err(Error::invalid("--skip-digest-for-named must be specified with --digests option"));
+        }
+        let digests = match (self.digests, self.skip_digest_for_named) {
+            (false, _) => DigestNames::None,
+            (true, true) => DigestNames::Unnamed,
+            (true, false) => DigestNames::All,
+        };
+        let prefix = if self.base_name.is_empty() { generated_prefix() } else { self.base_name.clone() };
+        Ok(Options {
+            naming: Naming { prefix, only_prefixed: !self.base_name.is_empty(), digests },
+            index_name: Some(self.index_name.clone()).filter(|name| !name.is_empty()),
+            wanted: if self.all_platforms { Wanted::All } else { Wanted::Only(self.platform()?) },
+            compress: self.compress_blobs,
+            discard_layers: self.discard_unpacked_layers,
+        })
+    }
+}
+
+/// `import-2026-11-21`, by the local calendar.
+fn generated_prefix() -> String {
+    let today = go::time::local(SystemTime::now());
+    format!("import-{}", today.split('T').next().unwrap_or_default())
+}
+
+/// Imports the archive of the first argument, or of stdin.
+pub async fn run(globals: &Globals, flags: Flags) -> Result<()> {
+    let options = flags.options()?;
+    let platform = flags.platform()?;
+    let client = Client::open(globals)?;
+    let (archive, size) = open(flags.words.first())?;
+    let lease = client.lease(None, Duration::from_secs(24 * 3600)).await?;
+    let store = Arc::new(lease.client.content()) as Arc<dyn Store>;
+    let imported = {
+        let progress = progress::of_import(size);
+        import::import(archive, &store, &options, &*progress).await
+    };
+    let done = match imported {
+        Ok(imported) => finish(&lease, &store, imported, &platform, &flags).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = lease.release().await {
+        log::warn("failed to end lease", Some(&error));
+    }
+    done
+}
+
+fn open(path: &str) -> Result<(Box<dyn Read + Send>, Option<u64>)> {
+    if path == "-" {
+        return Ok((Box::new(std::io::stdin()), None));
+    }
+    let file = File::open(path).map_err(|e| go::path_error("open", path, e))?;
+    let size = file.metadata().ok().filter(std::fs::Metadata::is_file).map(|metadata| metadata.len());
+    Ok((Box::new(file), size))
+}
+
+/// Names the images and unpacks them; takes everything back if that fails.
+async fn finish(
+    lease: &Leased,
+    store: &Arc<dyn Store>,
+    imported: Imported,
+    platform: &Platform,
+    flags: &Flags,
+) -> Result<()> {
+    let labels = flags::labels(&flags.label);
+    let mut named = Vec::new();
+    let done = async {
+        for (name, target) in &imported.images {
+            let before = record(&lease.client, name, target, &labels).await?;
+            named.push((name.clone(), before));
+        }
+        if flags.no_unpack {
+            return Ok(());
+        }
+        for (name, target) in &imported.images {
+            unpack_one(lease, name, target, platform, flags).await?;
+        }
+        Ok(())
+    };
+    let done: Result<()> = done.await;
+    if done.is_err() {
+        for (name, before) in named.into_iter().rev() {
+            if let Err(error) = restore(&lease.client, &name, before).await {
+                log::error(&format!("failed to take back image {name}"), Some(&error));
+            }
+        }
+        import::undo(store, imported).await;
+    }
+    done
+}
+
+/// Points `name` to `target`; answers what it was before.
+async fn record(client: &Client, name: &str, target: &Descriptor, labels: &Labels) -> Result<Option<Image>> {
+    let image = |labels: Labels| wire::Image {
+        name: name.into(),
+        labels,
+        target: Some(api::convert::descriptor_to_wire(target.clone())),
+        ..Default::default()
+    };
+    let before = match client.image(name).await {
+        Ok(before) => before,
+        Err(error) if error.is_not_found() => {
+            let request =
+                wire::CreateImageRequest { image: Some(image(labels.clone())), source_date_epoch: None };
+            client.images().create(request).await.map_err(from_status)?;
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    let mut paths = vec!["target".to_owned()];
+    if !labels.is_empty() {
+        paths.push("labels".into());
+    }
+    update(client, image(labels.clone()), paths).await?;
+    Ok(Some(before))
+}
+
+async fn update(client: &Client, image: wire::Image, paths: Vec<String>) -> Result<()> {
+    let update_mask = Some(FieldMask { paths });
+    let request = wire::UpdateImageRequest { image: Some(image), update_mask, source_date_epoch: None };
+    client.images().update(request).await.map_err(from_status)?;
+    Ok(())
+}
+
+async fn restore(client: &Client, name: &str, before: Option<Image>) -> Result<()> {
+    match before {
+        Some(before) => {
+            let paths = vec!["target".into(), "labels".into()];
+            update(client, api::convert::image_to_wire(before), paths).await
+        }
+        None => {
+            let request = wire::DeleteImageRequest { name: name.into(), sync: false, target: None };
+            client.images().delete(request).await.map_err(from_status)?;
+            Ok(())
+        }
+    }
+}
+
+async fn unpack_one(
+    lease: &Leased,
+    name: &str,
+    target: &Descriptor,
+    platform: &Platform,
+    flags: &Flags,
+) -> Result<()> {
+    let client = &lease.client;
+    print(format!("unpacking {name} ({})...", target.digest))?;
+    let epoch = SystemTime::UNIX_EPOCH;
+    let image = Image {
+        name: name.into(),
+        labels: Labels::new(),
+        target: target.clone(),
+        created_at: epoch,
+        updated_at: epoch,
+    };
+    let unpacked = async {
+        let resolved = resolve(&client.content(), &image, platform).await?;
+        let snapshotter = Arc::new(client.snapshotter(&flags.snapshotter.snapshotter).await?);
+        unpack(client, &snapshotter, &resolved.manifest, flags.sync_fs).await
+    };
+    let unpacked = unpacked.await;
+    print(if unpacked.is_ok() { "done\n" } else { "\n" })?;
+    unpacked
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags(words: &[&str]) -> Flags {
+        use clap::Parser;
+        #[derive(Parser)]
+        struct Line {
+            #[command(flatten)]
+            flags: Flags,
+        }
+        Line::parse_from(std::iter::once("import").chain(words.iter().copied())).flags
+    }
+
+    #[test]
+    fn without_a_base_name_one_is_generated_and_nothing_is_filtered() {
+        let options = flags(&["-"]).options().unwrap();
+        assert!(options.naming.prefix.starts_with("import-20") && !options.naming.only_prefixed);
+        let options = flags(&["--base-name", "a/b", "--digests", "x"]).options().unwrap();
+        assert!(options.naming.only_prefixed);
+        assert_eq!((options.naming.prefix.as_str(), options.naming.digests), ("a/b", DigestNames::All));
+    }
+
+    #[test]
+    fn flags_that_contradict_each_other_are_refused_as_upstream_does() {
+        let refused = |words: &[&str]| flags(words).options().unwrap_err().to_string();
+        assert_eq!(
+            refused(&["--skip-digest-for-named", "x"]),
+            "--skip-digest-for-named must be specified with --digests option"
+        );
+        assert_eq!(
+            refused(&["--discard-unpacked-layers", "x"]),
+            "\"--discard-unpacked-layers\" requires \"--local\" flag"
+        );
+        assert_eq!(
+            refused(&["--local", "--discard-unpacked-layers", "--no-unpack", "x"]),
+            "--discard-unpacked-layers and --no-unpack are incompatible options"
+        );
+    }
+}

@@ -1,0 +1,241 @@
+//! `ctr images`.
+
+mod check;
+mod import;
+mod list;
+mod mount;
+
+use std::collections::BTreeSet;
+
+use api::FieldMask;
+use api::containerd::services::containers::v1::ListContainersRequest;
+use api::containerd::services::images::v1 as wire;
+use clap::Subcommand;
+use remote::from_status;
+use snapshots::Snapshotter;
+use types::platform::Platform;
+use types::{Error, Result, ResultExt};
+
+use super::run::image::resolve;
+use super::{print, refused};
+use crate::cli::Globals;
+use crate::client::Client;
+use crate::flags::{self, SnapshotterFlags, Words};
+use crate::go::{self, Columns};
+use crate::log;
+
+/// `ctr images ...`.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Check existing images to ensure all content is available locally
+    Check {
+        /// Print only the ready image refs (fully downloaded and unpacked)
+        #[arg(long, short)]
+        quiet: bool,
+        #[command(flatten)]
+        snapshotter: SnapshotterFlags,
+        #[command(flatten)]
+        filters: Words,
+    },
+    /// Import images
+    Import(Box<import::Flags>),
+    /// List images known to containerd
+    #[command(visible_alias = "ls")]
+    List {
+        /// Print only the image refs
+        #[arg(long, short)]
+        quiet: bool,
+        #[command(flatten)]
+        filters: Words,
+    },
+    /// Mount an image to a target path
+    Mount(mount::MountFlags),
+    /// Unmount the image from the target
+    Unmount(mount::UnmountFlags),
+    /// Remove unused images
+    Prune {
+        /// Remove all unused images (if all is not specified no images will be pruned)
+        #[arg(long)]
+        all: bool,
+        #[arg(hide = true)]
+        extra: Vec<String>,
+    },
+    /// Remove one or more images by reference
+    #[command(visible_aliases = ["del", "remove", "rm"])]
+    Delete {
+        /// Synchronously remove image and all associated resources
+        #[arg(long)]
+        sync: bool,
+        #[command(flatten)]
+        names: Words,
+    },
+    /// Tag an image
+    Tag {
+        /// Force target_ref to be created, regardless if it already exists
+        #[arg(long)]
+        force: bool,
+        /// Run tag locally rather than through transfer API
+        #[arg(long)]
+        local: bool,
+        /// Skip the strict check for reference names
+        #[arg(long)]
+        skip_reference_check: bool,
+        #[command(flatten)]
+        names: Words,
+    },
+    /// Set and clear labels for an image
+    Label {
+        /// Replace all labels
+        #[arg(long, short)]
+        replace_all: bool,
+        #[command(flatten)]
+        words: Words,
+    },
+    /// Display usage of snapshots for a given image ref
+    Usage {
+        #[command(flatten)]
+        snapshotter: SnapshotterFlags,
+        #[command(flatten)]
+        name: Words,
+    },
+}
+
+/// Runs a command.
+pub async fn run(globals: &Globals, command: Command) -> Result<()> {
+    match command {
+        Command::Check { quiet, snapshotter, filters } => {
+            check::run(&Client::open(globals)?, quiet, &snapshotter.snapshotter, filters.words).await
+        }
+        Command::Import(flags) => import::run(globals, *flags).await,
+        Command::List { quiet, filters } => list::run(&Client::open(globals)?, quiet, filters.words).await,
+        Command::Mount(flags) => mount::mount(globals, flags).await,
+        Command::Unmount(flags) => mount::unmount(globals, flags).await,
+        Command::Prune { all, extra: _ } => prune(&Client::open(globals)?, all).await,
+        Command::Delete { sync, names } => delete(&Client::open(globals)?, sync, &names.words).await,
+        Command::Tag { force, skip_reference_check, names, local: _ } => {
+            tag(globals, force, !skip_reference_check, &names).await
+        }
+        Command::Label { replace_all, words } => label(&Client::open(globals)?, replace_all, &words).await,
+        Command::Usage { snapshotter, name } => usage(globals, &snapshotter.snapshotter, name.first()).await,
+    }
+}
+
+async fn delete(client: &Client, sync: bool, names: &[String]) -> Result<()> {
+    let mut failed = None;
+    for (at, name) in names.iter().enumerate() {
+        // One collection is enough: with the last.
+        match delete_one(client, name, sync && at + 1 == names.len()).await {
+            Ok(()) => print(format!("{name}\n"))?,
+            Err(error) if error.is_not_found() => log::warn(&format!("{name}: image not found"), None),
+            Err(error) => {
+                log::error(&format!("unable to delete {name}"), Some(&error));
+                failed.get_or_insert(error.context(format!("unable to delete {name}")));
+            }
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+async fn delete_one(client: &Client, name: &str, sync: bool) -> Result<()> {
+    let request = wire::DeleteImageRequest { name: name.into(), sync, target: None };
+    client.images().delete(request).await.map_err(from_status)?;
+    Ok(())
+}
+
+async fn prune(client: &Client, all: bool) -> Result<()> {
+    if !all {
+        log::warn("No images pruned. `image prune` requires --all to be specified.", None);
+        return Ok(());
+    }
+    let containers = client.containers().list(ListContainersRequest::default()).await.map_err(from_status)?;
+    let used: BTreeSet<String> = containers.into_inner().containers.into_iter().map(|c| c.image).collect();
+    let images = client.list_images(Vec::new()).await?;
+    let unused: Vec<String> =
+        images.into_iter().map(|i| i.name).filter(|name| !used.contains(name)).collect();
+    for (at, name) in unused.iter().enumerate() {
+        match delete_one(client, name, at + 1 == unused.len()).await {
+            Err(error) if !error.is_not_found() => {
+                log::warn(&format!("failed to delete image {name}"), Some(&error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+async fn tag(globals: &Globals, force: bool, strict: bool, names: &Words) -> Result<()> {
+    if names.first().is_empty() {
+        return refused("please provide an image reference to tag from");
+    }
+    if names.tail().is_empty() {
+        return refused("please provide an image reference to tag to");
+    }
+    let client = Client::open(globals)?;
+    let source = client.image(names.first()).await?;
+    for name in names.tail() {
+        if strict && let Err(error) = types::reference::Reference::normalize(name) {
+            let quoted = go::quote(name);
+            return refused(format!(
+                "error parsing reference: {quoted} is not a valid repository/tag {error}"
+            ));
+        }
+        let create = || {
+            let image = types::image::Image { name: name.clone(), ..source.clone() };
+            wire::CreateImageRequest {
+                image: Some(api::convert::image_to_wire(image)),
+                source_date_epoch: None,
+            }
+        };
+        match client.images().create(create()).await.map_err(from_status) {
+            Err(error) if force && error.is_already_exists() => {
+                delete_one(&client, name, false).await?;
+                client.images().create(create()).await.map_err(from_status)?;
+            }
+            created => drop(created?),
+        }
+        print(format!("{name}\n"))?;
+    }
+    Ok(())
+}
+
+async fn label(client: &Client, replace: bool, words: &Words) -> Result<()> {
+    if words.first().is_empty() {
+        return refused("please specify an image");
+    }
+    let labels = flags::labels(words.tail());
+    let path = |key: &String| if replace { "labels".to_owned() } else { format!("labels.{key}") };
+    let mask = FieldMask { paths: labels.keys().map(path).collect() };
+    let image = wire::Image { name: words.first().into(), labels, ..Default::default() };
+    let request =
+        wire::UpdateImageRequest { image: Some(image), update_mask: Some(mask), source_date_epoch: None };
+    let updated = client.images().update(request).await.map_err(from_status)?.into_inner().image;
+    print(format!("{}\n", go::labels(&updated.unwrap_or_default().labels)))
+}
+
+async fn usage(globals: &Globals, snapshotter: &str, name: &str) -> Result<()> {
+    if name.is_empty() {
+        return refused("please provide an image reference to mount");
+    }
+    let client = Client::open(globals)?;
+    let image = client.image(name).await.context(|| format!("failed to ensure if image {name} exists"))?;
+    let snapshots = client.snapshotter(snapshotter).await?;
+    let resolved = resolve(&client.content(), &image, &Platform::host()).await?;
+    let mut key = resolved.chain()?.to_string();
+    match snapshots.stat(&key).await {
+        Err(error) if error.is_not_found() => {
+            return Err(Error::precondition(format!(
+                "image {name} isn't unpacked in snapshotter {}",
+                snapshots.name()
+            )));
+        }
+        found => drop(found?),
+    }
+    let mut table = Columns::narrow();
+    table.line("KEY\tSIZE\tINODES\t");
+    while !key.is_empty() {
+        let (usage, info) = tokio::try_join!(snapshots.usage(&key), snapshots.stat(&key))?;
+        table.line(format!("{key}\t{}\t{}\t", go::size::binary(usage.size), usage.inodes));
+        key = info.parent;
+    }
+    print(table.finish())
+}

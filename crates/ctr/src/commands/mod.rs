@@ -1,0 +1,60 @@
+//! The commands, a module per noun. Each answers the exit code.
+
+pub mod containers;
+pub mod content;
+pub mod deprecations;
+pub mod events;
+pub mod images;
+pub mod info;
+pub mod leases;
+pub mod namespaces;
+pub mod oci;
+pub mod plugins;
+pub mod run;
+pub mod snapshots;
+pub mod tasks;
+pub mod version;
+
+use std::io::Write;
+
+use types::{Error, Result};
+
+use crate::cli::{Cli, Command};
+use crate::client::Client;
+
+/// Runs a command to its exit code.
+pub async fn dispatch(cli: Cli) -> Result<u8> {
+    let globals = &cli.globals;
+    match cli.command {
+        Command::Plugins(command) => done(plugins::run(&Client::open(globals)?, command).await),
+        Command::Version(flags) => done(version::run(globals, flags).await),
+        Command::Containers(command) => done(containers::run(globals, command).await),
+        Command::Content(command) => done(content::run(globals, command).await),
+        Command::Events(flags) => done(events::run(&Client::open(globals)?, flags).await),
+        Command::Images(command) => done(images::run(globals, command).await),
+        Command::Leases(command) => done(leases::run(globals, command).await),
+        Command::Namespaces(command) => done(namespaces::run(globals, command).await),
+        Command::Run(flags) => run::run(globals, *flags).await,
+        Command::Snapshots(flags) => done(snapshots::run(globals, flags).await),
+        Command::Tasks(command) => tasks::run(globals, command).await,
+        Command::Oci(command) => done(oci::run(globals, command)),
+        Command::Info => done(info::run(&Client::open(globals)?).await),
+        Command::Deprecations(command) => done(deprecations::run(&Client::open(globals)?, command).await),
+    }
+}
+
+fn done(result: Result<()>) -> Result<u8> {
+    result.map(|()| 0)
+}
+
+/// Writes to stdout; unlike `print!` it survives a reader that went away.
+pub fn print(text: impl AsRef<[u8]>) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    let written = out.write_all(text.as_ref()).and_then(|()| out.flush());
+    written.map_err(|e| crate::go::path_error("write", "/dev/stdout", e))
+}
+
+/// An error about how a command is used.
+pub fn refused<T>(text: impl Into<String>) -> Result<T> {
+    Err(Error::invalid(text))
+}

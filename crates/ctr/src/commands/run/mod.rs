@@ -1,0 +1,186 @@
+//! `ctr run`.
+//!
+//! ```text
+//!  make the container          record, snapshot (`container`)
+//!  Tasks.Create                FIFOs on our side first; the lease ends meanwhile
+//!  Wait, Start                 the wait is on its way before the start
+//!  copy, forward, resize       until the end (`process`)
+//!  Tasks.Delete                then with --rm the record and the snapshot
+//! ```
+//!
+//! Until the process has started, a signal that would end this program is looked at between the steps, so that what was
+//! made is taken back; afterwards signals belong to the process.
+
+pub mod container;
+mod devices;
+pub mod flags;
+pub mod image;
+pub mod lookup;
+mod remap;
+mod spec;
+mod specfile;
+mod users;
+mod view;
+mod words;
+
+use types::{Error, Result};
+
+use self::container::Created;
+use self::flags::{ContainerFlags, RunOnlyFlags, Wanted};
+use super::refused;
+use super::tasks::new::{self, NewTask};
+use crate::cli::Globals;
+use crate::client::Client;
+use crate::flags::Words;
+use crate::go;
+use crate::io::terminal::Console;
+use crate::log;
+use crate::process::{Attended, Process, Signals};
+
+/// `ctr run`.
+#[derive(clap::Args, Debug)]
+pub struct Flags {
+    /// Remove the container after running, cannot be used with --detach
+    #[arg(long)]
+    rm: bool,
+    /// Send all IO to /dev/null
+    #[arg(long)]
+    null_io: bool,
+    /// Log uri
+    #[arg(long, default_value = "")]
+    log_uri: String,
+    /// Detach from the task after it has started execution, cannot be used with --rm
+    #[arg(long, short)]
+    detach: bool,
+    /// Directory used for storing IO FIFOs
+    #[arg(long, default_value = "")]
+    fifo_dir: String,
+    /// Dump the generated OCI config to a file
+    #[arg(long)]
+    dump_config: Option<String>,
+    #[command(flatten)]
+    container: ContainerFlags,
+    #[command(flatten)]
+    run: RunOnlyFlags,
+    #[command(flatten)]
+    words: Words,
+}
+
+/// What happens around the process.
+struct Plan {
+    rm: bool,
+    detach: bool,
+    dump: Option<String>,
+    pid_file: Option<String>,
+    task: new::Options,
+}
+
+/// Runs a container; answers its code.
+pub async fn run(globals: &Globals, flags: Flags) -> Result<u8> {
+    let plan = Plan {
+        rm: flags.rm,
+        detach: flags.detach,
+        dump: flags.dump_config,
+        pid_file: flags.container.pid_file.clone(),
+        task: new::Options {
+            null_io: flags.null_io,
+            log_uri: flags.log_uri,
+            fifo_dir: flags.fifo_dir,
+            no_pivot: flags.container.no_pivot,
+        },
+    };
+    let wanted = Wanted::for_run(flags.container, flags.run, flags.words.words)?;
+    if plan.rm && plan.detach {
+        return refused("flags --detach and --rm cannot be specified together");
+    }
+    plan.task.check(wanted.flags.tty)?;
+    let client = Client::open(globals)?;
+    let mut signals = Signals::catch()?;
+    let mut created = container::make(&client, &wanted).await?;
+    let lease = created.lease.take();
+    let ending = tokio::spawn(async {
+        if let Some(lease) = lease {
+            container::end(lease).await;
+        }
+    });
+    let result = with_container(&client, &plan, &created, &mut signals).await;
+    ending.await.ok();
+    if plan.rm
+        && let Err(error) = container::remove(&client, &created.container, true).await
+    {
+        log::error("failed to cleanup container", Some(&error));
+    }
+    result
+}
+
+async fn with_container(
+    client: &Client,
+    plan: &Plan,
+    created: &Created,
+    signals: &mut Signals,
+) -> Result<u8> {
+    let facts = new::Facts::of(&created.container)?;
+    if let Some(path) = &plan.dump {
+        dump(path, created)?;
+    }
+    let console = facts.terminal.then(Console::raw).transpose()?;
+    check(signals)?;
+    let process = Process::init(client, &created.container.id);
+    let NewTask { mut streams, pid } =
+        new::create(client, &created.container, Some(created.rootfs.clone()), &plan.task).await?;
+    let attended = async {
+        if let Some(path) = &plan.pid_file {
+            crate::process::write_pid_file(path, pid)?;
+        }
+        check(signals)?;
+        if plan.detach {
+            return process.start().await.map(|_| 0);
+        }
+        let attended = Attended { streams: &mut streams, console: console.as_ref(), signals, start: true };
+        process.attend(attended).await
+    };
+    let code = match attended.await {
+        Ok(_) if plan.detach => {
+            streams.keep();
+            return Ok(0);
+        }
+        Ok(code) => process.delete().await.map(|_| code),
+        Err(error) => Err(error),
+    };
+    if code.is_err() && !plan.detach {
+        destroy(&process).await;
+    }
+    drop(console);
+    code.map(exit_code)
+}
+
+/// A process's code as ours.
+pub fn exit_code(code: u32) -> u8 {
+    // The kernel passes on the low eight bits.
+    u8::try_from(code & 0xff).unwrap_or(u8::MAX)
+}
+
+/// Takes a task back whose process did not come to its end by itself.
+pub async fn destroy(process: &Process) {
+    if let Err(error) = process.destroy().await {
+        log::error("failed to cleanup task", Some(&error));
+    }
+}
+
+/// Refuses to go on once somebody wants this program to end.
+pub fn check(signals: &mut Signals) -> Result<()> {
+    match signals.ending() {
+        Some(number) => Err(Error::new(types::Class::Canceled, format!("interrupted by signal {number}"))),
+        None => Ok(()),
+    }
+}
+
+fn dump(path: &str, created: &Created) -> Result<()> {
+    if path.is_empty() {
+        return refused("file name is required with --dump-config");
+    }
+    let spec = created.container.spec.as_ref().map_or(&[][..], |spec| &spec.value);
+    let spec: serde_json::Value =
+        serde_json::from_slice(spec).map_err(|e| Error::invalid(format!("decode spec: {e}")))?;
+    std::fs::write(path, go::json::indented(&spec, "  ")?).map_err(|e| go::path_error("open", path, e))
+}

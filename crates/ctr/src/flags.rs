@@ -1,0 +1,88 @@
+//! Flags that several commands share, and the small languages inside of them.
+
+use clap::Args;
+use types::{Error, Labels, Result};
+
+/// `--snapshotter`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct SnapshotterFlags {
+    /// Snapshotter name. Empty value stands for the default value
+    #[arg(long, env = "CONTAINERD_SNAPSHOTTER", default_value = "")]
+    pub snapshotter: String,
+}
+
+/// Which shim, and with what options.
+#[derive(Args, Clone, Debug, Default)]
+pub struct RuntimeFlags {
+    /// Runtime name or absolute path to runtime binary
+    #[arg(long, default_value = "io.containerd.runc.v2")]
+    pub runtime: String,
+    /// Optional runtime config path
+    #[arg(long, default_value = "")]
+    pub runtime_config_path: String,
+    /// Specify runc-compatible binary
+    #[arg(long, default_value = "")]
+    pub runc_binary: String,
+    /// Specify runc-compatible root
+    #[arg(long, default_value = "")]
+    pub runc_root: String,
+    /// Start runc with systemd cgroup manager
+    #[arg(long)]
+    pub runc_systemd_cgroup: bool,
+}
+
+/// Filters or names behind the flags.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Words {
+    /// Arguments
+    pub words: Vec<String>,
+}
+
+impl Words {
+    /// The first, or nothing.
+    pub fn first(&self) -> &str {
+        self.get(0)
+    }
+
+    /// The one at `at`, or nothing.
+    pub fn get(&self, at: usize) -> &str {
+        self.words.get(at).map_or("", String::as_str)
+    }
+
+    /// All behind the first.
+    pub fn tail(&self) -> &[String] {
+        self.words.get(1..).unwrap_or_default()
+    }
+}
+
+/// `key=value` words; one without a value is `true`.
+pub fn labels(words: &[String]) -> Labels {
+    words
+        .iter()
+        .map(|word| word.split_once('=').unwrap_or((word, "true")))
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// `key=value` words, each with a value.
+pub fn annotations(words: &[String]) -> Result<Labels> {
+    words
+        .iter()
+        .map(|word| match word.split_once('=') {
+            Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
+            None => Err(Error::invalid(format!("invalid key=value format annotation: {word}"))),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_without_a_value_is_true_and_an_annotation_without_one_is_wrong() {
+        let words = ["a=b=c".to_owned(), "d".to_owned()];
+        assert_eq!(labels(&words), Labels::from([("a".into(), "b=c".into()), ("d".into(), "true".into())]));
+        assert_eq!(annotations(&words).unwrap_err().to_string(), "invalid key=value format annotation: d");
+    }
+}

@@ -1,0 +1,58 @@
+//! How Go prints: columns, JSON, sizes, durations, times. Scripts parse ctr's output, so it is the same to the byte.
+
+pub mod columns;
+pub mod duration;
+pub mod json;
+pub mod size;
+pub mod time;
+
+pub use columns::Columns;
+
+use types::Labels;
+
+/// Go's `%q`: a double-quoted string literal.
+pub fn quote(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => quoted.push_str("\\\""),
+            '\\' => quoted.push_str("\\\\"),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            '\t' => quoted.push_str("\\t"),
+            '\u{7}' => quoted.push_str("\\a"),
+            '\u{8}' => quoted.push_str("\\b"),
+            '\u{b}' => quoted.push_str("\\v"),
+            '\u{c}' => quoted.push_str("\\f"),
+            c if u32::from(c) < 0x20 || c == '\u{7f}' => quoted.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+/// `key=value` pairs in order, joined by commas.
+pub fn labels(labels: &Labels) -> String {
+    labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+}
+
+/// [`labels`], or a dash for none.
+pub fn labels_or_dash(all: &Labels) -> String {
+    if all.is_empty() { "-".into() } else { labels(all) }
+}
+
+/// An operating system error in Go's words: `no such file or directory`.
+pub fn os_error(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut chars = text.chars();
+    chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default()
+}
+
+/// What Go says when `operation` on a path fails: `open /x: no such file or directory`.
+pub fn path_error(operation: &str, path: impl AsRef<std::path::Path>, error: std::io::Error) -> types::Error {
+    let text = format!("{operation} {}: {}", path.as_ref().display(), os_error(&error));
+    types::Error::new(types::Error::from(error).class(), text)
+}

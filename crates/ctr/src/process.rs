@@ -1,0 +1,234 @@
+//! A process of a container under this program's care: started, fed, signalled, resized, awaited, deleted.
+
+use std::path::Path;
+
+use api::containerd::services::tasks::v1 as wire;
+use futures_util::FutureExt;
+use remote::from_status;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use types::{Error, Result};
+
+use crate::client::Client;
+use crate::io::Streams;
+use crate::io::terminal::Console;
+use crate::log;
+
+/// The init process of a container, or with an exec id another one.
+#[derive(Clone)]
+pub struct Process {
+    /// Whom to ask.
+    pub client: Client,
+    /// The container.
+    pub container: String,
+    /// The exec id, or empty.
+    pub exec: String,
+}
+
+impl Process {
+    /// The init process of `container`.
+    pub fn init(client: &Client, container: &str) -> Self {
+        Self { client: client.clone(), container: container.into(), exec: String::new() }
+    }
+
+    fn ids(&self) -> (String, String) {
+        (self.container.clone(), self.exec.clone())
+    }
+
+    /// Starts it; answers the pid.
+    pub async fn start(&self) -> Result<u32> {
+        let (container_id, exec_id) = self.ids();
+        let request = wire::StartRequest { container_id, exec_id };
+        Ok(self.client.tasks().start(request).await.map_err(from_status)?.into_inner().pid)
+    }
+
+    /// Sends a signal, to `all` processes of the container if asked.
+    pub async fn kill(&self, signal: u32, all: bool) -> Result<()> {
+        let (container_id, exec_id) = self.ids();
+        let request = wire::KillRequest { container_id, exec_id, signal, all };
+        self.client.tasks().kill(request).await.map_err(from_status)?;
+        Ok(())
+    }
+
+    /// Waits for its end; answers the code.
+    pub async fn wait(&self) -> Result<u32> {
+        let (container_id, exec_id) = self.ids();
+        let request = wire::WaitRequest { container_id, exec_id };
+        Ok(self.client.tasks().wait(request).await.map_err(from_status)?.into_inner().exit_status)
+    }
+
+    /// What the daemon knows of it.
+    pub async fn get(&self) -> Result<api::containerd::v1::types::Process> {
+        let (container_id, exec_id) = self.ids();
+        let request = wire::GetRequest { container_id, exec_id };
+        let process = self.client.tasks().get(request).await.map_err(from_status)?.into_inner().process;
+        process.ok_or_else(|| Error::internal("tasks service answered no process"))
+    }
+
+    /// Deletes it after its end; answers the code.
+    pub async fn delete(&self) -> Result<u32> {
+        let (container_id, exec_id) = self.ids();
+        let mut tasks = self.client.tasks();
+        let deleted = if exec_id.is_empty() {
+            tasks.delete(wire::DeleteTaskRequest { container_id }).await
+        } else {
+            tasks.delete_process(wire::DeleteProcessRequest { container_id, exec_id }).await
+        };
+        Ok(deleted.map_err(from_status)?.into_inner().exit_status)
+    }
+
+    /// Ends it, waits for that, and deletes it. One that is gone already is no error.
+    pub async fn destroy(&self) -> Result<()> {
+        const SIGKILL: u32 = 9;
+        let gone = |error: &Error| error.is_not_found();
+        match self.kill(SIGKILL, true).await {
+            Ok(()) => drop(self.wait().await),
+            // It may have ended by itself, or never have begun.
+            Err(error) if gone(&error) || error.class() == types::Class::FailedPrecondition => {}
+            Err(error) => return Err(error),
+        }
+        match self.delete().await {
+            Err(error) if !gone(&error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    async fn close_stdin(&self) {
+        let (container_id, exec_id) = self.ids();
+        let request = wire::CloseIoRequest { container_id, exec_id, stdin: true };
+        // The process may be gone by now.
+        self.client.tasks().close_io(request).await.ok();
+    }
+
+    async fn resize(&self, console: &Console) {
+        let Some((width, height)) = console.size() else { return };
+        let (container_id, exec_id) = self.ids();
+        let request = wire::ResizePtyRequest { container_id, exec_id, width, height };
+        match self.client.tasks().resize_pty(request).await.map_err(from_status) {
+            Err(error) if !error.is_not_found() => log::error("resize pty", Some(&error)),
+            _ => {}
+        }
+    }
+
+    /// Starts it (unless it runs) and stays with it to its end and the end of its output; answers the code.
+    pub async fn attend(&self, attended: Attended<'_>) -> Result<u32> {
+        let process = self.clone();
+        // On its own, so that the call is on its way before the one that starts the process.
+        let mut wait = tokio::spawn(async move { process.wait().await });
+        tokio::task::yield_now().await;
+        if attended.start {
+            let started = self.start().await;
+            if started.is_err() {
+                wait.abort();
+            }
+            started?;
+        }
+        let mut stdin = attended.streams.copy(attended.console)?.fuse();
+        if let Some(console) = attended.console {
+            self.resize(console).await;
+        }
+        let code = loop {
+            tokio::select! {
+                ended = &mut wait => break ended.map_err(|e| Error::internal(format!("wait: {e}")))??,
+                Ok(()) = &mut stdin => self.close_stdin().await,
+                number = attended.signals.next() => self.pass_on(number, attended.console).await,
+            }
+        };
+        attended.streams.drained().await;
+        Ok(code)
+    }
+
+    async fn pass_on(&self, number: i32, console: Option<&Console>) {
+        if number == SignalKind::window_change().as_raw_value()
+            && let Some(console) = console
+        {
+            return self.resize(console).await;
+        }
+        match self.kill(number.unsigned_abs(), false).await {
+            Err(error) if !error.is_not_found() => {
+                log::error(&format!("forward signal {number}"), Some(&error))
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What belongs to a process while it is attended.
+pub struct Attended<'a> {
+    /// Its streams.
+    pub streams: &'a mut Streams,
+    /// Our terminal, if its streams are one.
+    pub console: Option<&'a Console>,
+    /// Ours, passed on to it.
+    pub signals: &'a mut Signals,
+    /// Or it runs already.
+    pub start: bool,
+}
+
+/// The signals that are passed on: all that a program can catch, except those that its own children, timers and
+/// writes cause.
+pub struct Signals(Vec<(i32, Signal)>);
+
+impl Signals {
+    /// Catches them from now on.
+    pub fn catch() -> Result<Self> {
+        use rustix::process::Signal as S;
+        let named = [
+            S::HUP,
+            S::INT,
+            S::QUIT,
+            S::USR1,
+            S::USR2,
+            S::ALARM,
+            S::TERM,
+            S::CONT,
+            S::TSTP,
+            S::TTIN,
+            S::TTOU,
+            S::XCPU,
+            S::XFSZ,
+            S::VTALARM,
+            S::PROF,
+            S::WINCH,
+            S::IO,
+            S::POWER,
+        ];
+        let realtime = 35..=64;
+        let numbers = named.into_iter().map(S::as_raw).chain(realtime);
+        let caught = numbers.map(|number| Ok((number, signal(SignalKind::from_raw(number))?)));
+        let caught = caught.collect::<std::io::Result<_>>();
+        caught.map(Self).map_err(|e| Error::from(e).context("catch signals"))
+    }
+
+    /// The next one. Cancel safe.
+    pub async fn next(&mut self) -> i32 {
+        let next = self.0.iter_mut().map(|(number, signal)| {
+            let number = *number;
+            Box::pin(async move {
+                match signal.recv().await {
+                    Some(()) => number,
+                    None => std::future::pending().await,
+                }
+            })
+        });
+        futures_util::future::select_all(next).await.0
+    }
+
+    /// The signal that wants this program to end, if one has come: looked at between the steps that must not be cut.
+    pub fn ending(&mut self) -> Option<i32> {
+        let ends = |number| {
+            [SignalKind::hangup(), SignalKind::interrupt(), SignalKind::quit(), SignalKind::terminate()]
+                .map(|kind| kind.as_raw_value())
+                .contains(&number)
+        };
+        let ending = self.0.iter_mut().filter(|(number, _)| ends(*number));
+        ending
+            .into_iter()
+            .find_map(|(number, signal)| signal.recv().now_or_never().flatten().map(|()| *number))
+    }
+}
+
+/// Writes a pid for others to read: all of it or nothing.
+pub fn write_pid_file(path: &str, pid: u32) -> Result<()> {
+    let path = std::path::absolute(path).map_err(|e| crate::go::path_error("abs", path, e))?;
+    sys::fs::atomic_write(Path::new(&path), pid.to_string().as_bytes(), 0o644)
+}
