@@ -64,20 +64,23 @@ fn print(lines: &mut Vec<u8>, key: &TaskKey, all: bool) {
     for line in lines.drain(..whole).as_slice().split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         let line = String::from_utf8_lossy(line);
         let (namespace, id) = (key.namespace(), key.id());
-        match level(&line) {
-            "error" | "fatal" | "panic" => tracing::error!(target: "shim", %namespace, id, "{line}"),
-            "warning" | "warn" => tracing::warn!(target: "shim", %namespace, id, "{line}"),
-            "debug" | "trace" => tracing::debug!(target: "shim", %namespace, id, "{line}"),
-            _ => tracing::info!(target: "shim", %namespace, id, "{line}"),
+        let (level, text) = level(&line);
+        match level {
+            "error" | "fatal" | "panic" => tracing::error!(target: "shim", %namespace, id, "shim: {text}"),
+            "warning" | "warn" => tracing::warn!(target: "shim", %namespace, id, "shim: {text}"),
+            "debug" | "trace" => tracing::debug!(target: "shim", %namespace, id, "shim: {text}"),
+            _ => tracing::info!(target: "shim", %namespace, id, "shim: {text}"),
         }
     }
 }
 
-/// The level as logrus writes it, in text or JSON.
-fn level(line: &str) -> &str {
-    let rest =
-        line.split_once("level=").or_else(|| line.split_once("\"level\":\"")).map_or("", |(_, rest)| rest);
-    rest.split([' ', '"']).next().unwrap_or_default()
+/// The level as logrus writes it, in text or JSON, and what the daemon's own line does not say already.
+fn level(line: &str) -> (&str, &str) {
+    if let Some((_, rest)) = line.split_once("level=").filter(|(before, _)| before.starts_with("time=")) {
+        return rest.split_once(' ').unwrap_or((rest, ""));
+    }
+    let level = line.split_once("\"level\":\"").and_then(|(_, rest)| rest.split('"').next());
+    (level.unwrap_or_default(), line)
 }
 
 #[cfg(test)]
@@ -86,9 +89,12 @@ mod tests {
 
     #[test]
     fn levels_are_read_in_both_formats() {
-        assert_eq!(level(r#"time="2026" level=error msg="x""#), "error");
-        assert_eq!(level(r#"{"level":"warning","msg":"x"}"#), "warning");
-        assert_eq!(level("panic: oops"), "");
+        assert_eq!(level(r#"time="2026" level=error msg="x""#), ("error", r#"msg="x""#));
+        assert_eq!(
+            level(r#"{"level":"warning","msg":"x"}"#),
+            ("warning", r#"{"level":"warning","msg":"x"}"#)
+        );
+        assert_eq!(level("panic: oops"), ("", "panic: oops"));
     }
 
     #[test]

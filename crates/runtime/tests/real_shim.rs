@@ -48,6 +48,7 @@ impl Drop for House {
             delete.arg(bundle.file_name().unwrap()).arg("-bundle").arg(&bundle).arg("delete");
             let _ = delete.current_dir(&bundle).output();
         }
+        let _ = std::fs::remove_dir(Path::new("/run/containerd/runc").join(namespace().as_str()));
     }
 }
 
