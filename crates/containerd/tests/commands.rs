@@ -1,5 +1,7 @@
 //! What the binary does besides serving: version, configuration, and refusing to start with one clear line.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
 mod daemon;
 
 use std::os::unix::fs::PermissionsExt;

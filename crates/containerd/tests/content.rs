@@ -1,5 +1,7 @@
 //! Content.Write's state machine, and reading back, as Go's clients use them.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
 mod daemon;
 
 use api::containerd::services::content::v1 as wire;

@@ -1,5 +1,7 @@
 //! Events: what is published, forwarded and announced reaches those whose filters it matches, in order.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
 mod daemon;
 
 use std::io::Write;

@@ -1,5 +1,7 @@
 //! What holds for every service: sizes of messages, the namespace header, unknown services, health.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
 mod daemon;
 
 use daemon::{Home, request};

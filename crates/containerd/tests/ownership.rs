@@ -1,5 +1,7 @@
 //! A root belongs to one daemon, and one that is not ours is left as it is.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
 mod daemon;
 
 use std::collections::BTreeMap;
