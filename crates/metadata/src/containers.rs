@@ -256,7 +256,7 @@ impl Fields for ContainerFields<'_> {
             "labels" => return label(&self.0.labels, &path[1..]),
             _ => return None,
         };
-        (!value.is_empty()).then(|| Cow::Borrowed(value.as_str()))
+        (!value.is_empty()).then_some(Cow::Borrowed(value.as_str()))
     }
 }
 
@@ -268,6 +268,9 @@ mod tests {
 
     use super::*;
     use crate::fakes::{Bench, labels, ns, paths};
+
+    /// Words of the error, and what it takes to get it.
+    type Case = (&'static str, fn(&mut Container));
 
     fn container(id: &str) -> Container {
         Container {
@@ -328,7 +331,7 @@ mod tests {
     async fn what_is_missing_or_malformed_is_refused() {
         let bench = Bench::new();
         let containers = bench.open().containers(&ns("a"));
-        let cases: [(&str, fn(&mut Container)); 7] = [
+        let cases: [Case; 7] = [
             ("container.ID: identifier", |c| c.id = "../x".to_owned()),
             ("container.Spec must be set", |c| c.spec = None),
             ("container.Runtime.Name must be set", |c| c.runtime.name.clear()),

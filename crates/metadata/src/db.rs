@@ -268,6 +268,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_was_acknowledged_survives_a_kill_at_any_moment() {
+        let bench = Bench::new();
+        let db = bench.open();
+        for count in 0..20 {
+            let name: Namespace = format!("n{count}").parse().unwrap();
+            db.namespaces().create(&name, labels(&[])).await.unwrap();
+            // What a killed daemon leaves is the file as it is now, without an orderly end.
+            let killed = Bench::new();
+            let dir = killed.options().dir;
+            std::fs::create_dir_all(&dir).unwrap();
+            for file in ["format", "meta.redb"] {
+                std::fs::copy(bench.options().dir.join(file), dir.join(file)).unwrap();
+            }
+            let again = killed.recover().await;
+            assert_eq!(again.namespaces().list().unwrap().len(), count + 1);
+            assert_eq!(again.server_uuid(), db.server_uuid());
+        }
+    }
+
+    #[tokio::test]
     async fn a_second_daemon_on_one_root_is_refused_by_name() {
         let bench = Bench::new();
         let _db = bench.open();

@@ -259,6 +259,9 @@ mod tests {
     use super::*;
     use crate::fakes::{Bench, labels, ns, paths, scope};
 
+    /// Words of the error, and what it takes to get it.
+    type Case = (&'static str, fn(&mut Image));
+
     fn image(name: &str) -> Image {
         let mut target =
             Descriptor::new("application/vnd.oci.image.index.v1+json", Digest::of(name.as_bytes()), 7);
@@ -321,7 +324,7 @@ mod tests {
     async fn what_is_missing_is_refused() {
         let bench = Bench::new();
         let images = bench.open().images(&scope("a"));
-        let cases: [(&str, fn(&mut Image)); 4] = [
+        let cases: [Case; 4] = [
             ("image name must not be empty", |i| i.name.clear()),
             ("target.Size must be greater than zero", |i| i.target.size = 0),
             ("target.MediaType must be set", |i| i.target.media_type.clear()),

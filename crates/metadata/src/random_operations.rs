@@ -310,8 +310,8 @@ async fn perform(db: &Db, namespace: &str, what: &Do) -> Result<()> {
 async fn look(db: &Db, namespace: &str) -> Space {
     let (name, scope, all) = (ns(namespace), Scope::new(ns(namespace)), Filters::default());
     let known = |text: &str| *NAMES.iter().find(|name| **name == text).unwrap();
-    let mut space = Space::default();
-    space.exists = db.namespaces().list().unwrap().iter().any(|(found, _)| *found == name);
+    let exists = db.namespaces().list().unwrap().iter().any(|(found, _)| *found == name);
+    let mut space = Space { exists, ..Space::default() };
     let mut containers = |container: Container| {
         space.containers.insert(known(&container.id), !container.labels.is_empty());
         Ok(())

@@ -127,6 +127,8 @@ mod tests {
     struct Disk {
         inner: Allocated,
         full: Arc<AtomicBool>,
+        /// Full only for what is not allocated yet.
+        no_growth: Arc<AtomicBool>,
     }
 
     impl Disk {
@@ -146,6 +148,9 @@ mod tests {
             self.inner.read(offset, out)
         }
         fn set_len(&self, len: u64) -> io::Result<()> {
+            if self.no_growth.load(Ordering::Relaxed) && len > self.inner.len()? {
+                return Err(io::Error::from_raw_os_error(28));
+            }
             self.check().and_then(|()| self.inner.set_len(len))
         }
         fn sync_data(&self) -> io::Result<()> {
@@ -169,33 +174,71 @@ mod tests {
         move |tx| tx.put(NAMESPACES, name, NamespaceRecord::default())
     }
 
-    #[tokio::test]
-    async fn a_full_disk_fails_by_name_and_is_over_when_there_is_space_again() {
+    struct Bench {
+        _dir: tempfile::TempDir,
+        storage: Arc<Storage>,
+        writer: Writer,
+        full: Arc<AtomicBool>,
+        no_growth: Arc<AtomicBool>,
+    }
+
+    fn bench() -> Bench {
         let dir = tempfile::tempdir().unwrap();
-        let (path, full) = (dir.path().join("meta.redb"), Arc::new(AtomicBool::new(false)));
-        let disk = Arc::clone(&full);
+        let path = dir.path().join("meta.redb");
+        let (full, no_growth) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let disk = (Arc::clone(&full), Arc::clone(&no_growth));
         let storage = Storage::open(move || {
             let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
-            create(Disk { inner: Allocated::new(file).map_err(failure)?, full: Arc::clone(&disk) })
+            let (full, no_growth) = disk.clone();
+            create(Disk { inner: Allocated::new(file).map_err(failure)?, full, no_growth })
         });
         let storage = Arc::new(storage.unwrap());
         let txn = storage.begin_write().unwrap();
         create_tables(&txn).unwrap();
         storage.commit(txn).unwrap();
         let writer = Writer::start(Arc::clone(&storage)).unwrap();
-        writer.mutate(put("before")).await.unwrap();
+        Bench { _dir: dir, storage, writer, full, no_growth }
+    }
 
-        full.store(true, Ordering::Relaxed);
+    #[tokio::test]
+    async fn a_full_disk_fails_by_name_and_is_over_when_there_is_space_again() {
+        let bench = bench();
+        bench.writer.mutate(put("before")).await.unwrap();
+        bench.full.store(true, Ordering::Relaxed);
         for _ in 0..3 {
-            let error = writer.mutate(put("during")).await.unwrap_err();
+            let error = bench.writer.mutate(put("during")).await.unwrap_err();
             assert_eq!(error.class(), Class::ResourceExhausted, "{error}");
             assert!(error.to_string().contains("No space left on device"), "{error}");
         }
-        full.store(false, Ordering::Relaxed);
-        writer.mutate(put("after")).await.unwrap();
-        let txn = storage.begin_read().unwrap();
+        bench.full.store(false, Ordering::Relaxed);
+        bench.writer.mutate(put("after")).await.unwrap();
+        let txn = bench.storage.begin_read().unwrap();
         assert!(txn.has(NAMESPACES.table, "before").unwrap() && txn.has(NAMESPACES.table, "after").unwrap());
         assert!(!txn.has(NAMESPACES.table, "during").unwrap());
+    }
+
+    #[tokio::test]
+    async fn removing_works_on_a_full_disk_and_makes_room() {
+        let bench = bench();
+        bench.no_growth.store(true, Ordering::Relaxed);
+        let fill = |name: String| {
+            let bytes = vec![7; 20_000];
+            move |tx: &Tx<'_>| tx.insert(NAMESPACES.table, &name, bytes.as_slice())
+        };
+        let mut rows = 0;
+        let error = loop {
+            match bench.writer.mutate(fill(format!("n{rows}"))).await {
+                Ok(()) => rows += 1,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.class(), Class::ResourceExhausted, "{error}");
+        assert!(rows > 10, "the file has room for more than {rows}");
+        for row in 0..rows {
+            let name = format!("n{row}");
+            bench.writer.mutate(move |tx| tx.remove(NAMESPACES.table, name.as_str())).await.unwrap();
+        }
+        bench.writer.mutate(fill("again".to_owned())).await.unwrap();
     }
 
     #[test]

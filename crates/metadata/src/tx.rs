@@ -156,7 +156,8 @@ impl<'a> Tx<'a> {
         self.put(NAMESPACES, namespace.as_str(), NamespaceRecord::default())
     }
 
-    fn insert<'k, 'v, K: Key + 'static, V: Value + 'static>(
+    /// Stores a value as it is.
+    pub(crate) fn insert<'k, 'v, K: Key + 'static, V: Value + 'static>(
         &self,
         table: TableDefinition<'static, K, V>,
         key: K::SelfType<'k>,

@@ -154,7 +154,7 @@ async fn a_lease_holds_the_ingest_and_then_the_blob() {
     writer.write(Bytes::from_static(b"blob")).await.unwrap();
     writer.commit(0, None, Labels::new()).await.unwrap();
     let blob = Resource { kind: "content".into(), id: Digest::of(b"blob").to_string() };
-    assert_eq!(held(&db, "l").await, [blob.clone()]);
+    assert_eq!(held(&db, "l").await, std::slice::from_ref(&blob));
 
     let other = db.content(scope("a").with_lease("m"));
     assert!(other.writer(options("r", b"blob")).await.err().unwrap().is_already_exists());

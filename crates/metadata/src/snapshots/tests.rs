@@ -38,6 +38,26 @@ async fn names(snapshots: &dyn Snapshotter, filter: &str) -> Vec<String> {
     names
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_a_snapshotter() {
+    use ::snapshots::overlay::{Options, Overlay};
+    use ::snapshots::testsuite;
+    let Some(place) = testsuite::Bench::new() else { return };
+    let bench = Bench::new();
+    let overlay: Arc<dyn Snapshotter> = Overlay::open(place.root(), Options::default()).unwrap();
+    let db = Db::open_only(crate::Options {
+        snapshotters: [("overlayfs".to_owned(), Arc::clone(&overlay))].into(),
+        ..bench.options()
+    });
+    let db = db.unwrap();
+    for namespace in ["a", "b"] {
+        let view = db.snapshotter(scope(namespace), "overlayfs").unwrap();
+        testsuite::all(&*view, &place, testsuite::Features::default()).await;
+    }
+    let mut each = |info: types::snapshot::Info| panic!("left behind: {info:?}");
+    overlay.walk(&Filters::default(), &mut each).await.unwrap();
+}
+
 #[tokio::test]
 async fn layers_stand_on_each_other_under_the_clients_names() {
     let bench = Bench::new();
