@@ -2,7 +2,7 @@
 //!
 //! One [`Db`] per root. Records (namespaces, images, containers, leases) live here and nowhere else; blobs and
 //! snapshots live in their stores, and this crate shows each namespace its own part of them through the same two
-//! contracts, [`content::Store`] and [`snapshots::Snapshotter`].
+//! contracts, [`Store`](::content::Store) and [`Snapshotter`](::snapshots::Snapshotter).
 //!
 //! - Mutations are `async` and answered only after they are durable. One thread writes; what queues up while it
 //!   syncs is committed together (see `writer`). A mutation that was queued happens, even if its caller goes away.
