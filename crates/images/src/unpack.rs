@@ -85,15 +85,18 @@ impl Unpacker {
 
     async fn layers(&self, manifest: &Manifest) -> Result<Vec<Layer>> {
         let diff_ids = walk::read_config(&*self.store, &manifest.config).await?.rootfs.diff_ids;
-        if diff_ids.len() != manifest.layers.len() {
+        // Artifacts may carry other things among their layers.
+        let blobs: Vec<&Descriptor> =
+            manifest.layers.iter().filter(|layer| walk::is_layer(&layer.media_type)).collect();
+        if diff_ids.len() != blobs.len() {
             return Err(Error::invalid(format!(
-                "number of layers and diffIDs don't match: {} != {}",
-                manifest.layers.len(),
-                diff_ids.len()
+                "mismatched image rootfs and manifest layers: {} diff ids and {} layers",
+                diff_ids.len(),
+                blobs.len()
             )));
         }
         let mut layers: Vec<Layer> = Vec::with_capacity(diff_ids.len());
-        for (blob, diff_id) in manifest.layers.iter().zip(diff_ids) {
+        for (blob, diff_id) in blobs.into_iter().zip(diff_ids) {
             let below = layers.last().map(|layer| layer.chain_id.clone());
             let chain_id = match &below {
                 None => diff_id.clone(),
@@ -105,19 +108,25 @@ impl Unpacker {
         Ok(layers)
     }
 
-    async fn unpack_layer(&self, layer: &Layer, options: &Options) -> Result<()> {
+    async fn has(&self, layer: &Layer) -> Result<bool> {
         match self.snapshotter.stat(layer.chain_id.as_str()).await {
-            Ok(_) => return Ok(()),
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error),
+            Ok(_) => Ok(true),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error.context("look for snapshot")),
+        }
+    }
+
+    async fn unpack_layer(&self, layer: &Layer, options: &Options) -> Result<()> {
+        if self.has(layer).await? {
+            return Ok(());
         }
         let key = format!("extract-{} {}", unique(), layer.chain_id);
         let mut labels = options.labels.clone();
         labels.insert(labels::SNAPSHOT_REF.to_owned(), layer.chain_id.to_string());
         let mounts = match self.snapshotter.prepare(&key, &layer.parent, labels).await {
             Ok(mounts) => mounts,
-            // Somebody else has just finished it (or a remote snapshotter has it).
-            Err(error) if error.is_already_exists() => return Ok(()),
+            // Somebody else has just finished it, or a remote snapshotter has it; nothing else makes it right.
+            Err(error) if error.is_already_exists() && self.has(layer).await? => return Ok(()),
             Err(error) => return Err(error.context("prepare snapshot")),
         };
         let done = self.extract_and_commit(layer, &key, &mounts, options).await;

@@ -27,16 +27,20 @@ pub enum Found {
 }
 
 /// Starts reading; the end of the channel is the end of the archive.
-pub fn members(archive: Box<dyn Read + Send>) -> mpsc::Receiver<Result<Found>> {
+///
+/// The thread is no task of the runtime: one that waits for a pipe would keep the runtime from ending.
+pub fn members(archive: Box<dyn Read + Send>) -> Result<mpsc::Receiver<Result<Found>>> {
     let (sender, receiver) = mpsc::channel(WAITING);
-    tokio::task::spawn_blocking(move || {
+    let thread = std::thread::Builder::new().name("import".to_owned());
+    let started = thread.spawn(move || {
         let found = |found| sender.blocking_send(Ok(found)).map_err(|_| Stop::Unwanted);
         if let Err(Stop::Failed(error)) = read(archive, &found) {
             // Whoever went away needs no error.
             let _ = sender.blocking_send(Err(error));
         }
     });
-    receiver
+    started.context(|| "start a thread")?;
+    Ok(receiver)
 }
 
 /// Why reading ended early.

@@ -1,12 +1,15 @@
 //! `docker save` archives: manifests are made from `manifest.json`, as upstream makes them, to the byte.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::Write;
+use std::marker::PhantomData;
 
 use bytes::Bytes;
 use content::{Store, WriterOptions};
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 use types::filters::Filters;
 use types::oci::image::media;
 use types::oci::{Descriptor, Manifest};
@@ -26,9 +29,47 @@ const PIECE: usize = 1 << 20;
 struct Saved {
     config: String,
     #[serde(default)]
-    repo_tags: Option<Vec<String>>,
+    repo_tags: Few<String>,
     #[serde(default)]
-    layers: Option<Vec<String>>,
+    layers: Few<String>,
+}
+
+/// A list, or null, that ends before it needs much memory: twenty megabytes of `{},` are seven million images.
+struct Few<T>(Vec<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Few<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Collect<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Collect<T> {
+            type Value = Few<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "a list of at most {} entries", walk::MAX_CHILDREN)
+            }
+
+            fn visit_unit<E>(self) -> Result<Few<T>, E> {
+                Ok(Few(Vec::new()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Few<T>, A::Error> {
+                let mut all = Vec::new();
+                while let Some(next) = seq.next_element()? {
+                    if all.len() == walk::MAX_CHILDREN {
+                        return Err(serde::de::Error::invalid_length(all.len() + 1, &self));
+                    }
+                    all.push(next);
+                }
+                Ok(Few(all))
+            }
+        }
+        deserializer.deserialize_any(Collect(PhantomData))
+    }
+}
+
+impl<T> Default for Few<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
 }
 
 /// Makes the index of a `docker save` archive.
@@ -38,13 +79,13 @@ pub async fn index(ingest: &mut Ingest<'_>, compress: bool) -> Result<Bytes> {
             "unrecognized image format: neither oci-layout nor manifest.json in the archive",
         ));
     };
-    let saved: Vec<Saved> = serde_json::from_slice(&bytes)
+    let Few(saved): Few<Saved> = serde_json::from_slice(&bytes)
         .map_err(|e| Error::invalid(format!("untar manifest \"manifest.json\": {e}")))?;
     ingest.check_links()?;
     let mut manifests = Vec::new();
     for image in saved {
         let manifest = store_manifest(ingest, &image, compress).await?;
-        let tags = image.repo_tags.unwrap_or_default();
+        let Few(tags) = image.repo_tags;
         for tag in &tags {
             let annotations = BTreeMap::from(names::annotations(tag)?);
             manifests.push(Descriptor { annotations, ..manifest.clone() });
@@ -61,7 +102,7 @@ async fn store_manifest(ingest: &mut Ingest<'_>, image: &Saved, compress: bool) 
     let config = Descriptor::new(media::DOCKER_CONFIG, digest, size);
     let platform = walk::read_config(&**ingest.store(), &config).await?.platform;
     let mut layers = Vec::new();
-    for name in image.layers.iter().flatten() {
+    for name in &image.layers.0 {
         layers.push(
             layer(ingest, name, compress).await.context(|| format!("failed to resolve layer {name:?}"))?,
         );

@@ -55,7 +55,7 @@ impl<'a> Ingest<'a> {
 
     /// Reads the whole archive.
     pub async fn read_members(&mut self, archive: Box<dyn Read + Send>) -> Result<()> {
-        let mut found = archive::members(archive);
+        let mut found = archive::members(archive)?;
         let mut next = found.recv().await.transpose()?;
         while let Some(member) = next {
             next = match member {

@@ -108,7 +108,9 @@ async fn name_images(
     if let Some(name) = &options.index_name {
         images.push((name.clone(), index.clone()));
     }
-    for manifest in walk::read_index(store, index).await?.manifests {
+    // An image that is not wanted is not kept either: a name for it would name nothing.
+    let manifests = walk::read_index(store, index).await?.manifests;
+    for manifest in manifests.into_iter().filter(|manifest| options.wanted.matches(manifest)) {
         images.extend(options.naming.names(&manifest).into_iter().map(|name| (name, manifest.clone())));
     }
     Ok(images)
@@ -162,29 +164,39 @@ async fn check_present(store: &dyn Store, blobs: &[Descriptor]) -> Result<()> {
     Ok(())
 }
 
-/// Sets `containerd.io/gc.ref.content.*` with upstream's keys: `config`, `l.N`, `m.N`, a bare number for the rest.
+/// Upstream's keys below `containerd.io/gc.ref.content`: `config`, `l.N`, `m.N`, a bare number for the rest.
+fn child_labels(children: &[Descriptor], discard_layers: bool) -> Labels {
+    let mut labels = Labels::new();
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for child in children {
+        let kind = match child.media_type.as_str() {
+            _ if child.annotations.contains_key(walk::SUBJECT) => "referrer.sha256.",
+            t if media::is_config(t) => "config",
+            t if media::is_manifest(t) => "m.",
+            t if walk::is_layer(t) && discard_layers => continue,
+            t if walk::is_layer(t) => "l.",
+            _ => "",
+        };
+        let count = counts.entry(kind).or_default();
+        let suffix = match kind {
+            "referrer.sha256." => child.digest.hex().chars().take(12).collect(),
+            // A key that ends in a dot is always numbered, the config's only from its second on.
+            "config" if *count == 0 => String::new(),
+            _ => count.to_string(),
+        };
+        *count += 1;
+        labels.insert(format!("{}.{kind}{suffix}", labels::GC_REF_CONTENT), child.digest.to_string());
+    }
+    labels
+}
+
 async fn label_children(
     store: &dyn Store,
     parent: &Digest,
     children: &[Descriptor],
     options: &Options,
 ) -> Result<()> {
-    let mut labels = Labels::new();
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for child in children {
-        let kind = match child.media_type.as_str() {
-            t if media::is_config(t) => "config",
-            t if media::is_manifest(t) => "m.",
-            t if media::is_layer(t) && options.discard_layers => continue,
-            t if media::is_layer(t) => "l.",
-            _ => "",
-        };
-        let count = counts.entry(kind).or_default();
-        // A key that ends in a dot is always numbered, the config's only from its second on.
-        let number = if kind == "config" && *count == 0 { String::new() } else { count.to_string() };
-        labels.insert(format!("{}.{kind}{number}", labels::GC_REF_CONTENT), child.digest.to_string());
-        *count += 1;
-    }
+    let labels = child_labels(children, options.discard_layers);
     if labels.is_empty() {
         return Ok(());
     }
@@ -196,4 +208,31 @@ async fn label_children(
 /// An index that is made here rather than read.
 fn made_index(manifests: Vec<Descriptor>) -> Index {
     Index { schema_version: 2, manifests, ..Index::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn children_are_numbered_by_kind_as_upstream_does() {
+        let child =
+            |media_type: &str, text: &str| Descriptor::new(media_type, Digest::of(text.as_bytes()), 1);
+        let mut children = vec![
+            child(media::OCI_CONFIG, "c"),
+            child(media::OCI_LAYER_GZIP, "0"),
+            child(media::OCI_LAYER, "1"),
+            child(media::OCI_MANIFEST, "m"),
+            child(media::OCI_INDEX, "i"),
+            child("text/plain", "t"),
+        ];
+        let mut referrer = child(media::OCI_MANIFEST, "r");
+        referrer.annotations.insert(walk::SUBJECT.into(), "x".into());
+        children.push(referrer);
+        let keys: Vec<String> = child_labels(&children, false).into_keys().collect();
+        let referrer = format!(".referrer.sha256.{}", &Digest::of(b"r").hex()[..12]);
+        let wanted = [".0", ".1", ".config", ".l.0", ".l.1", ".m.0", &referrer];
+        assert_eq!(keys, wanted.map(|key| format!("containerd.io/gc.ref.content{key}")));
+        assert_eq!(child_labels(&children, true).len(), 5);
+    }
 }

@@ -3,12 +3,12 @@
 use types::oci::Descriptor;
 use types::{Error, Result};
 
+use crate::walk::SUBJECT;
+
 /// The annotation that carries a full image name.
 pub const IMAGE_NAME: &str = "io.containerd.image.name";
 /// The annotation that carries a tag, or a name.
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
-/// On descriptors of attestations: they are no images.
-const SUBJECT: &str = "containerd.io/distribution.manifest.subject";
 
 /// How names are made; the flags `--base-name`, `--digests` and `--skip-digest-for-named`.
 #[derive(Clone, Debug, PartialEq, Eq)]
