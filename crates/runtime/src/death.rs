@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use api::containerd::events::{TaskDelete, TaskExit};
-use types::task::{Deleted, Exit};
+use prost::{Message, Name};
+use types::task::Deleted;
 use types::{Class, Error, Result};
 
 use crate::bundle::Bundle;
@@ -14,6 +15,9 @@ use crate::key::TaskKey;
 use crate::launch::Target;
 use crate::runtime::{Runtime, blocking};
 use crate::shim::{Shim, lost};
+
+/// The topic of a task that is gone.
+pub(crate) const TASK_DELETE: &str = "/tasks/delete";
 
 impl Runtime {
     /// Watches the shim's connection: when it ends and nobody deleted the task, the task is dead.
@@ -86,23 +90,32 @@ impl Runtime {
 
     /// Tells subscribers that a task ended and is gone, as its shim would have.
     pub(crate) fn publish_end(&self, key: &TaskKey, end: Deleted) {
-        let Deleted { pid, exit: Exit { status: exit_status, at } } = end;
-        let exited_at = api::convert::timestamp(at);
         let exit = TaskExit {
             container_id: key.id().to_owned(),
             id: key.id().to_owned(),
-            pid,
-            exit_status,
-            exited_at,
+            pid: end.pid,
+            exit_status: end.exit.status,
+            exited_at: api::convert::timestamp(end.exit.at),
         };
-        let delete =
-            TaskDelete { container_id: key.id().to_owned(), pid, exit_status, exited_at, id: String::new() };
-        let events = &self.inner.events;
-        let published = events
-            .publish(key.namespace(), "/tasks/exit", api::any::pack(&exit))
-            .and_then(|()| events.publish(key.namespace(), "/tasks/delete", api::any::pack(&delete)));
-        if let Err(error) = published {
-            tracing::error!(task = %key, %error, "publish the end of a task");
+        self.publish(key, "/tasks/exit", &exit);
+        self.publish_delete(key, end);
+    }
+
+    /// Tells subscribers that a task is gone.
+    pub(crate) fn publish_delete(&self, key: &TaskKey, end: Deleted) {
+        let delete = TaskDelete {
+            container_id: key.id().to_owned(),
+            pid: end.pid,
+            exit_status: end.exit.status,
+            exited_at: api::convert::timestamp(end.exit.at),
+            id: String::new(),
+        };
+        self.publish(key, TASK_DELETE, &delete);
+    }
+
+    fn publish<E: Message + Name>(&self, key: &TaskKey, topic: &str, event: &E) {
+        if let Err(error) = self.inner.events.publish(key.namespace(), topic, api::any::pack(event)) {
+            tracing::error!(task = %key, topic, %error, "publish event");
         }
     }
 
@@ -144,7 +157,6 @@ impl Runtime {
 
 fn farewell_calls(key: &TaskKey) -> [(&'static str, Vec<u8>); 2] {
     use api::containerd::task::v3::{DeleteRequest, ShutdownRequest};
-    use prost::Message;
     let id = key.id().to_owned();
     [
         ("Delete", DeleteRequest { id: id.clone(), exec_id: String::new() }.encode_to_vec()),

@@ -1,15 +1,22 @@
 //! Delete, and the other two ways in which a task goes while its shim still answers.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use api::containerd::events::TaskDelete;
+use types::events::{Envelope, Subscription};
 use types::task::{Deleted, Status};
 use types::{Class, Error, Namespace, Result};
 
+use crate::death::TASK_DELETE;
+use crate::key::TaskKey;
 use crate::runtime::{Runtime, blocking};
 use crate::shim::{Shim, lost};
 use crate::shims::Place;
 use crate::ttrpc::Failure;
+
+/// How long the last event of a shim that has gone may still be on its way.
+const LAST_EVENT: Duration = Duration::from_secs(1);
 
 impl Runtime {
     /// Removes a task that has ended: its state in the shim, the shim unless others need it, the bundle.
@@ -18,6 +25,7 @@ impl Runtime {
     pub async fn delete(&self, namespace: &Namespace, id: &str) -> Result<Deleted> {
         let shim = self.find(namespace, id).await?;
         let deleting = shim.deleting.lock().await;
+        let heard = self.inner.events.subscribe();
         let deleted = shim.delete("", None).await;
         if let Err(Failure::Closed) = deleted {
             // Its death is being dealt with, and is an end like any other.
@@ -34,9 +42,28 @@ impl Runtime {
             self.farewell(&shim, end).await;
             drop(place);
         }
+        if let Ok(end) = deleted {
+            tokio::spawn(self.clone().tell_delete(shim.key.clone(), end, heard));
+        }
         match deleted {
             Ok(deleted) => Ok(deleted),
             Err(failure) => Err(self.why_not(&shim, failure).await.context("failed to delete task")),
+        }
+    }
+
+    /// Tells of the delete in place of a shim that went before it had sent its last event, as upstream's may: it does
+    /// not wait for its own queue.
+    async fn tell_delete(self, key: TaskKey, end: Deleted, mut heard: Subscription) {
+        let told = async {
+            while let Ok(envelope) = heard.next().await {
+                if envelope.topic == TASK_DELETE && is_of(&envelope, &key) {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(LAST_EVENT, told).await.is_err() {
+            tracing::warn!(task = %key, "shim did not tell of the delete");
+            self.publish_delete(&key, end);
         }
     }
 
@@ -105,4 +132,12 @@ impl Runtime {
         let end = self.bury(shim).await;
         shim.finished(end);
     }
+}
+
+/// Whether the event is of this task's init.
+fn is_of(envelope: &Envelope, key: &TaskKey) -> bool {
+    envelope.namespace == key.namespace().as_str()
+        && api::any::unpack::<TaskDelete>(&envelope.event).is_ok_and(|event| {
+            event.container_id == key.id() && (event.id.is_empty() || event.id == key.id())
+        })
 }

@@ -83,6 +83,23 @@ async fn two_deletes_at_a_time_give_one_answer() {
 }
 
 #[tokio::test]
+async fn a_delete_is_told_in_place_of_a_shim_that_went_without_telling() {
+    for shim_tells in [true, false] {
+        let fake = Fake::new();
+        let mut daemon = fake.daemon().await;
+        daemon.create("c1").await.unwrap();
+        daemon.runtime.delete(&namespace(), "c1").await.unwrap();
+        if shim_tells {
+            let event =
+                api::containerd::events::TaskDelete { container_id: "c1".into(), ..Default::default() };
+            daemon.bus.publish(&namespace(), "/tasks/delete", api::any::pack(&event)).unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(1200)).await;
+        assert_eq!(daemon.topics().await, ["/tasks/delete"]);
+    }
+}
+
+#[tokio::test]
 async fn a_task_that_runs_is_not_deleted() {
     let fake = Fake::new();
     let daemon = fake.daemon().await;

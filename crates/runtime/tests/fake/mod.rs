@@ -37,6 +37,7 @@ pub struct Fake {
 
 pub struct Daemon {
     pub runtime: Runtime,
+    pub bus: Exchange,
     pub events: Subscription,
 }
 
@@ -151,7 +152,7 @@ impl Fake {
             binary: self.path("containerd"),
             socket_dir: Some(self.path("s")),
             env: Vec::new(),
-            events,
+            events: events.clone(),
             debug: false,
             timeouts: Timeouts {
                 start: Duration::from_millis(500),
@@ -162,7 +163,7 @@ impl Fake {
                 stats: Duration::from_millis(200),
             },
         };
-        Daemon { runtime: Runtime::open(options).await.unwrap(), events: subscription }
+        Daemon { runtime: Runtime::open(options).await.unwrap(), bus: events, events: subscription }
     }
 
     /// Names of files and bundles below state and root.
