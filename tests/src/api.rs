@@ -41,7 +41,9 @@ impl Api {
     /// If there is no runtime to ask with.
     pub fn answers(address: &Path) -> bool {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let Ok(endpoint) = Endpoint::from_shared(format!("unix://{}", address.display())) else { return false };
+        let Ok(endpoint) = Endpoint::from_shared(format!("unix://{}", address.display())) else {
+            return false;
+        };
         runtime.block_on(async {
             let Ok(channel) = endpoint.connect().await else { return false };
             let mut client = VersionClient::new(channel);

@@ -11,12 +11,12 @@ use crate::{deps, machine, program, suites};
 /// Runs the tests, then formatting, lints, layering and documentation; goes on after a failure.
 pub fn run() -> Result<ExitCode> {
     let tests = suites::run()?;
-    let rest = static_checks()?;
+    let rest = without_containers()?;
     Ok(if tests == ExitCode::SUCCESS { rest } else { tests })
 }
 
 /// All that needs no container.
-fn static_checks() -> Result<ExitCode> {
+pub fn without_containers() -> Result<ExitCode> {
     let mut tally = Tally::default();
     if tool("fmt", "rustfmt", &["rustfmt-web", "rustfmt"]) {
         step(&mut tally, "formatting", &mut program::cargo(&["fmt", "--all", "--check"]));

@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 /// Fails with a list of all that is missing.
 pub fn require_containers() -> Result<()> {
@@ -37,45 +37,8 @@ pub fn has_program(name: &str) -> bool {
     std::env::split_paths(&path).any(|dir| dir.join(name).exists())
 }
 
-/// In a chroot whose root is no mount point, no OCI runtime can pivot. There, this runs the same command again in a
-/// private mount namespace with the root bound over itself, and gives its exit code.
-pub fn enter_mountable_root() -> Result<Option<ExitCode>> {
-    if !is_root() || root_is_mount_point() || !Path::new("/proc/self/mountinfo").exists() {
-        return Ok(None);
-    }
-    eprintln!("the root of this chroot is no mount point; continuing in a mount namespace where it is");
-    let point = std::env::temp_dir().join(format!("xtask-root-{}", std::process::id()));
-    fs::create_dir(&point).with_context(|| format!("create {}", point.display()))?;
-    let status = Command::new("unshare")
-        .args(["--mount", "--propagation", "private", "sh", "-c", ENTER, "sh"])
-        .arg(&point)
-        .arg(std::env::current_dir()?)
-        .arg(std::env::current_exe()?)
-        .args(std::env::args_os().skip(1))
-        .status();
-    // Empty again: what was mounted on it went with the namespace.
-    let removed = fs::remove_dir(&point);
-    let status = status.context("run unshare")?;
-    removed.with_context(|| format!("remove {}", point.display()))?;
-    let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
-    Ok(Some(ExitCode::from(code)))
-}
-
-/// `$1` is an empty directory, `$2` the working directory, the rest the command.
-const ENTER: &str = r#"
-set -e
-mount --rbind / "$1"
-point=$1 dir=$2
-shift 2
-exec chroot "$point" sh -c 'cd "$1" && shift && exec "$@"' sh "$dir" "$@"
-"#;
-
-fn root_is_mount_point() -> bool {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    mounts.lines().any(|line| line.split(' ').nth(4) == Some("/"))
-}
-
-fn is_root() -> bool {
+/// Whether this process is root.
+pub fn is_root() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
     // Without /proc nothing works later on; the missing mount is reported then.

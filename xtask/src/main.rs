@@ -4,7 +4,8 @@
 //!   quickstart   build, then show a container run and survive a crash of its daemon
 //!   test         every test that needs no Go: the crates' own, and the black-box suite against ours and Debian's
 //!   build        release binaries in target/dist: containerd, ctr, the static containerd-shim-runc-v2
-//!   check        what CI does: test, fmt, clippy, deps, documentation
+//!   check        what CI does: test, then check-static
+//!   check-static formatting, lints, layering, documentation
 //!   deps         who uses whom, compared with the law in deps/law.rs
 //!   bench        side by side with containerd; `--peer DIR` for another than Debian's
 //!   soak         a thousand containers one after another, two hundred side by side, and what they leave
@@ -14,6 +15,7 @@
 
 mod benches;
 mod check;
+mod chroot;
 mod deps;
 mod dist;
 mod machine;
@@ -29,7 +31,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 
 const USAGE: &str =
-    "usage: ./x quickstart | test | build | check | deps | bench [--peer DIR] [ROW...] | soak";
+    "usage: ./x quickstart | test | build | check | check-static | deps | bench [--peer DIR] [ROW...] | soak";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -44,8 +46,8 @@ fn main() -> ExitCode {
 
 fn run(arguments: &[String]) -> Result<ExitCode> {
     let Some((command, rest)) = arguments.split_first() else { bail!("{USAGE}") };
-    if matches!(command.as_str(), "quickstart" | "test" | "bench" | "soak")
-        && let Some(code) = machine::enter_mountable_root()?
+    if matches!(command.as_str(), "quickstart" | "test" | "check" | "bench" | "soak")
+        && let Some(code) = chroot::make_it_a_root()?
     {
         return Ok(code);
     }
@@ -54,6 +56,7 @@ fn run(arguments: &[String]) -> Result<ExitCode> {
         ("test", []) => suites::run(),
         ("build", []) => dist::build().map(|_| ExitCode::SUCCESS),
         ("check", []) => check::run(),
+        ("check-static", []) => check::without_containers(),
         ("deps", []) => deps::run(),
         ("bench", flags) => benches::run(flags),
         ("soak", []) => suites::soak(),

@@ -159,6 +159,12 @@ fn the_native_snapshotter_runs_the_same_image() {
 
 #[test]
 fn the_host_network_can_be_shared() {
+    if !std::path::Path::new("/etc/hosts").exists() {
+        eprintln!(
+            "skipped: this machine has no /etc/hosts, which a container on the host's network gets to see"
+        );
+        return;
+    }
     let daemon = Daemon::shared();
     let ours = std::fs::read_link("/proc/self/ns/net").unwrap();
     let shared = output(&daemon, &["--net-host"], "ls -l /proc/self/ns/net");
