@@ -87,6 +87,8 @@ pub enum Command {
     Oci(oci::Command),
     /// Print the server info
     Info,
+    /// Show what this machine does with containers, in a private root, and leave nothing behind
+    Demo,
     /// Warnings about what will be removed
     #[command(subcommand)]
     Deprecations(deprecations::Command),
@@ -96,8 +98,10 @@ pub enum Command {
 pub fn parse(args: &[String]) -> Result<Cli, u8> {
     let mut root = Cli::command();
     let words = argv::normalize(&root, args).map_err(|stop| explain(&mut root, stop))?;
-    let parsed = root.clone().try_get_matches_from(words).and_then(|matches| Cli::from_arg_matches(&matches));
-    parsed.map_err(|error| refuse(&error))
+    let path = words.iter().skip(1).take_while(|word| *word != "--").filter(|word| !word.starts_with('-'));
+    let path: Vec<String> = path.cloned().collect();
+    let parsed = root.try_get_matches_from_mut(words).and_then(|matches| Cli::from_arg_matches(&matches));
+    parsed.map_err(|error| refuse(&mut Cli::command(), path, &error))
 }
 
 fn explain(root: &mut clap::Command, stop: Stop) -> u8 {
@@ -126,17 +130,18 @@ fn help(root: &mut clap::Command, path: &[String]) -> String {
     root.build();
     let mut command = root;
     for name in path {
+        // Asked first: what a failed mutable look-up returned would still borrow the command.
         if command.find_subcommand(name).is_none() {
             break;
         }
-        let Some(next) = command.find_subcommand_mut(name) else { unreachable!("looked up above") };
+        let Some(next) = command.find_subcommand_mut(name) else { return String::new() };
         command = next;
     }
     command.render_help().to_string()
 }
 
 /// What clap still finds wrong: values, in Go's words.
-fn refuse(error: &clap::Error) -> u8 {
+fn refuse(root: &mut clap::Command, path: Vec<String>, error: &clap::Error) -> u8 {
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => text.clone(),
         _ => String::new(),
@@ -144,13 +149,10 @@ fn refuse(error: &clap::Error) -> u8 {
     if matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue) {
         let flag = context(ContextKind::InvalidArg);
         let flag = flag.trim_start_matches('-').split([' ', '=']).next().unwrap_or_default();
-        eprintln!(
-            "ctr: invalid value {:?} for flag -{flag}: parse error",
-            context(ContextKind::InvalidValue)
-        );
-    } else {
-        eprintln!("ctr: {}", error.to_string().trim_end());
+        let value = context(ContextKind::InvalidValue);
+        return explain(root, Stop::Usage(path, format!("invalid value {value:?} for flag -{flag}: parse error")));
     }
+    eprintln!("ctr: {}", error.to_string().trim_end());
     1
 }
 

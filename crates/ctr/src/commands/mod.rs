@@ -2,6 +2,7 @@
 
 pub mod containers;
 pub mod content;
+pub mod demo;
 pub mod deprecations;
 pub mod events;
 pub mod images;
@@ -39,6 +40,7 @@ pub async fn dispatch(cli: Cli) -> Result<u8> {
         Command::Tasks(command) => tasks::run(globals, command).await,
         Command::Oci(command) => done(oci::run(globals, command)),
         Command::Info => done(info::run(&Client::open(globals)?).await),
+        Command::Demo => done(demo::run().map_err(|error| Error::unknown(format!("demo: {error:#}")))),
         Command::Deprecations(command) => done(deprecations::run(&Client::open(globals)?, command).await),
     }
 }
