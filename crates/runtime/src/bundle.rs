@@ -200,13 +200,15 @@ impl Bundle {
         }
     }
 
-    /// Whether the init process that the shim wrote down still exists (or another with its pid).
+    /// The pid of the init process, as the shim wrote it down.
+    pub(crate) fn init_pid(&self) -> Option<u32> {
+        let bytes = read(&self.path.join("init.pid")).ok().flatten()?;
+        std::str::from_utf8(&bytes).ok()?.trim().parse().ok()
+    }
+
+    /// Whether the init process still exists (or another with its pid).
     pub(crate) fn init_may_live(&self) -> bool {
-        let pid = read(&self.path.join("init.pid")).ok().flatten();
-        let pid = pid
-            .and_then(|bytes| String::from_utf8(bytes).ok())
-            .and_then(|text| text.trim().parse::<u32>().ok());
-        pid.is_some_and(|pid| Path::new("/proc").join(pid.to_string()).exists())
+        self.init_pid().is_some_and(|pid| Path::new("/proc").join(pid.to_string()).exists())
     }
 
     /// Makes the FIFO that the shim logs to, if it is not there.

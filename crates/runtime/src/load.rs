@@ -86,8 +86,10 @@ impl Runtime {
                 if let Err(failure) = state {
                     let error = Error::from(failure);
                     tracing::error!(task = %key, %error, "shim does not tell the state of its task");
+                    shim.set_created(shim.bundle.init_pid().unwrap_or(0));
+                } else {
+                    shim.set_created(shim.pid());
                 }
-                shim.set_created(shim.pid());
                 place.fill(Arc::clone(&shim));
                 self.watch(&shim);
             }
