@@ -122,7 +122,7 @@ fn member(mut archive: Archive, dice: &mut Dice) -> Archive {
         _ => header,
     };
     header = match dice.roll(20) {
-        0 => header.raw(124, *dice.pick(&SIZES.each_ref())),
+        0 => header.raw(124, SIZES[dice.roll(SIZES.len())]),
         1 => header.raw(108, b"\x80\0\0\0\0\x0f\x42\x40"),
         2 => header.raw(136, b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xfb"),
         3 => header.raw(100, b"  644 \0\0"),

@@ -17,9 +17,9 @@ use archive::{Archive, Header, gzip, store_layer};
 use content::local::LocalStore;
 use diff::{Applier as _, ApplyOptions, WalkingApplier};
 use sys::mount::TempMount;
-use types::Digest;
 use types::mount::Mount;
 use types::oci::image::{chain_id, media};
+use types::{Digest, Result};
 
 /// Everything that can be said of one path.
 #[derive(Debug, PartialEq)]
@@ -43,7 +43,7 @@ fn walk(root: &Path) -> BTreeMap<PathBuf, Facts> {
     let mut todo = vec![root.to_owned()];
     let mut paths = Vec::new();
     while let Some(path) = todo.pop() {
-        if std::fs::symlink_metadata(&path).unwrap().is_dir() {
+        if std::fs::symlink_metadata(&path).unwrap_or_else(|e| panic!("{path:?}: {e}")).is_dir() {
             todo.extend(std::fs::read_dir(&path).unwrap().map(|e| e.unwrap().path()));
         }
         paths.push(path);
@@ -217,7 +217,8 @@ impl Upstream {
     fn start(bin: PathBuf, dir: &Path) -> Self {
         let config = format!(
             "version = 3\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\", \
-             \"io.containerd.cri.v1.images\", \"io.containerd.cri.v1.runtime\"]\n[grpc]\naddress = {:?}\n",
+             \"io.containerd.cri.v1.images\", \"io.containerd.cri.v1.runtime\"]\n[grpc]\naddress = {:?}\n[plugins.\"io.containerd.gc.v1.scheduler\"]\n\
+             mutation_threshold = 0\ndeletion_threshold = 0\nschedule_delay = \"1h\"\nstartup_delay = \"1h\"\n",
             dir.join("root"),
             dir.join("state"),
             dir.join("sock")
@@ -249,6 +250,24 @@ impl Upstream {
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "ctr {args:?}: {out} {err}");
         out.into_owned()
+    }
+
+    /// The tree that it makes of an image, or nothing if it refuses it.
+    fn try_unpack(&self, archive: &Path, top: &Digest) -> Option<BTreeMap<PathBuf, Facts>> {
+        let archive = archive.to_str().unwrap();
+        let args = ["images", "import", "--local", "--snapshotter", "native", archive];
+        let output = self.command(&args);
+        if !output.status.success() {
+            let error = String::from_utf8_lossy(&output.stderr);
+            assert!(error.contains("failed to extract layer"), "{error}");
+            return None;
+        }
+        let key = format!("seen-{}", top.hex());
+        let mount =
+            self.ctr(&["snapshots", "--snapshotter", "native", "view", "--mounts", &key, top.as_str()]);
+        // One bind mount, as JSON.
+        let (_, source) = mount.split_once("\"Source\": \"").unwrap();
+        Some(walk(Path::new(source.split_once('"').unwrap().0)))
     }
 
     /// The tree that it makes of an image.
@@ -285,7 +304,7 @@ fn mount(kind: &str, source: &Path, options: Vec<String>) -> Mount {
 }
 
 /// The tree that we make of the layers, as an overlay.
-async fn ours_as_overlay(top: &Path, layers: &[Vec<u8>]) -> BTreeMap<PathBuf, Facts> {
+async fn ours_as_overlay(top: &Path, layers: &[Vec<u8>]) -> Result<BTreeMap<PathBuf, Facts>> {
     let (store, work) = (LocalStore::open(top.join("content")).unwrap(), top.join("work"));
     std::fs::create_dir(&work).unwrap();
     let applier = WalkingApplier::new(Arc::clone(&store) as _);
@@ -303,7 +322,7 @@ async fn ours_as_overlay(top: &Path, layers: &[Vec<u8>]) -> BTreeMap<PathBuf, Fa
             mount("overlay", Path::new("overlay"), vec![work, upper, format!("lowerdir={lowers}")])
         };
         let blob = store_layer(&store, media::OCI_LAYER_GZIP, &gzip(layer)).await;
-        let applied = applier.apply(&blob, &[mounts], ApplyOptions::default()).await.unwrap();
+        let applied = applier.apply(&blob, &[mounts], ApplyOptions::default()).await?;
         assert_eq!(applied.uncompressed.digest, Digest::of(layer));
         dirs.push(dir.display().to_string());
     }
@@ -312,23 +331,28 @@ async fn ours_as_overlay(top: &Path, layers: &[Vec<u8>]) -> BTreeMap<PathBuf, Fa
     let view = TempMount::new(&view).unwrap();
     let tree = walk(view.path());
     view.close().unwrap();
-    tree
+    Ok(tree)
 }
 
 /// The same in one directory, layer onto layer.
-async fn ours_in_place(top: &Path, layers: &[Vec<u8>]) -> BTreeMap<PathBuf, Facts> {
+async fn ours_in_place(top: &Path, layers: &[Vec<u8>]) -> Result<BTreeMap<PathBuf, Facts>> {
     let (store, dir) = (LocalStore::open(top.join("content")).unwrap(), top.join("flat"));
     std::fs::create_dir(&dir).unwrap();
     let applier = WalkingApplier::new(Arc::clone(&store) as _);
     for layer in layers {
         let blob = store_layer(&store, media::OCI_LAYER, layer).await;
         let bind = mount("bind", &dir, vec!["rw".into(), "rbind".into()]);
-        applier.apply(&blob, &[bind], ApplyOptions { sync: true }).await.unwrap();
+        applier.apply(&blob, &[bind], ApplyOptions { sync: true }).await?;
     }
-    walk(&dir)
+    Ok(walk(&dir))
 }
 
 fn compare(ours: &BTreeMap<PathBuf, Facts>, theirs: &BTreeMap<PathBuf, Facts>, what: &str) {
+    let differences = differences(ours, theirs);
+    assert!(differences.is_empty(), "{what}:\n{}", differences.join("\n"));
+}
+
+fn differences(ours: &BTreeMap<PathBuf, Facts>, theirs: &BTreeMap<PathBuf, Facts>) -> Vec<String> {
     let mut differences = Vec::new();
     for path in ours.keys().chain(theirs.keys()) {
         match (ours.get(path), theirs.get(path)) {
@@ -345,7 +369,7 @@ fn compare(ours: &BTreeMap<PathBuf, Facts>, theirs: &BTreeMap<PathBuf, Facts>, w
     }
     differences.sort();
     differences.dedup();
-    assert!(differences.is_empty(), "{what}:\n{}", differences.join("\n"));
+    differences
 }
 
 fn copy(facts: &Facts) -> Facts {
@@ -363,16 +387,22 @@ fn copy(facts: &Facts) -> Facts {
     }
 }
 
-#[tokio::test]
-async fn three_layers_are_unpacked_as_upstream_does() {
-    let Some(bin) = std::env::var_os("CONTAINERD_UPSTREAM_BIN").map(PathBuf::from) else {
+/// Where upstream is, if this run may and can compare with it.
+fn upstream_bin() -> Option<PathBuf> {
+    let Some(bin) = std::env::var_os("CONTAINERD_UPSTREAM_BIN") else {
         eprintln!("SKIPPED: CONTAINERD_UPSTREAM_BIN is not set, nothing was compared with upstream");
-        return;
+        return None;
     };
     if !rustix::process::geteuid().is_root() {
         eprintln!("SKIPPED: needs root");
-        return;
+        return None;
     }
+    Some(bin.into())
+}
+
+#[tokio::test]
+async fn three_layers_are_unpacked_as_upstream_does() {
+    let Some(bin) = upstream_bin() else { return };
     let top = tempfile::tempdir().unwrap();
     let layers = [base(), second(), third()];
     let diff_ids: Vec<Digest> = layers.iter().map(|layer| Digest::of(layer)).collect();
@@ -383,7 +413,7 @@ async fn three_layers_are_unpacked_as_upstream_does() {
     let theirs = upstream.unpack(&archive, "overlayfs", &chain);
     assert!(theirs.len() > 40, "{theirs:?}");
     let overlay = tempfile::tempdir().unwrap();
-    compare(&ours_as_overlay(overlay.path(), &layers).await, &theirs, "overlayfs");
+    compare(&ours_as_overlay(overlay.path(), &layers).await.unwrap(), &theirs, "overlayfs");
     let theirs = upstream.unpack(&archive, "native", &chain);
     let flat = tempfile::tempdir().unwrap();
     // Upstream's native snapshotter copies a symbolic link once for each of its names.
@@ -391,5 +421,150 @@ async fn three_layers_are_unpacked_as_upstream_does() {
         tree.iter_mut().filter(|(_, f)| f.link.is_some()).for_each(|(path, f)| f.same_as.clone_from(path));
         tree
     };
-    compare(&apart(ours_in_place(flat.path(), &layers).await), &apart(theirs), "native");
+    compare(&apart(ours_in_place(flat.path(), &layers).await.unwrap()), &apart(theirs), "native");
+}
+
+/// Layers that no tool writes, on top of [`odd_base`].
+fn odd_layers() -> Vec<(String, Archive)> {
+    let new = Archive::default;
+    let mut all: Vec<(String, Archive)> = Vec::new();
+    let whiteouts = [
+        ".wh.g",
+        ".wh..g",
+        ".wh.d",
+        "d/.wh.a",
+        "d/.wh.b",
+        "d/b/.wh.c",
+        ".wh.",
+        ".wh..",
+        ".wh...",
+        ".wh....",
+        ".wh./",
+        ".wh.d/",
+        "d/.wh.",
+        "d/.wh..",
+        "d/.wh...",
+        ".wh..wh..opq",
+        "d/.wh..wh..opq",
+        "d/b/.wh..wh..opq",
+        ".wh..wh.x",
+        ".wh..wh.",
+        ".wh.x/y",
+        "d/../.wh.g",
+        "./.wh.g",
+        "//.wh.g",
+        "/.wh.g",
+        ".wh.lib",
+        "lib/.wh.so",
+        "up/.wh.g",
+        "out/.wh.x",
+        "g/.wh.x",
+        "missing/.wh.x",
+        "d/.wh.../x",
+        ".wh../x",
+        "d/.wh.b/x",
+        ".wh.wh.",
+        "..wh.g",
+        "wh.g",
+        ".wh",
+        ".wh.\u{e4}",
+        ".wh. ",
+    ];
+    for name in whiteouts {
+        for flag in [b'0', b'5', b'2'] {
+            let header = Header::new(flag, name).link(if flag == b'2' { "g" } else { "" });
+            all.push((format!("{name} as {}", flag as char), new().entry(header, b"")));
+        }
+        all.push((
+            format!("{name} after an entry"),
+            new().file("g", "new").dir("d").file("d/n", "n").file(name, ""),
+        ));
+        all.push((
+            format!("{name} before an entry"),
+            new().file(name, "").file("g", "new").dir("d").file("d/n", "n"),
+        ));
+    }
+    for (what, layer) in [
+        ("through a link below", new().file("lib/new", "n").file("usr/lib/two", "2")),
+        ("onto a link below", new().file("lib", "now a file")),
+        ("a directory onto a link below", new().dir("lib").file("lib/x", "x")),
+        ("out of the root by a link", new().symlink("o", "/../../../..").file("o/x", "x")),
+        ("a dangling link as parent", new().symlink("o", "no/where").file("o/x", "x")),
+        ("a loop of links", new().symlink("o", "p").symlink("p", "o").file("o/x", "x")),
+        ("a hard link to a file below", new().hardlink("h", "g")),
+        ("a hard link through a link below", new().hardlink("h", "lib/so")),
+        ("a hard link to a link below", new().hardlink("h", "lib")),
+        ("a hard link to a directory", new().hardlink("h", "d")),
+        ("a hard link to itself", new().file("s", "x").hardlink("s", "s")),
+        ("a hard link to a later file", new().hardlink("h", "later").file("later", "x")),
+        ("a hard link out", new().hardlink("h", "../../g")),
+        ("a hard link to the root", new().hardlink("h", "/")),
+        ("the root as a link", new().symlink("./", "/etc").file("x", "x")),
+        ("the root as a file", new().file("/", "x")),
+        ("a file as parent", new().file("g/x", "x")),
+        ("a file then its child", new().file("p", "x").file("p/q", "y")),
+        ("a directory onto a file below", new().dir("g").file("g/x", "x")),
+        ("a file onto a directory below", new().file("d", "x")),
+        ("a file onto a directory and back", new().file("d", "x").dir("d").file("d/x", "x")),
+        ("the same twice", new().file("t", "1").file("t", "2").dir("t").symlink("t", "g")),
+        ("a device onto a directory", new().entry(Header::new(b'3', "d").device(1, 3), b"")),
+        // Not here: device 0:0, which overlayfs itself takes for a whiteout, ours and upstream's alike.
+        ("a fifo as parent", new().entry(Header::new(b'6', "f"), b"").file("f/x", "x")),
+        ("up and down", new().file("d/../../x", "x")),
+        ("an empty name", new().file("", "x").file("x", "y")),
+    ] {
+        all.push((what.to_owned(), layer));
+    }
+    all
+}
+
+fn odd_base() -> Vec<u8> {
+    let base = Archive::default()
+        .dir("d")
+        .file("d/a", "a")
+        .dir("d/b")
+        .file("d/b/c", "c")
+        .file("g", "g")
+        .file(".g", "g");
+    base.dir("usr")
+        .dir("usr/lib")
+        .file("usr/lib/so", "so")
+        .symlink("lib", "usr/lib")
+        .symlink("up", "..")
+        .end()
+}
+
+/// SEC-087, 118: of every odd layer we make what upstream's applier makes of it on a whole filesystem (its native
+/// snapshotter), or refuse it, and the same whether an overlay or a directory is written.
+#[tokio::test]
+async fn odd_layers_make_upstreams_tree_or_are_refused() {
+    let Some(bin) = upstream_bin() else { return };
+    let top = tempfile::tempdir().unwrap();
+    let upstream = Upstream::start(bin, top.path());
+    let (mut wrong, mut equal) = (Vec::new(), 0);
+    for (what, layer) in odd_layers() {
+        let layers = [odd_base(), layer.end()];
+        let chain = chain_id(&[Digest::of(&layers[0]), Digest::of(&layers[1])]).unwrap();
+        let archive = top.path().join("image.tar");
+        std::fs::write(&archive, image(&layers)).unwrap();
+        let theirs = upstream.try_unpack(&archive, &chain);
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let ours = [
+            ("overlay", ours_as_overlay(one.path(), &layers).await),
+            ("in place", ours_in_place(two.path(), &layers).await),
+        ];
+        for (how, ours) in ours {
+            match (ours, &theirs) {
+                (Ok(ours), Some(theirs)) => match differences(&ours, theirs) {
+                    none if none.is_empty() => equal += 1,
+                    some => wrong.push(format!("{what} ({how}):\n  {}", some.join("\n  "))),
+                },
+                (Err(error), Some(_)) => eprintln!("stricter: {what} ({how}): {error}"),
+                (Ok(_), None) => eprintln!("more lenient: {what} ({how})"),
+                (Err(_), None) => {}
+            }
+        }
+    }
+    eprintln!("{equal} equal trees");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

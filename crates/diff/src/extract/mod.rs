@@ -147,7 +147,7 @@ impl<'a> Extractor<'a> {
         self.keep_implied()?;
         match meaning {
             Meaning::Ignored => return Ok(()),
-            Meaning::Whiteout(hidden) => return self.whiteout(&dir, hidden, entry),
+            Meaning::Whiteout(hidden) => return self.whiteout(&path, &dir, hidden, entry),
             Meaning::Opaque => return self.opaque(&path, &dir),
             Meaning::Entry => {}
         }

@@ -122,6 +122,16 @@ impl Parents {
         self.lowers.as_ref().is_some_and(|lowers| !lowers.is_empty())
     }
 
+    /// Whether no layer below has the directory `path`, as far as that can be said: not of one behind links.
+    pub(super) fn is_new(&self, path: &[u8]) -> Result<bool, Stop> {
+        if path.is_empty() || !self.has_lowers() {
+            return Ok(false);
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let direct = sys::fs::open_without_links(&*self.root, OsStr::from_bytes(path), flags).is_ok();
+        Ok(direct && matches!(self.below(path)?, Below::Nothing))
+    }
+
     fn below(&self, path: &[u8]) -> Result<Below, Stop> {
         for lower in self.lowers.iter().flatten() {
             let (found, goes_on) = below_in(lower, path)?;

@@ -53,10 +53,20 @@ pub(crate) fn set_opaque(dir: BorrowedFd<'_>) -> Result<(), Stop> {
 }
 
 impl Extractor<'_> {
-    pub(super) fn whiteout(&mut self, dir: &Rc<OwnedFd>, hidden: &[u8], entry: &Entry) -> Result<(), Stop> {
+    pub(super) fn whiteout(
+        &mut self,
+        path: &Path,
+        dir: &Rc<OwnedFd>,
+        hidden: &[u8],
+        entry: &Entry,
+    ) -> Result<(), Stop> {
         let name = OsStr::from_bytes(hidden);
         if self.unpacked.is_some() {
             return self.remove(dir, name);
+        }
+        // Overlayfs shows the name of a whiteout in a directory that no layer below has.
+        if self.parents.is_new(path.parent())? {
+            return Ok(());
         }
         match rustix::fs::mknodat(dir, name, FileType::CharacterDevice, Mode::empty(), 0) {
             Ok(()) => {}
