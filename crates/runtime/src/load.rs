@@ -13,6 +13,7 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use types::{Error, Namespace, Result, ResultExt};
 
@@ -24,6 +25,9 @@ use crate::runtime::{Runtime, blocking};
 use crate::shim::{Link, Shim, lost};
 use crate::shims::Place;
 use crate::ttrpc::Failure;
+
+/// How long to wait before a shim is asked again.
+const STEP: Duration = Duration::from_millis(50);
 
 /// What is below the directories of state and root.
 #[derive(Debug, Default)]
@@ -71,11 +75,11 @@ impl Runtime {
             Ok(shim) => Arc::new(shim),
             Err(error) => return self.bury_unreached(key, place, error).await,
         };
-        match shim.state("", self.inner.timeouts.load).await {
+        match self.find_task(&shim).await {
             Err(failure) if failure.is_not_found() => {
                 tracing::warn!(task = %key, "cleaning up a shim whose task was never made");
                 place.closing();
-                self.dismiss(&shim).await;
+                self.send_away(&shim).await;
             }
             Err(Failure::Closed) => {
                 place.closing();
@@ -94,6 +98,40 @@ impl Runtime {
                 self.watch(&shim);
             }
         }
+    }
+
+    /// Asks for the task's state. One that is not there may be about to be: the daemon before may have died while the
+    /// shim was at its Create.
+    async fn find_task(&self, shim: &Shim) -> Result<(), Failure> {
+        let until = Instant::now() + self.inner.timeouts.state;
+        loop {
+            match shim.state("", self.inner.timeouts.load).await {
+                Err(failure) if failure.is_not_found() && Instant::now() < until => {
+                    tokio::time::sleep(STEP).await
+                }
+                state => return state.map(drop),
+            }
+        }
+    }
+
+    /// Ends a shim that knows no task. It may ignore Shutdown as long as it is at a Create, whose task is then deleted.
+    async fn send_away(&self, shim: &Shim) {
+        let limit = self.inner.timeouts.cleanup;
+        let until = Instant::now() + limit;
+        loop {
+            // Both may fail; what counts is that the connection ends.
+            let _ = shim.delete("", Some(limit)).await;
+            let _ = shim.shutdown(limit).await;
+            if tokio::time::timeout(STEP, shim.connection.closed()).await.is_ok() {
+                break;
+            }
+            if Instant::now() > until {
+                tracing::error!(task = %shim.key, "shim does not go and might be leaked");
+                break;
+            }
+        }
+        let end = self.bury(shim).await;
+        shim.finished(end);
     }
 
     /// Connects to the shim of a bundle.

@@ -70,10 +70,42 @@ async fn a_shim_whose_task_was_never_made_is_sent_away() {
         fake.on("Delete", gone.clone());
     })
     .await;
-    assert!(daemon.runtime.state(&namespace(), "c1", "").await.unwrap_err().is_not_found());
     fake.assert_nothing_left().await;
-    assert_eq!(fake.calls(), ["Create", "State", "Delete", "Shutdown"]);
+    assert!(daemon.runtime.state(&namespace(), "c1", "").await.unwrap_err().is_not_found());
+    let calls = fake.calls();
+    assert_eq!(calls[calls.len() - 3..], ["State", "Delete", "Shutdown"]);
+    assert_eq!(fake.actions(), ["start", "delete"]);
     assert!(daemon.topics().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_create_that_the_last_daemon_did_not_live_to_see_is_found() {
+    let fake = Fake::new();
+    let daemon = restarted(&fake, || {
+        fake.on("State", Answer::Refuse(|| Error::not_found("container not created")));
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(70)).await;
+    let created = wire::StateResponse { pid: 42, status: 1, ..Default::default() };
+    fake.on("State", Answer::Say(created.encode_to_vec()));
+    let state = daemon.runtime.state(&namespace(), "c1", "").await.unwrap();
+    assert_eq!((state.status, state.pid), (Status::Created, 42));
+}
+
+#[tokio::test]
+async fn a_shim_that_is_busy_creating_is_asked_to_go_until_it_goes() {
+    let fake = Fake::new();
+    let gone = Answer::Refuse(|| Error::not_found("container not created"));
+    let _daemon = restarted(&fake, || {
+        fake.on("State", gone.clone());
+        fake.on("Delete", gone.clone());
+        fake.on("Shutdown", Answer::Say(Vec::new()));
+    })
+    .await;
+    eventually(|| fake.calls().iter().filter(|call| *call == "Shutdown").count() == 2).await;
+    assert_eq!(fake.left(), ["root/c1", "state/c1"]);
+    fake.on("Shutdown", Answer::Die);
+    fake.assert_nothing_left().await;
 }
 
 #[tokio::test]
