@@ -150,7 +150,10 @@ fn refuse(root: &mut clap::Command, path: Vec<String>, error: &clap::Error) -> u
         let flag = context(ContextKind::InvalidArg);
         let flag = flag.trim_start_matches('-').split([' ', '=']).next().unwrap_or_default();
         let value = context(ContextKind::InvalidValue);
-        return explain(root, Stop::Usage(path, format!("invalid value {value:?} for flag -{flag}: parse error")));
+        return explain(
+            root,
+            Stop::Usage(path, format!("invalid value {value:?} for flag -{flag}: parse error")),
+        );
     }
     eprintln!("ctr: {}", error.to_string().trim_end());
     1

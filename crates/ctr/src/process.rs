@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use api::containerd::services::tasks::v1 as wire;
-use futures_util::FutureExt;
+use futures_util::FutureExt as _;
 use remote::from_status;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use types::{Error, Result};
@@ -116,7 +116,7 @@ impl Process {
         let mut wait = tokio::spawn(async move { process.wait().await });
         tokio::task::yield_now().await;
         if attended.start {
-            let started = self.start().await;
+            let started = attended.signals.during(self.start()).await;
             if started.is_err() {
                 wait.abort();
             }
@@ -133,7 +133,11 @@ impl Process {
                 number = attended.signals.next() => self.pass_on(number, attended.console).await,
             }
         };
-        attended.streams.drained().await;
+        tokio::select! {
+            () = attended.streams.drained() => {}
+            // Somebody else holds the streams open, and whoever waits for us does not want to any more.
+            _ = attended.signals.next_ending() => {}
+        }
         Ok(code)
     }
 
@@ -152,6 +156,11 @@ impl Process {
     }
 }
 
+/// A task that is not there, in upstream's words.
+pub fn no_task(error: Error) -> Error {
+    if error.is_not_found() { error.context("no running task found") } else { error }
+}
+
 /// What belongs to a process while it is attended.
 pub struct Attended<'a> {
     /// Its streams.
@@ -166,7 +175,11 @@ pub struct Attended<'a> {
 
 /// The signals that are passed on: all that a program can catch, except those that its own children, timers and
 /// writes cause.
-pub struct Signals(Vec<(i32, Signal)>);
+pub struct Signals {
+    caught: Vec<(i32, Signal)>,
+    /// One that wanted this program to end, before there was a process to pass it on to.
+    ending: Option<i32>,
+}
 
 impl Signals {
     /// Catches them from now on.
@@ -196,12 +209,13 @@ impl Signals {
         let numbers = named.into_iter().map(S::as_raw).chain(realtime);
         let caught = numbers.map(|number| Ok((number, signal(SignalKind::from_raw(number))?)));
         let caught = caught.collect::<std::io::Result<_>>();
-        caught.map(Self).map_err(|e| Error::from(e).context("catch signals"))
+        let caught = caught.map_err(|e| Error::from(e).context("catch signals"))?;
+        Ok(Self { caught, ending: None })
     }
 
     /// The next one. Cancel safe.
     pub async fn next(&mut self) -> i32 {
-        let next = self.0.iter_mut().map(|(number, signal)| {
+        let next = self.caught.iter_mut().map(|(number, signal)| {
             let number = *number;
             Box::pin(async move {
                 match signal.recv().await {
@@ -213,18 +227,45 @@ impl Signals {
         futures_util::future::select_all(next).await.0
     }
 
-    /// The signal that wants this program to end, if one has come: looked at between the steps that must not be cut.
-    pub fn ending(&mut self) -> Option<i32> {
-        let ends = |number| {
-            [SignalKind::hangup(), SignalKind::interrupt(), SignalKind::quit(), SignalKind::terminate()]
-                .map(|kind| kind.as_raw_value())
-                .contains(&number)
-        };
-        let ending = self.0.iter_mut().filter(|(number, _)| ends(*number));
-        ending
-            .into_iter()
-            .find_map(|(number, signal)| signal.recv().now_or_never().flatten().map(|()| *number))
+    /// The next one that wants this program to end. Cancel safe.
+    async fn next_ending(&mut self) -> i32 {
+        loop {
+            let number = self.next().await;
+            if ends(number) {
+                return number;
+            }
+        }
     }
+
+    /// Does a step that must not be cut: a signal that wants this program to end is remembered for [`Signals::check`],
+    /// and only a second one gives up on a daemon that does not answer.
+    pub async fn during<T>(&mut self, step: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut step = std::pin::pin!(step);
+        loop {
+            tokio::select! {
+                done = &mut step => return done,
+                number = self.next_ending() => match self.ending.replace(number) {
+                    None => {}
+                    Some(_) => return Err(interrupted(number)),
+                },
+            }
+        }
+    }
+
+    /// Refuses to go on once something wants this program to end.
+    pub fn check(&self) -> Result<()> {
+        self.ending.map_or(Ok(()), |number| Err(interrupted(number)))
+    }
+}
+
+fn ends(number: i32) -> bool {
+    [SignalKind::hangup(), SignalKind::interrupt(), SignalKind::quit(), SignalKind::terminate()]
+        .map(|kind| kind.as_raw_value())
+        .contains(&number)
+}
+
+fn interrupted(number: i32) -> Error {
+    Error::new(types::Class::Canceled, format!("interrupted by signal {number}"))
 }
 
 /// Writes a pid for others to read: all of it or nothing.

@@ -1,5 +1,6 @@
 //! The channel to a socket, and the headers that say in whose name a call is made.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use hyper_util::rt::TokioIo;
@@ -65,7 +66,9 @@ impl Connection {
             .initial_connection_window_size(8 << 20);
         let channel = endpoint.connect_with_connector_lazy(tower::service_fn(move |_| {
             let path = path.clone();
-            async move { UnixStream::connect(path).await.map(TokioIo::new) }
+            async move {
+                UnixStream::connect(&path).await.map(TokioIo::new).map_err(|error| refused(&path, &error))
+            }
         }));
         Ok(Self { channel, headers: Headers::new(&scope)?, scope })
     }
@@ -84,4 +87,15 @@ impl Connection {
     pub fn transport(&self) -> Transport {
         InterceptedService::new(self.channel.clone(), self.headers.clone())
     }
+}
+
+/// What Go's clients say when nobody listens.
+fn refused(path: &Path, error: &io::Error) -> io::Error {
+    let text = error.to_string();
+    let why = text.split(" (os error").next().unwrap_or_default().to_lowercase();
+    let dial = format!("dial unix {}: connect: {why}", path.display());
+    io::Error::new(
+        error.kind(),
+        format!("connection error: desc = \"transport: Error while dialing: {dial}\""),
+    )
 }

@@ -25,23 +25,18 @@ pub fn text(class: Class) -> &'static str {
     }
 }
 
-/// The error that a status means. Its message ends with the words of its class, which are added where the server
-/// did not say them: that is what Go clients print, and what people search for.
+/// The error that a status means, with its words as they are: those of a class stand where the server put them.
 #[expect(clippy::needless_pass_by_value, reason = "used as `map_err(from_status)`")]
 pub fn from_status(status: Status) -> Error {
     let class = api::status::class(status.code().into());
     let (message, words) = (status.message(), text(class));
-    let says = message == words || message.ends_with(&format!(": {words}"));
-    // Go knows two more classes behind this code, told apart by their words only.
-    let other = class == Class::FailedPrecondition
-        && [": conflict", ": not modified"].iter().any(|words| message.ends_with(words));
-    if says || other {
-        return Error::new(class, message);
-    }
-    if message.is_empty() {
-        Error::new(class, words)
-    } else {
-        Error::new(class, format!("{message}: {words}"))
+    match class {
+        _ if message.is_empty() => Error::new(class, words),
+        // Go's context errors carry no other words than their own, so those are said too.
+        Class::Canceled | Class::DeadlineExceeded if !message.ends_with(words) => {
+            Error::new(class, format!("{message}: {words}"))
+        }
+        _ => Error::new(class, message),
     }
 }
 
@@ -50,11 +45,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_class_is_said_once_at_the_end() {
+    fn a_message_stays_as_the_server_wrote_it() {
         let e = from_status(Status::not_found("image \"x\": not found"));
         assert_eq!((e.class(), e.to_string()), (Class::NotFound, "image \"x\": not found".into()));
-        assert_eq!(from_status(Status::not_found("image \"x\"")).to_string(), "image \"x\": not found");
+        assert_eq!(
+            from_status(Status::unknown("OCI runtime create failed")).to_string(),
+            "OCI runtime create failed"
+        );
         assert_eq!(from_status(Status::unknown("")).to_string(), "unknown");
-        assert_eq!(from_status(Status::failed_precondition("a: conflict")).to_string(), "a: conflict");
+        assert_eq!(
+            from_status(Status::deadline_exceeded("wait")).to_string(),
+            "wait: context deadline exceeded"
+        );
     }
 }

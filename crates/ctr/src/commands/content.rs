@@ -65,10 +65,10 @@ pub async fn run(globals: &Globals, command: Command) -> Result<()> {
     match command {
         Command::Active { filter, .. } => active(&Client::open(globals)?, filter.first()).await,
         Command::Delete(digests) => delete(&Client::open(globals)?, &digests.words).await,
-        Command::Get(digests) => get(globals, digests.first().parse()?).await,
+        Command::Get(digests) => get(globals, go::digest(digests.first())?).await,
         Command::Ingest { expected_size, expected_digest, key } => {
             let expected = Some(expected_digest).filter(|digest| !digest.is_empty());
-            let expected = expected.map(|digest| digest.parse()).transpose()?;
+            let expected = expected.map(|digest| go::digest(&digest)).transpose()?;
             if key.first().is_empty() {
                 return refused("must specify a transaction reference");
             }
@@ -94,7 +94,7 @@ async fn delete(client: &Client, digests: &[String]) -> Result<()> {
     let store = client.content();
     let mut failed = None;
     for text in digests {
-        let deleted = match text.parse::<Digest>() {
+        let deleted = match go::digest(text) {
             Ok(digest) => store.delete(&digest).await,
             Err(error) => Err(error),
         };
@@ -169,7 +169,7 @@ async fn list(client: &Client, quiet: bool, filters: &[String]) -> Result<()> {
 
 async fn label(client: &Client, words: &Words) -> Result<()> {
     let store = client.content();
-    let digest: Digest = words.first().parse()?;
+    let digest = go::digest(words.first())?;
     let labels = flags::labels(words.tail());
     let info = if labels.is_empty() {
         store.info(&digest).await?

@@ -11,7 +11,7 @@ use types::filters::Filters;
 use types::mount::Mount;
 use types::snapshot::{Info, Kind};
 use types::time::rfc3339;
-use types::{Digest, Labels, Result, ResultExt, labels};
+use types::{Labels, Result, ResultExt, labels};
 
 use super::print;
 use crate::cli::{self, Globals};
@@ -124,7 +124,7 @@ pub async fn run(globals: &Globals, flags: Flags) -> Result<()> {
         Command::Tree(_) => print(tree::draw(&all(&open().await?).await?)),
         Command::Unpack { sync_fs, snapshotter, digest } => {
             let name = if snapshotter.snapshotter.is_empty() { name } else { &snapshotter.snapshotter };
-            let digest: Digest = digest.first().parse()?;
+            let digest = go::digest(digest.first())?;
             unpack::run(&Client::open(globals)?, name, &digest, sync_fs).await
         }
         Command::Usage { b, keys } => usage(&open().await?, b, keys.words).await,

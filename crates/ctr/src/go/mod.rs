@@ -56,3 +56,15 @@ pub fn path_error(operation: &str, path: impl AsRef<std::path::Path>, error: std
     let text = format!("{operation} {}: {}", path.as_ref().display(), os_error(&error));
     types::Error::new(types::Error::from(error).class(), text)
 }
+
+/// A digest on the command line, refused in the words of Go's go-digest.
+pub fn digest(text: &str) -> types::Result<types::Digest> {
+    text.parse().map_err(|_| {
+        let hex = text.split_once(':').map(|(algorithm, hex)| (algorithm, hex.len()));
+        types::Error::invalid(match hex {
+            Some(("sha256" | "sha384" | "sha512", 1..)) => "invalid checksum digest length",
+            Some((_, 1..)) => "unsupported digest algorithm",
+            _ => "invalid checksum digest format",
+        })
+    })
+}

@@ -133,8 +133,15 @@ impl Streams {
         Ok(ended)
     }
 
-    /// Waits until all output was written.
+    /// Waits until all output of a process that has ended was written.
     pub async fn drained(&mut self) {
+        // Where no shim has opened the other end, and none will any more, nothing would ever tell of the end: being
+        // a writer for a moment does. While the shim has its end this changes nothing.
+        for path in [&self.stdio.stdout, &self.stdio.stderr] {
+            if is_fifo(path) {
+                sys::fifo::open_writer_if_read(Path::new(path)).ok();
+            }
+        }
         for copying in self.copying.drain(..) {
             // An error says that the thread is gone, which is what is waited for.
             copying.await.ok();
@@ -225,6 +232,17 @@ mod tests {
         let streams = Streams::new(wiring, "c").unwrap();
         assert!(streams.stdio().terminal && streams.stdio().stderr.is_empty());
         assert_eq!(*Streams::new(Wiring::Null, "c").unwrap().stdio(), Stdio::default());
+    }
+
+    #[tokio::test]
+    async fn a_process_that_ended_before_anybody_wrote_has_no_more_output() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut streams = fifos(dir.path());
+        let sink = || std::fs::File::create(dir.path().join("out")).unwrap().into();
+        for (fifo, _) in std::mem::take(&mut streams.outputs) {
+            streams.copying.push(copy::output(fifo, sink()).unwrap());
+        }
+        tokio::time::timeout(std::time::Duration::from_secs(10), streams.drained()).await.unwrap();
     }
 
     #[tokio::test]

@@ -16,7 +16,7 @@ use crate::go::json;
 struct Shown<'a> {
     #[serde(rename = "ID")]
     id: &'a str,
-    labels: &'a Labels,
+    labels: Option<&'a Labels>,
     image: &'a str,
     runtime: Runtime<'a>,
     snapshot_key: &'a str,
@@ -45,7 +45,7 @@ pub fn show(container: &Container, only_spec: bool) -> Result<()> {
     }
     print(json::shown(&Shown {
         id: &container.id,
-        labels: &container.labels,
+        labels: Some(&container.labels).filter(|labels| !labels.is_empty()),
         image: &container.image,
         runtime: Runtime {
             name: &container.runtime.name,

@@ -112,8 +112,9 @@ pub async fn run(globals: &Globals, command: Command) -> Result<()> {
         Command::Unmount(flags) => mount::unmount(globals, flags).await,
         Command::Prune { all, extra: _ } => prune(&Client::open(globals)?, all).await,
         Command::Delete { sync, names } => delete(&Client::open(globals)?, sync, &names.words).await,
-        Command::Tag { force, skip_reference_check, names, local: _ } => {
-            tag(globals, force, !skip_reference_check, &names).await
+        Command::Tag { force, local, skip_reference_check, names } => {
+            // Upstream's transfer service, which does it without --local, overwrites.
+            tag(globals, force || !local, !skip_reference_check, &names).await
         }
         Command::Label { replace_all, words } => label(&Client::open(globals)?, replace_all, &words).await,
         Command::Usage { snapshotter, name } => usage(globals, &snapshotter.snapshotter, name.first()).await,
@@ -173,11 +174,9 @@ async fn tag(globals: &Globals, force: bool, strict: bool, names: &Words) -> Res
     let client = Client::open(globals)?;
     let source = client.image(names.first()).await?;
     for name in names.tail() {
-        if strict && let Err(error) = types::reference::Reference::normalize(name) {
-            let quoted = go::quote(name);
-            return refused(format!(
-                "error parsing reference: {quoted} is not a valid repository/tag {error}"
-            ));
+        if strict && types::reference::Reference::normalize(name).is_err() {
+            let why = "is not a valid repository/tag invalid reference format";
+            return refused(format!("error parsing reference: {} {why}", go::quote(name)));
         }
         let create = || {
             let image = types::image::Image { name: name.clone(), ..source.clone() };
@@ -188,8 +187,10 @@ async fn tag(globals: &Globals, force: bool, strict: bool, names: &Words) -> Res
         };
         match client.images().create(create()).await.map_err(from_status) {
             Err(error) if force && error.is_already_exists() => {
-                delete_one(&client, name, false).await?;
-                client.images().create(create()).await.map_err(from_status)?;
+                let update_mask = Some(FieldMask { paths: vec!["target".into()] });
+                let image = create().image;
+                let request = wire::UpdateImageRequest { image, update_mask, source_date_epoch: None };
+                client.images().update(request).await.map_err(from_status)?;
             }
             created => drop(created?),
         }
@@ -205,7 +206,9 @@ async fn label(client: &Client, replace: bool, words: &Words) -> Result<()> {
     let labels = flags::labels(words.tail());
     let path = |key: &String| if replace { "labels".to_owned() } else { format!("labels.{key}") };
     let mask = FieldMask { paths: labels.keys().map(path).collect() };
-    let image = wire::Image { name: words.first().into(), labels, ..Default::default() };
+    // Upstream's daemon 2.3.4 does not survive an update without a target.
+    let target = Some(api::containerd::types::Descriptor::default());
+    let image = wire::Image { name: words.first().into(), labels, target, ..Default::default() };
     let request =
         wire::UpdateImageRequest { image: Some(image), update_mask: Some(mask), source_date_epoch: None };
     let updated = client.images().update(request).await.map_err(from_status)?.into_inner().image;

@@ -96,7 +96,7 @@ pub async fn run(globals: &Globals, flags: Flags) -> Result<u8> {
     plan.task.check(wanted.flags.tty)?;
     let client = Client::open(globals)?;
     let mut signals = Signals::catch()?;
-    let mut created = container::make(&client, &wanted).await?;
+    let mut created = signals.during(container::make(&client, &wanted)).await?;
     let lease = created.lease.take();
     let ending = tokio::spawn(async {
         if let Some(lease) = lease {
@@ -124,15 +124,16 @@ async fn with_container(
         dump(path, created)?;
     }
     let console = facts.terminal.then(Console::raw).transpose()?;
-    check(signals)?;
+    signals.check()?;
     let process = Process::init(client, &created.container.id);
-    let NewTask { mut streams, pid } =
-        new::create(client, &created.container, Some(created.rootfs.clone()), &plan.task).await?;
+    let NewTask { mut streams, pid } = signals
+        .during(new::create(client, &created.container, Some(created.rootfs.clone()), &plan.task))
+        .await?;
     let attended = async {
         if let Some(path) = &plan.pid_file {
             crate::process::write_pid_file(path, pid)?;
         }
-        check(signals)?;
+        signals.check()?;
         if plan.detach {
             return process.start().await.map(|_| 0);
         }
@@ -164,14 +165,6 @@ pub fn exit_code(code: u32) -> u8 {
 pub async fn destroy(process: &Process) {
     if let Err(error) = process.destroy().await {
         log::error("failed to cleanup task", Some(&error));
-    }
-}
-
-/// Refuses to go on once somebody wants this program to end.
-pub fn check(signals: &mut Signals) -> Result<()> {
-    match signals.ending() {
-        Some(number) => Err(Error::new(types::Class::Canceled, format!("interrupted by signal {number}"))),
-        None => Ok(()),
     }
 }
 

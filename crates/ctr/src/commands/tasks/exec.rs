@@ -9,15 +9,15 @@ use types::any::RUNTIME_PROCESS;
 use types::container::Container;
 use types::{Any, Error, Result};
 
-use crate::cli::Globals;
+use crate::cli::{self, Globals};
 use crate::client::Client;
 use crate::commands::refused;
-use crate::commands::run::{check, exit_code, lookup};
+use crate::commands::run::{exit_code, lookup};
 use crate::flags::Words;
 use crate::go;
 use crate::io::terminal::Console;
 use crate::io::{Streams, Wiring};
-use crate::process::{Attended, Process, Signals};
+use crate::process::{Attended, Process, Signals, no_task};
 
 /// `ctr tasks exec`.
 #[derive(Args, Debug)]
@@ -50,6 +50,7 @@ pub struct Flags {
 /// Runs a process in a container; answers its code.
 pub async fn run(globals: &Globals, flags: Flags) -> Result<u8> {
     let Some(exec) = flags.exec_id.clone() else {
+        cli::show_help(&["tasks", "exec"])?;
         return refused("Required flag \"exec-id\" not set");
     };
     let id = flags.words.first();
@@ -76,9 +77,9 @@ pub async fn run(globals: &Globals, flags: Flags) -> Result<u8> {
     };
     let mut streams = Streams::new(wiring, &exec)?;
     let process = Process { exec, ..Process::init(&client, id) };
-    create(&process, &streams, spec).await?;
+    signals.during(create(&process, &streams, spec)).await?;
     let attended = async {
-        check(&mut signals)?;
+        signals.check()?;
         if flags.detach {
             return process.start().await.map(|_| 0);
         }
@@ -108,7 +109,7 @@ async fn create(process: &Process, streams: &Streams, spec: Any) -> Result<()> {
         terminal: stdio.terminal,
         spec: Some(api::any::to_wire(spec)),
     };
-    process.client.tasks().exec(request).await.map_err(from_status)?;
+    process.client.tasks().exec(request).await.map_err(from_status).map_err(no_task)?;
     Ok(())
 }
 

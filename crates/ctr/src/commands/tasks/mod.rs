@@ -18,7 +18,7 @@ use crate::cli::Globals;
 use crate::client::Client;
 use crate::flags::Words;
 use crate::go::{Columns, quote};
-use crate::process::Process;
+use crate::process::{Process, no_task};
 use crate::{io, log};
 
 /// `ctr tasks ...`.
@@ -73,14 +73,14 @@ pub async fn run(globals: &Globals, command: Command) -> Result<u8> {
         Command::Kill(flags) => kill::run(globals, flags).await.map(|()| 0),
         Command::Pause(words) => {
             let request = wire::PauseTaskRequest { container_id: words.first().into() };
-            Client::open(globals)?.tasks().pause(request).await.map_err(from_status)?;
+            Client::open(globals)?.tasks().pause(request).await.map_err(from_status).map_err(no_task)?;
             Ok(0)
         }
         Command::Ps(words) if words.first().is_empty() => refused("container id must be provided"),
         Command::Ps(words) => ps(&Client::open(globals)?, words.first()).await.map(|()| 0),
         Command::Resume(words) => {
             let request = wire::ResumeTaskRequest { container_id: words.first().into() };
-            Client::open(globals)?.tasks().resume(request).await.map_err(from_status)?;
+            Client::open(globals)?.tasks().resume(request).await.map_err(from_status).map_err(no_task)?;
             Ok(0)
         }
         Command::Start(flags) => start::run(globals, flags).await,
@@ -103,7 +103,10 @@ async fn list(client: &Client, quiet: bool) -> Result<()> {
 
 async fn ps(client: &Client, id: &str) -> Result<()> {
     let request = wire::ListPidsRequest { container_id: id.into() };
-    let processes = client.tasks().list_pids(request).await.map_err(from_status)?.into_inner().processes;
+    let mut tasks = client.tasks();
+    let (container, listed) = tokio::join!(client.container(id), tasks.list_pids(request));
+    container?;
+    let processes = listed.map_err(from_status).map_err(no_task)?.into_inner().processes;
     let mut table = Columns::spaced();
     table.line("PID\tINFO");
     for process in processes {
@@ -138,7 +141,9 @@ async fn delete(client: &Client, force: bool, exec: &str, ids: &Words) -> Result
             Ok(0) => {}
             Ok(code) => log::warn(&format!("task {id} exit with non-zero exit code {code}"), None),
             Err(error) => {
-                log::error(&format!("unable to delete {id}"), Some(&error));
+                let doing =
+                    if error.is_not_found() { "failed to load task from" } else { "unable to delete" };
+                log::error(&format!("{doing} {id}"), Some(&error));
                 failed.get_or_insert(error);
             }
         }
@@ -149,7 +154,8 @@ async fn delete(client: &Client, force: bool, exec: &str, ids: &Words) -> Result
 /// Deletes a process that has ended, or with `force` ends it first; answers its code.
 async fn delete_one(process: &Process, force: bool) -> Result<u32> {
     use api::containerd::v1::types::Status;
-    let found = process.get().await?;
+    process.client.container(&process.container).await?;
+    let found = process.get().await.map_err(no_task)?;
     let status = found.status();
     if force && !matches!(status, Status::Stopped) {
         match process.kill(9, true).await {

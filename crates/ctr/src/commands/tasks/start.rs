@@ -7,7 +7,7 @@ use super::new::{self, NewTask};
 use crate::cli::Globals;
 use crate::client::Client;
 use crate::commands::refused;
-use crate::commands::run::{check, destroy, exit_code};
+use crate::commands::run::{destroy, exit_code};
 use crate::flags::Words;
 use crate::io::terminal::Console;
 use crate::process::{Attended, Process, Signals, write_pid_file};
@@ -55,13 +55,14 @@ pub async fn run(globals: &Globals, flags: Flags) -> Result<u8> {
     options.check(terminal)?;
     let mut signals = Signals::catch()?;
     let console = terminal.then(Console::raw).transpose()?;
-    let NewTask { mut streams, pid } = new::create(&client, &container, None, &options).await?;
+    let NewTask { mut streams, pid } =
+        signals.during(new::create(&client, &container, None, &options)).await?;
     let process = Process::init(&client, id);
     let attended = async {
         if let Some(path) = &flags.pid_file {
             write_pid_file(path, pid)?;
         }
-        check(&mut signals)?;
+        signals.check()?;
         if flags.detach {
             return process.start().await.map(|_| 0);
         }

@@ -3,7 +3,7 @@
 //! Everything that is not listed fails with EPERM. The list, and what a capability or an architecture adds to it, is
 //! upstream's (contrib/seccomp of containerd 2.3, which is Docker's and moby's profile).
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// A filter.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,10 +15,10 @@ pub struct Seccomp {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_errno_ret: Option<u32>,
     /// `SCMP_ARCH_...`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_empty")]
     pub architectures: Vec<String>,
     /// `SECCOMP_FILTER_FLAG_...`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_empty")]
     pub flags: Vec<String>,
     /// The socket of an agent.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -27,7 +27,7 @@ pub struct Seccomp {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub listener_metadata: String,
     /// The rules.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_empty")]
     pub syscalls: Vec<Syscall>,
 }
 
@@ -43,7 +43,7 @@ pub struct Syscall {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub errno_ret: Option<u32>,
     /// The conditions.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_empty")]
     pub args: Vec<Arg>,
 }
 
@@ -60,6 +60,11 @@ pub struct Arg {
     pub value_two: u64,
     /// `SCMP_CMP_...`.
     pub op: String,
+}
+
+/// Profiles of Docker write `null` for an empty list, as Go does.
+fn null_is_empty<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Vec<T>, D::Error> {
+    Ok(Option::deserialize(d)?.unwrap_or_default())
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
@@ -278,6 +283,13 @@ mod tests {
         assert!(profile.syscalls.iter().any(|rule| rule.names == ["chroot"]));
         let clone3 = profile.syscalls.iter().find(|rule| rule.names == ["clone3"]).unwrap();
         assert_eq!((clone3.action.as_str(), clone3.errno_ret), (ERRNO, Some(ENOSYS)));
+    }
+
+    #[test]
+    fn a_profile_may_say_null_for_an_empty_list() {
+        let text = r#"{"defaultAction":"SCMP_ACT_ALLOW","x":1,"syscalls":[{"names":["a"],"action":"b","args":null}]}"#;
+        let profile: Seccomp = serde_json::from_str(text).unwrap();
+        assert_eq!(profile.syscalls[0].names, ["a"]);
     }
 
     #[test]
