@@ -158,7 +158,10 @@ impl Runtime {
         place.closing();
         let bundle = self.inner.layout.bundle(&key);
         let binary = self.binary_of(&bundle);
+        // Upstream's shim does not serve before somebody reads its log.
+        let log = ShimLog::open(&bundle, &key);
         self.dismiss_unreached(&key, &bundle).await;
+        drop(log);
         let address = bundle.read_bootstrap().ok().flatten().map(|bootstrap| bootstrap.address);
         let end = self.bury_bundle(&key, &bundle, &binary).await.unwrap_or_else(|error| {
             tracing::error!(task = %key, %error, "failed to clean up after shim");
