@@ -13,7 +13,7 @@
 
 pub mod applier;
 pub mod compression;
-mod extract;
+pub mod extract;
 mod pipeline;
 pub mod tar;
 pub mod walking;
