@@ -130,7 +130,11 @@ impl Process {
             tokio::select! {
                 ended = &mut wait => break ended.map_err(|e| Error::internal(format!("wait: {e}")))??,
                 Ok(()) = &mut stdin => self.close_stdin().await,
-                number = attended.signals.next() => self.pass_on(number, attended.console).await,
+                // A terminal sends its own keys; what comes this way is about us, or it is gone (as upstream).
+                number = attended.signals.next() => match attended.console {
+                    Some(_) if ends(number) => return Err(interrupted(number)),
+                    console => self.pass_on(number, console).await,
+                },
             }
         };
         tokio::select! {

@@ -133,7 +133,7 @@ async fn delete_one(client: &Client, keep_snapshot: bool, id: &str) -> Result<()
             status => {
                 let name = status.map_or("unknown".into(), |status| status.as_str_name().to_lowercase());
                 let text = format!(
-                    "cannot delete a non stopped container: {{{name} 0 1970-01-01 00:00:00 +0000 UTC}}"
+                    "cannot delete a non stopped container: {{{name} 0 0001-01-01 00:00:00 +0000 UTC}}"
                 );
                 return Err(Error::precondition(text));
             }
