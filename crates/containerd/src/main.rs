@@ -18,7 +18,7 @@ mod work;
 
 use std::io::Write;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 use types::{Error, Result, ResultExt, version};
@@ -117,9 +117,13 @@ fn adjust_process(config: &Config) -> Result<()> {
     Ok(())
 }
 
+/// How long a thread for blocking work waits for more of it; then the daemon is idle without a call of any thread.
+const BLOCKING_KEEP_ALIVE: Duration = Duration::from_millis(200);
+
 fn reactor(workers: usize) -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
+        .thread_keep_alive(BLOCKING_KEEP_ALIVE)
         .enable_all()
         .build()
         .context(|| "start threads")
