@@ -1,5 +1,7 @@
 //! A content store in memory, with labels: what the namespaced stores look like from here.
 
+#![allow(dead_code, reason = "each test binary uses another part")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
