@@ -60,7 +60,7 @@ fn an_image_that_does_not_fit_is_an_error_and_leaves_nothing() {
     daemon.launch();
     runs(&daemon);
     let elsewhere = tempfile::tempdir().unwrap();
-    for megabytes in [20, 40] {
+    for megabytes in [30, 60] {
         // The smaller one fits as a blob but not unpacked, the larger one not even as a blob.
         let layer = [Entry::file("large", noise(megabytes << 20))];
         let image = Image::named("docker.io/library/large:1").layer(&base_layer(), Packing::Plain);
@@ -69,7 +69,8 @@ fn an_image_that_does_not_fit_is_an_error_and_leaves_nothing() {
         let before = Ledger::take(&daemon);
         let blobs = daemon.ctr(&["content", "list", "-q"]).ok();
         let done = daemon.ctr(&["images", "import", &archive.to_string_lossy()]).fails();
-        done.says("no space left on device");
+        // Go writes it small, the C library large.
+        done.says("o space left on device");
         Ledger::check(&before, &daemon);
         assert_eq!(daemon.ctr(&["content", "list", "-q"]).ok(), blobs);
         runs(&daemon);

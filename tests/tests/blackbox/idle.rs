@@ -52,8 +52,8 @@ fn idle_processes_make_no_system_call() {
     let daemon = Daemon::start();
     let mut pids = sleepers(&daemon, 3);
     pids.push(daemon.pid().unwrap());
-    // Connections of clients that ended, and batches of events, may take a moment.
-    std::thread::sleep(Duration::from_secs(3));
+    // Pools give back their threads after ten seconds without work.
+    std::thread::sleep(Duration::from_secs(12));
     let trace = daemon.dir().join("trace");
     let mut strace = Command::new("timeout");
     strace.args(["--signal=INT", "10", "strace", "-f", "-q", "-o"]).arg(&trace);
@@ -61,8 +61,9 @@ fn idle_processes_make_no_system_call() {
         strace.args(["-p", &pid.to_string()]);
     }
     Invocation::new(strace).run();
-    // A call that was in progress all the time is shown without a result.
+    // A call that was in progress all the time is shown without a result, or as resumed by the tracer itself.
     let trace = std::fs::read_to_string(trace).unwrap();
-    let calls: Vec<&str> = trace.lines().filter(|line| line.contains(" = ")).collect();
+    let calls: Vec<&str> =
+        trace.lines().filter(|line| line.contains(" = ") && !line.contains("restart_syscall")).collect();
     assert!(calls.is_empty(), "{calls:#?}");
 }

@@ -25,10 +25,15 @@ fn upstreams_client_imports_and_runs() {
     let Some((daemon, go)) = go_client() else { return };
     import(&daemon, &go);
     let before = Ledger::take(&daemon);
-    let (id, script) = (daemon.id("go-run"), "echo out; echo err >&2; cat; exit 5");
+    let (id, script) = (daemon.id("go-run"), "echo out; echo err >&2; wc -c; exit 5");
     let run = ["run", "--rm", IMAGE, &id, "sh", "-c", script];
-    let done = daemon.ctr_of(&go, &run).input("in\n").run();
-    assert_eq!((done.code, done.stdout.as_str(), done.stderr.as_str()), (5, "out\nin\n", "err\n"), "{done}");
+    // More than a pipe holds: 1.6's client forgets to close an input that ends before the process starts.
+    let done = daemon.ctr_of(&go, &run).input("in\n".repeat(50_000)).run();
+    assert_eq!(
+        (done.code, done.stdout.as_str(), done.stderr.as_str()),
+        (5, "out\n150000\n", "err\n"),
+        "{done}"
+    );
     Ledger::check(&before, &daemon);
 }
 
@@ -72,7 +77,7 @@ fn upstreams_client_reads_the_stores() {
     assert!(ctr(&["images", "ls"]).contains(IMAGE));
     assert!(ctr(&["images", "check"]).contains("complete"));
     let digests = ctr(&["content", "ls", "-q"]);
-    assert_eq!(digests.lines().count(), 5, "manifest, config and three layers, but {digests}");
+    assert_eq!(digests.lines().count(), 6, "index, manifest, config and three layers, but {digests}");
     for digest in digests.lines() {
         let path =
             daemon.root().join("io.containerd.content.v1.content/blobs").join(digest.replace(':', "/"));
@@ -169,7 +174,21 @@ fn upstreams_shim_works_for_our_daemon() {
         return;
     }
     let Some(peer) = binaries::peer() else { return };
+    if version(&peer)
+        .split_whitespace()
+        .nth(2)
+        .is_some_and(|version| version.trim_start_matches('v').starts_with("1."))
+    {
+        eprintln!("skipped: shims of 1.x do not understand how 2.x starts them");
+        return;
+    }
     let ours = binaries::tested();
     let daemon = Daemon::start_of(Binaries { shim_dir: peer.shim_dir.clone(), ..ours.clone() }, Suite::Ours);
     shim_works(&daemon, &ours, &peer);
+}
+
+fn version(of: &Binaries) -> String {
+    let mut command = std::process::Command::new(&of.daemon);
+    command.arg("--version");
+    Invocation::new(command).ok()
 }
