@@ -214,7 +214,8 @@ impl<'a> Extractor<'a> {
 
     fn directory(&mut self, entry: &Entry, path: &Path, dir: &Rc<OwnedFd>) -> Result<(), Stop> {
         let name = OsStr::from_bytes(path.name());
-        let mode = Mode::from_raw_mode(entry.mode & 0o700);
+        // Ours alone until it has its owner and mode.
+        let mode = Mode::RWXU;
         let mut replaced = false;
         match rustix::fs::mkdirat(dir, name, mode) {
             Ok(()) => {}

@@ -259,6 +259,7 @@ impl<'a> Walk<'a> {
         rustix::fs::unlinkat(&self.dir, name, AtFlags::empty())?;
         rustix::fs::mkdirat(&self.dir, name, Mode::from_raw_mode(0o755))?;
         let dir = open_made(self.dir.as_fd(), name)?;
+        rustix::fs::fchmod(&dir, Mode::from_raw_mode(0o755))?;
         super::set_opaque(dir.as_fd())
     }
 
