@@ -39,6 +39,8 @@ pub(super) struct Ingest {
     hasher: Hasher,
     algorithm: Algorithm,
     status: Status,
+    /// When the data last changed, until the file says so itself.
+    changed: Option<SystemTime>,
     _lock: RefLock,
 }
 
@@ -58,7 +60,7 @@ impl Ingest {
         let (data, hasher, mut status) = opened;
         status.reference = reference;
         status.expected = options.expected;
-        Ok(Self { places, dir, data, hasher, algorithm, status, _lock: lock })
+        Ok(Self { places, dir, data, hasher, algorithm, status, changed: None, _lock: lock })
     }
 
     /// Where the ingest stands.
@@ -71,8 +73,9 @@ impl Ingest {
         self.hasher.clone().finish()
     }
 
-    /// Appends `bytes`. After an error the ingest has, and counts, those that were written.
-    pub(super) fn append(&mut self, mut bytes: &[u8]) -> Result<()> {
+    /// Appends `bytes`, which came `at` this time. After an error the ingest has, and counts, those that were written.
+    pub(super) fn append(&mut self, mut bytes: &[u8], at: SystemTime) -> Result<()> {
+        self.changed = Some(at);
         while !bytes.is_empty() {
             match self.data.write(bytes) {
                 Ok(0) => return Err(self.failed(io::ErrorKind::WriteZero.into(), "write")),
@@ -94,6 +97,7 @@ impl Ingest {
         cleared.map_err(|error| self.failed(error, "truncate"))?;
         self.hasher = Hasher::new(self.algorithm);
         self.status.offset = 0;
+        self.changed = Some(SystemTime::now());
         Ok(())
     }
 
@@ -147,6 +151,7 @@ impl Ingest {
     /// Read-only, dated and on the disk.
     fn settle_data(&mut self) -> Result<()> {
         let now = SystemTime::now();
+        self.changed = None;
         let settled = self
             .data
             .set_permissions(Permissions::from_mode(0o444))
@@ -177,6 +182,18 @@ impl Ingest {
     fn failed(&self, error: io::Error, doing: &str) -> Error {
         Error::from(error)
             .context(format!("{doing} ingest {:?} at {}", self.status.reference, self.status.offset))
+    }
+}
+
+impl Drop for Ingest {
+    /// The kernel dates a write by its last tick, milliseconds ago: before what the writer was told, and perhaps
+    /// before the ingest began.
+    fn drop(&mut self) {
+        if let Some(at) = self.changed
+            && let Err(error) = self.data.set_modified(at)
+        {
+            tracing::debug!(path = %self.dir.display(), %error, "cannot date ingest");
+        }
     }
 }
 

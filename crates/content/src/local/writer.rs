@@ -74,8 +74,8 @@ impl LocalWriter {
     async fn flushed(&mut self) -> Result<&mut Ingest> {
         self.settled().await?;
         if !self.gathered.is_empty() {
-            let piece = self.gathered.split();
-            self.start(move |ingest| ingest.append(&piece));
+            let (piece, at) = (self.gathered.split(), self.status.updated_at);
+            self.start(move |ingest| ingest.append(&piece, at));
         }
         self.settled().await
     }
@@ -88,13 +88,14 @@ impl Writer for LocalWriter {
         self.status.offset += data.len() as u64;
         self.status.updated_at = SystemTime::now();
         if self.gathered.is_empty() && data.len() >= PIECE {
-            self.start(move |ingest| ingest.append(&data));
+            let at = self.status.updated_at;
+            self.start(move |ingest| ingest.append(&data, at));
             return Ok(());
         }
         self.gathered.extend_from_slice(&data);
         if self.gathered.len() >= PIECE {
-            let piece = self.gathered.split();
-            self.start(move |ingest| ingest.append(&piece));
+            let (piece, at) = (self.gathered.split(), self.status.updated_at);
+            self.start(move |ingest| ingest.append(&piece, at));
         }
         Ok(())
     }
@@ -143,9 +144,9 @@ impl Drop for LocalWriter {
             State::Busy(_) => self.locks.leave(&self.status.reference),
             State::Idle(mut ingest) if !self.gathered.is_empty() => {
                 self.locks.leave(&self.status.reference);
-                let piece = self.gathered.split();
+                let (piece, at) = (self.gathered.split(), self.status.updated_at);
                 let mut last = move || {
-                    if let Err(error) = ingest.append(&piece) {
+                    if let Err(error) = ingest.append(&piece, at) {
                         tracing::debug!(%error, "the end of an abandoned ingest is lost");
                     }
                 };

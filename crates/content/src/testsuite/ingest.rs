@@ -46,6 +46,8 @@ pub(super) async fn an_ingest_resumes_where_it_ended(store: &dyn Store, _: Featu
     assert_eq!((status.offset, status.total), (128, 256));
     let started = status.started_at.duration_since(before.started_at).unwrap_or_default();
     assert!(started < Duration::from_millis(1), "the start is kept");
+    let updated = before.updated_at.duration_since(status.updated_at).unwrap_or_default();
+    assert!(updated < Duration::from_micros(1), "the last change is kept");
     assert_eq!(writer.digest().await.unwrap(), Digest::of(&bytes[..128]));
     write(&mut *writer, &bytes[128..]).await;
     writer.commit(0, None, root_label()).await.unwrap();
