@@ -83,11 +83,14 @@ fn remove_stale(path: &Path) -> Result<()> {
 /// descriptors is of no use.
 pub fn connections(listener: UnixListener) -> impl Stream<Item = std::io::Result<UnixStream>> {
     futures_util::stream::unfold(listener, |listener| async move {
+        let mut told = false;
         loop {
             match listener.accept().await {
                 Ok((connection, _)) => return Some((Ok(connection), listener)),
                 Err(error) => {
-                    warn!(%error, "accept failed, trying again");
+                    if !std::mem::replace(&mut told, true) {
+                        warn!(%error, "accept failed, trying again until it works");
+                    }
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }

@@ -67,9 +67,7 @@ async fn namespaced_calls_without_a_namespace_are_refused() {
         let answer = call(&channel, method, Request::new(Large::default())).await;
         let refused = matches!(&answer, Err(status)
             if status.code() == Code::FailedPrecondition && status.message().contains("namespace is required"));
-        // What a stub does not implement it cannot refuse either.
-        let stub = matches!(&answer, Err(status) if status.code() == Code::Unimplemented);
-        assert!(refused == needs || stub, "{method}: {answer:?}");
+        assert_eq!(refused, needs, "{method}: {answer:?}");
     }
 }
 
@@ -99,4 +97,27 @@ async fn the_daemon_and_its_services_are_serving() {
     }
     let unknown = client.check(HealthCheckRequest { service: "nosuch".into() }).await;
     assert_eq!(unknown.unwrap_err().code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn running_out_of_descriptors_does_not_end_the_listening() {
+    let home = Home::new();
+    let daemon = home.start().await;
+    drop(daemon.channel().await);
+    let before = daemon.limit_descriptors(Some(0));
+    let mut waiting = Vec::new();
+    for _ in 0..20 {
+        waiting.push(tokio::net::UnixStream::connect(daemon.address()).await.unwrap());
+    }
+    let begun = std::time::Instant::now();
+    while !home.log().contains("accept failed") {
+        assert!(begun.elapsed() < daemon::PATIENCE, "{}", home.log());
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    daemon.limit_descriptors(before);
+    drop(waiting);
+    let channel = daemon.channel().await;
+    call(&channel, "containerd.services.version.v1.Version/Version", request(Large::default()))
+        .await
+        .unwrap();
 }

@@ -20,6 +20,11 @@ pub fn parse(text: &str) -> Option<Duration> {
     if text.is_empty() { None } else { Duration::try_from_secs_f64(total).ok() }
 }
 
+/// The duration in whole seconds if it is so many, else in nanoseconds.
+pub fn print(time: Duration) -> String {
+    if time.subsec_nanos() == 0 { format!("{}s", time.as_secs()) } else { format!("{}ns", time.as_nanos()) }
+}
+
 fn seconds(unit: &str) -> Option<f64> {
     Some(match unit {
         "ns" => 1e-9,
@@ -44,6 +49,13 @@ mod tests {
         assert_eq!(parse("0"), Some(Duration::ZERO));
         for bad in ["", "5", "s", "5x", "1m5", "-5s", "ä"] {
             assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_printed_is_understood() {
+        for time in [Duration::ZERO, Duration::from_secs(90), Duration::from_micros(1_500_001)] {
+            assert_eq!(parse(&print(time)), Some(time));
         }
     }
 }

@@ -6,13 +6,13 @@ use toml::{Table, Value};
 use types::{Error, Result};
 
 use super::Config;
+use super::duration;
 use super::raw::CURRENT;
 
 /// The file that means `config`.
 pub fn print(config: &Config) -> Result<String> {
     let mut top = Table::new();
     let mut set = |key: &str, value: Value| drop(top.insert(key.to_owned(), value));
-    set("version", CURRENT.into());
     set("root", text(&config.root));
     set("state", text(&config.state));
     set("temp", optional(config.temp.as_deref()));
@@ -27,7 +27,9 @@ pub fn print(config: &Config) -> Result<String> {
     set("debug", table([("level", config.log.level.clone().into()), ("format", format.into())]));
     set("plugins", plugins(config));
     set("timeouts", timeouts(config));
-    toml::to_string(&top).map_err(|e| Error::internal(format!("print configuration: {e}")))
+    let rest = toml::to_string(&top).map_err(|e| Error::internal(format!("print configuration: {e}")))?;
+    // First, where people and scripts look for it.
+    Ok(format!("version = {CURRENT}\n{rest}"))
 }
 
 fn plugins(config: &Config) -> Value {
@@ -92,8 +94,7 @@ fn timeouts(config: &Config) -> Value {
         ("task.state", shims.task_state),
         ("metrics.shimstats", shims.stats),
     ];
-    let known = known
-        .map(|(name, time)| (format!("io.containerd.timeout.{name}"), format!("{}ms", time.as_millis())));
+    let known = known.map(|(name, time)| (format!("io.containerd.timeout.{name}"), duration::print(time)));
     config
         .foreign_timeouts
         .clone()

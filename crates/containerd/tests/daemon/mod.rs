@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use hyper_util::rt::TokioIo;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use tempfile::TempDir;
 use tokio::net::UnixStream;
 use tonic::Request;
@@ -102,6 +102,14 @@ impl Daemon {
 
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Sets how many descriptors it may have open; those it has stay. Returns what it was.
+    pub fn limit_descriptors(&self, limit: Option<u64>) -> Option<u64> {
+        // It inherited ours.
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        let new = Rlimit { current: limit, maximum };
+        prlimit(Some(Pid::from_child(&self.child)), Resource::Nofile, new).unwrap().current
     }
 
     /// Waits until it is gone.
