@@ -58,6 +58,8 @@ struct Live {
     plan: Option<Plan>,
     /// The terminal's master.
     console: Option<OwnedFd>,
+    /// Whether the client has closed its input, perhaps before there was a process.
+    stdin_closed: bool,
     /// Its number among the children.
     child: Option<u64>,
 }
@@ -65,7 +67,7 @@ struct Live {
 impl Live {
     fn new(container: &str, exec: &str, stdio: Stdio) -> Self {
         let owner = Rc::new((container.to_owned(), exec.to_owned()));
-        Self { owner, stdio, plan: None, console: None, child: None }
+        Self { owner, stdio, plan: None, console: None, stdin_closed: false, child: None }
     }
 }
 
@@ -286,7 +288,8 @@ impl Driver {
         if let Some(plan) = live.plan.take() {
             let (flows, console) = plan.begin()?;
             live.console = console;
-            for flow in flows {
+            for mut flow in flows {
+                flow.keeper = flow.keeper.filter(|_| !live.stdin_closed);
                 cx.streams.add(&live.owner, flow, &cx.epoll).context(|| "failed to start io copy")?;
             }
         }

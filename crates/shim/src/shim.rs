@@ -21,6 +21,9 @@ use crate::token::{Kind, Token};
 /// How long events may take to be sent at the end.
 const FAREWELL: Duration = Duration::from_secs(3);
 
+/// After so long without anything to do, memory is given back.
+const IDLE: Duration = Duration::from_secs(1);
+
 /// The running shim.
 pub struct Shim {
     /// What all containers share.
@@ -30,25 +33,27 @@ pub struct Shim {
     ending: bool,
     /// Whether the end has waited long enough for events to be sent.
     late: bool,
-    /// Whether big work was done since memory was last given back.
-    untidy: bool,
+    /// Whether anything was done since it was last asked.
+    busy: bool,
 }
 
 impl Shim {
     /// A shim without containers.
     pub fn new(cx: Context, signals: Signals) -> Self {
-        Self { cx, containers: BTreeMap::new(), signals, ending: false, late: false, untidy: true }
+        Self { cx, containers: BTreeMap::new(), signals, ending: false, late: false, busy: true }
     }
 
     /// Serves until it is shut down.
     pub fn run(&mut self) -> Result<()> {
         let mut events: Vec<Event> = Vec::with_capacity(sys::epoll::BATCH);
         while !self.is_done() {
-            if std::mem::take(&mut self.untidy) {
-                sys::memory::trim();
+            if self.busy && !self.cx.timers.has(&Deadline::Tidy) {
+                self.busy = false;
+                self.cx.timers.set(IDLE, Deadline::Tidy);
             }
             self.cx.epoll.wait(&mut events, self.cx.timers.next()).context(|| "wait for events")?;
             events.sort_unstable_by_key(|event| event.token);
+            self.busy |= !events.is_empty();
             for event in &events {
                 self.ready(event);
             }
@@ -92,7 +97,6 @@ impl Shim {
 
     fn client_ready(&mut self, client: u64, event: &Event) {
         let arrived = self.cx.server.ready(client, event.ready, &self.cx.epoll);
-        self.untidy |= !arrived.requests.is_empty();
         for (call, request) in arrived.requests {
             self.request(call, request);
         }
@@ -182,6 +186,12 @@ impl Shim {
                 let again = self.cx.publisher.advance(&self.cx.epoll);
                 self.cx.publish_again(again);
             }
+            Deadline::Tidy => {
+                if !self.busy {
+                    sys::memory::trim();
+                    let _ = sys::process::release_code();
+                }
+            }
             Deadline::End => self.late = true,
         }
     }
@@ -209,7 +219,6 @@ impl Shim {
 
     /// Something that happened to a container.
     fn tell(&mut self, id: &str, what: impl FnOnce(&mut Driver, &mut Context)) {
-        self.untidy = true;
         if let Some(driver) = self.containers.get_mut(id) {
             what(driver, &mut self.cx);
         }

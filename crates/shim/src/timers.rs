@@ -22,6 +22,8 @@ pub enum Deadline {
     Offload(u64),
     /// Try to reach the daemon again.
     Publish,
+    /// Nothing has happened for a while, perhaps: give memory back.
+    Tidy,
     /// Events should have been sent by now: end all the same.
     End,
 }

@@ -83,9 +83,10 @@ impl Driver {
     }
 
     /// The client has written its last byte of input.
-    pub fn close_stdin(&self, cx: &mut Context, exec: &str) -> Result<()> {
+    pub fn close_stdin(&mut self, cx: &mut Context, exec: &str) -> Result<()> {
         self.state.process(exec)?;
-        if let Some(live) = self.processes.get(exec) {
+        if let Some(live) = self.processes.get_mut(exec) {
+            live.stdin_closed = true;
             cx.streams.close_stdin(&live.owner);
         }
         Ok(())
