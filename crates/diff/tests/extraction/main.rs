@@ -11,6 +11,7 @@ mod place;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use diff::{Applier as _, ApplyOptions, WalkingApplier};
 use types::mount::Mount;
@@ -150,4 +151,39 @@ async fn a_full_disk_is_said_to_be_full() {
         place.apply_to(&[tmpfs], &Archive::default().file("big", vec![1; 1 << 20]).end()).await.unwrap_err();
     assert_eq!(error.class(), Class::ResourceExhausted, "{error}");
     assert!(error.to_string().contains("big"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_extraction_that_nobody_waits_for_stops() {
+    let place = Place::new();
+    let mut tar = Archive::default();
+    for number in 0..60_000 {
+        tar = tar.entry(Header::new(b'0', &format!("f{number}")), b"");
+    }
+    let layer = store_layer(&place.store, media::OCI_LAYER_GZIP, &gzip(&tar.end())).await;
+    let applier = WalkingApplier::new(Arc::clone(&place.store) as _);
+    let count = || std::fs::read_dir(place.path("root")).unwrap().count();
+    {
+        let mounts = [bind(&place.path("root"))];
+        let mut apply = std::pin::pin!(applier.apply(&layer, &mounts, ApplyOptions::default()));
+        let deadline = Instant::now() + Duration::from_secs(30);
+        // Until it has begun.
+        while count() == 0 {
+            assert!(Instant::now() < deadline);
+            let pause = tokio::time::timeout(Duration::from_millis(1), &mut apply).await;
+            assert!(pause.is_err(), "it is done already");
+        }
+    }
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let mut before = count();
+    loop {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let now = count();
+        if now == before {
+            break;
+        }
+        assert!(Instant::now() < deadline, "it goes on");
+        before = now;
+    }
+    assert!(before < 60_000, "it ran to its end");
 }

@@ -225,10 +225,12 @@ impl<'a> Ingest<'a> {
     /// Stores the index of the archive.
     pub async fn store_index(&mut self, bytes: &Bytes) -> Result<Descriptor> {
         // Read once to say what is wrong with it in terms of the archive.
-        serde_json::from_slice::<Index>(bytes)
+        let index = serde_json::from_slice::<Index>(bytes)
             .map_err(|e| Error::invalid(format!("index.json is not valid: {e}")))?;
         let (digest, size) = self.store_bytes(bytes.clone(), Labels::new()).await?;
-        Ok(Descriptor::new(media::OCI_INDEX, digest, size))
+        // No descriptor says what it is: of the kinds of index, its own word counts.
+        let media_type = Some(index.media_type).filter(|own| media::is_index(own));
+        Ok(Descriptor::new(media_type.unwrap_or_else(|| media::OCI_INDEX.to_owned()), digest, size))
     }
 
     /// What `docker save` says about the images, if it wrote the archive.
