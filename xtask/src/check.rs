@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::Result;
 
 use crate::tally::Tally;
-use crate::{deps, machine, program, suites};
+use crate::{deps, machine, map, program, suites};
 
 /// Runs the tests, then formatting, lints, layering and documentation; goes on after a failure.
 pub fn run() -> Result<ExitCode> {
@@ -25,18 +25,8 @@ pub fn without_containers() -> Result<ExitCode> {
         let clippy = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
         step(&mut tally, "lints", &mut program::cargo(&clippy));
     }
-    let started = Instant::now();
-    let layering = match deps::check() {
-        Ok(violations) => {
-            violations.iter().for_each(|violation| println!("{violation}"));
-            violations.is_empty()
-        }
-        Err(error) => {
-            println!("{error:#}");
-            false
-        }
-    };
-    tally.check("layering", layering, started.elapsed());
+    holds(&mut tally, "layering", deps::check);
+    holds(&mut tally, "places named in the README", map::missing);
     let mut doc =
         program::cargo(&["doc", "--workspace", "--no-deps", "--locked", "--document-private-items"]);
     step(&mut tally, "documentation", doc.env("RUSTDOCFLAGS", "-D warnings"));
@@ -55,6 +45,14 @@ fn step(tally: &mut Tally, name: &str, command: &mut Command) {
         println!("{error:#}");
     }
     tally.check(name, result.is_ok(), started.elapsed());
+}
+
+/// A check that lists what is wrong.
+fn holds(tally: &mut Tally, name: &str, check: fn() -> Result<Vec<String>>) {
+    let started = Instant::now();
+    let wrong = check().unwrap_or_else(|error| vec![format!("{error:#}")]);
+    wrong.iter().for_each(|line| println!("{name}: {line}"));
+    tally.check(name, wrong.is_empty(), started.elapsed());
 }
 
 /// Whether a tool that belongs to cargo is there, after an attempt to install Debian's package of the same version.

@@ -16,17 +16,16 @@ pub fn build() -> Result<PathBuf> {
     let target = paths::target();
     let programs = ["build", "--release", "--locked", "--package", "containerd", "--package", "ctr"];
     program::run(&mut program::cargo(&programs))?;
-    // With --target the flags do not reach build scripts and proc macros; a directory of its own keeps them from
-    // rebuilding what the other programs share.
-    let shim_target = target.join("shim");
+    // With --target the flags do not reach build scripts and proc macros, which stay as the other programs built them,
+    // and what they reach has a directory of its own.
     let shim = ["build", "--release", "--locked", "--target", &host, "--package", "containerd-shim-runc-v2"];
-    program::run(program::cargo(&shim).arg("--target-dir").arg(&shim_target).env("RUSTFLAGS", SHIM_FLAGS))?;
+    program::run(program::cargo(&shim).env("RUSTFLAGS", SHIM_FLAGS))?;
     let dist = paths::dist();
     fs::create_dir_all(&dist).with_context(|| format!("create {}", dist.display()))?;
     let from = [
         target.join("release/containerd"),
         target.join("release/ctr"),
-        shim_target.join(host).join("release/containerd-shim-runc-v2"),
+        target.join(host).join("release/containerd-shim-runc-v2"),
     ];
     for path in from {
         let to = dist.join(path.file_name().context("a program has a name")?);

@@ -19,6 +19,7 @@ mod chroot;
 mod deps;
 mod dist;
 mod machine;
+mod map;
 mod paths;
 mod peers;
 mod program;
