@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -45,24 +44,21 @@ impl Connections {
 }
 
 async fn dial(address: &str) -> Result<UnixStream> {
-    match address.split_once("://") {
-        Some(("unix", path)) => loop {
-            match UnixStream::connect(path).await {
-                // A shim that is stopped does not accept; the kernel queues connections for it up to a limit.
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    tokio::time::sleep(Duration::from_millis(50)).await
-                }
-                connected => return Ok(connected?),
-            }
-        },
+    let path = match address.split_once("://") {
+        Some(("unix", path)) => path.to_owned(),
         Some((scheme, _)) => {
-            Err(Error::unimplemented(format!("unsupported protocol: {scheme}: not implemented")))
+            return Err(Error::unimplemented(format!("unsupported protocol: {scheme}: not implemented")));
         }
-        None => {
-            let name = std::os::unix::net::SocketAddr::from_abstract_name(address.as_bytes())?;
-            let stream = std::os::unix::net::UnixStream::connect_addr(&name)?;
-            stream.set_nonblocking(true)?;
-            Ok(UnixStream::from_std(stream)?)
+        // An abstract name, of the shims of old daemons.
+        None => format!("\0{address}"),
+    };
+    loop {
+        match UnixStream::connect(&path).await {
+            // A shim that is stopped does not accept; the kernel queues connections for it up to a limit.
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                tokio::time::sleep(Duration::from_millis(50)).await
+            }
+            connected => return Ok(connected?),
         }
     }
 }

@@ -31,7 +31,7 @@ impl Runtime {
     /// Not cancel safe: it runs on a task of its own (a detached handler), or a failure leaves things behind.
     pub async fn create(&self, namespace: &Namespace, id: &str, create: Create) -> Result<u32> {
         let key = TaskKey::new(namespace, id)?;
-        let place = Arc::new(self.inner.table.reserve(&key).await?);
+        let place = Arc::new(self.reserve(&key).await?);
         let binary = crate::binary::resolve(&create.runtime, &self.inner.launcher.binary)
             .context(|| "failed to start shim: failed to resolve runtime path")?;
         let bundle = self.inner.layout.bundle(&key);
@@ -48,6 +48,19 @@ impl Runtime {
                 }
                 Err(error)
             }
+        }
+    }
+
+    /// Reserves the id. A task that stands in the way is asked for first: perhaps only the table still knows it.
+    async fn reserve(&self, key: &TaskKey) -> Result<Place> {
+        match self.inner.table.reserve(key).await {
+            Err(exists) if exists.is_already_exists() => {
+                match self.state(key.namespace(), key.id(), "").await {
+                    Err(error) if error.is_not_found() => self.inner.table.reserve(key).await,
+                    _ => Err(exists),
+                }
+            }
+            reserved => reserved,
         }
     }
 
@@ -75,7 +88,11 @@ impl Runtime {
             let spec = creation.create.spec.clone();
             blocking(move || {
                 bundle.create(spec.as_ref())?;
-                bundle.write_binary(&binary)
+                bundle.write_binary(&binary).inspect_err(|_| {
+                    if let Err(error) = bundle.remove() {
+                        tracing::error!(%error, "remove half a bundle");
+                    }
+                })
             })
         };
         match make().await {

@@ -66,26 +66,29 @@ impl Runtime {
         })
     }
 
-    /// Runs `delete` and removes the bundle. If `delete` fails while the container's init may still be there, the
+    /// Runs `delete` and removes the bundle, and answers how the task ended. If `delete` fails while the container's init may still be there, the
     /// bundle stays, so that the next start of the daemon, or the next Create of this id, tries again.
     pub(crate) async fn bury_bundle(&self, key: &TaskKey, bundle: &Bundle, binary: &Path) -> Result<Deleted> {
         let target = Target { key, bundle, shim: binary };
         let deleted = self.inner.launcher.delete(target, self.inner.timeouts.cleanup).await;
         let bundle = bundle.clone();
-        match deleted {
-            Ok(mut end) => {
-                if end.exit.at == SystemTime::UNIX_EPOCH {
-                    end.exit.at = SystemTime::now();
-                }
-                blocking(move || bundle.remove()).await?;
-                Ok(end)
+        if let Err(error) = deleted {
+            if bundle.init_may_live() {
+                return Err(error.context("bundle is kept"));
             }
-            Err(error) if bundle.init_may_live() => Err(error.context("bundle is kept")),
-            Err(error) => {
-                blocking(move || bundle.remove()).await?;
-                Err(error)
-            }
+            blocking(move || bundle.remove()).await?;
+            return Err(error);
         }
+        if let Err(error) = blocking(move || bundle.remove()).await {
+            // How it ended is known all the same.
+            tracing::error!(task = %key, %error, "failed to delete bundle");
+        }
+        deleted.map(|mut end| {
+            if end.exit.at == SystemTime::UNIX_EPOCH {
+                end.exit.at = SystemTime::now();
+            }
+            end
+        })
     }
 
     /// Tells subscribers that a task ended and is gone, as its shim would have.

@@ -51,6 +51,21 @@ impl Runtime {
         }
     }
 
+    /// Lets go of a task that its shim does not know any more although nobody here deletes it: a Delete of the daemon
+    /// before was finished after that one's death. The rest runs on; who wants the id waits for it.
+    pub(crate) fn forget(&self, shim: &Arc<Shim>) {
+        let (Ok(_creating), Ok(_deleting)) = (shim.creating.try_lock(), shim.deleting.try_lock()) else {
+            return;
+        };
+        let Some(place) = self.inner.table.take(shim) else { return };
+        tracing::warn!(task = %shim.key, "the task was deleted by an earlier daemon, cleaning up");
+        let (runtime, shim) = (self.clone(), Arc::clone(shim));
+        tokio::spawn(async move {
+            runtime.farewell(&shim, lost(shim.pid())).await;
+            drop(place);
+        });
+    }
+
     /// Tells of the delete in place of a shim that went before it had sent its last event, as upstream's may: it does
     /// not wait for its own queue.
     async fn tell_delete(self, key: TaskKey, end: Deleted, mut heard: Subscription) {

@@ -9,6 +9,7 @@ use api::containerd::task::v3::DeleteResponse;
 use prost::Message;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
+use tokio::sync::Semaphore;
 use types::task::{Deleted, Exit};
 use types::{Any, Error, Result, ResultExt};
 
@@ -21,8 +22,11 @@ const OUTPUT: u64 = 1 << 20;
 /// How long the pipes of an action that has ended are read on: a server that inherited them never closes them.
 const PIPES: Duration = Duration::from_secs(1);
 
+/// How many `delete` actions run at a time. When many shims die at once, each still has the machine within its deadline.
+pub(crate) const DELETIONS: usize = 16;
+
 /// What every shim is told about the daemon.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Launcher {
     pub(crate) address: String,
     pub(crate) ttrpc_address: String,
@@ -30,6 +34,8 @@ pub(crate) struct Launcher {
     pub(crate) socket_dir: Option<PathBuf>,
     pub(crate) env: Vec<String>,
     pub(crate) debug: bool,
+    /// [`DELETIONS`] permits.
+    pub(crate) deletions: Semaphore,
 }
 
 /// Which shim, for which task.
@@ -60,6 +66,7 @@ impl Launcher {
 
     /// Runs `delete`: whatever the shim left running is killed, its mounts are gone afterwards.
     pub(crate) async fn delete(&self, target: Target<'_>, limit: Duration) -> Result<Deleted> {
+        let _turn = self.deletions.acquire().await.map_err(|e| Error::internal(e.to_string()))?;
         let mut command = self.command(target);
         command.arg("-bundle").arg(&target.bundle.path).arg("delete");
         let output = run(command, &[], limit).await?;

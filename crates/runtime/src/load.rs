@@ -4,6 +4,7 @@
 //!  shim answers, knows the task            the task lives on, also one that has ended: its code is kept until Delete
 //!  shim answers, task was never made       shim sent away, bundle removed
 //!  shim is there and does not answer       the task lives on with its state unknown, until the shim answers or dies
+//!  shim cannot be asked (no descriptors)   the same: it is tried again for as long as that takes
 //!  shim is gone, or was never reached      `delete`, exit and delete events, bundle removed
 //! ```
 //!
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use types::{Error, Namespace, Result, ResultExt};
+use types::{Class, Error, Namespace, Result, ResultExt};
 
 use crate::bootstrap::Bootstrap;
 use crate::bundle::{Bundle, Layout};
@@ -28,6 +29,8 @@ use crate::ttrpc::Failure;
 
 /// How long to wait before a shim is asked again.
 const STEP: Duration = Duration::from_millis(50);
+/// The longest wait before a shim that could not be reached is tried again.
+const LONGEST_STEP: Duration = Duration::from_secs(5);
 
 /// What is below the directories of state and root.
 #[derive(Debug, Default)]
@@ -114,28 +117,46 @@ impl Runtime {
         }
     }
 
-    /// Ends a shim that knows no task. It may ignore Shutdown as long as it is at a Create, whose task is then deleted.
+    /// Ends a shim that knows no task. It may ignore Shutdown as long as it is at a Create, whose task is then deleted;
+    /// one that takes long is asked less often, and its id stays taken, as a task could still come of it.
     async fn send_away(&self, shim: &Shim) {
         let limit = self.inner.timeouts.cleanup;
         let until = Instant::now() + limit;
-        loop {
+        let mut step = STEP;
+        while !self.inner.table.is_shared(shim) {
             // Both may fail; what counts is that the connection ends.
             let _ = shim.delete("", Some(limit)).await;
             let _ = shim.shutdown(limit).await;
-            if tokio::time::timeout(STEP, shim.connection.closed()).await.is_ok() {
+            if tokio::time::timeout(step, shim.connection.closed()).await.is_ok() {
                 break;
             }
-            if Instant::now() > until {
-                tracing::error!(task = %shim.key, "shim does not go and might be leaked");
-                break;
+            if step == STEP && Instant::now() > until {
+                tracing::error!(task = %shim.key, "shim does not go, it is asked again until it does");
+                step = limit;
             }
         }
         let end = self.bury(shim).await;
         shim.finished(end);
     }
 
-    /// Connects to the shim of a bundle.
+    /// Connects to the shim of a bundle, again and again as long as what is in the way says nothing about the shim.
     async fn reach(&self, key: &TaskKey, bundle: &Bundle, binary: PathBuf) -> Result<Shim> {
+        let mut step = STEP;
+        loop {
+            match self.connect_to(key, bundle, &binary).await {
+                Err(error) if passes(&error) => {
+                    if step == STEP {
+                        tracing::error!(task = %key, %error, "shim cannot be reached yet");
+                    }
+                    tokio::time::sleep(step).await;
+                    step = (step * 2).min(LONGEST_STEP);
+                }
+                reached => return reached,
+            }
+        }
+    }
+
+    async fn connect_to(&self, key: &TaskKey, bundle: &Bundle, binary: &Path) -> Result<Shim> {
         let bootstrap: Bootstrap =
             bundle.read_bootstrap()?.ok_or_else(|| Error::not_found("no shim address in the bundle"))?;
         let connecting = self.inner.connections.connect(&bootstrap.address);
@@ -145,11 +166,11 @@ impl Runtime {
             .context(|| "unable to make connection")?;
         let log = ShimLog::open(bundle, key)?;
         let link = Link { bootstrap, connection, log };
-        Ok(Shim::new(key.clone(), bundle.clone(), binary, link))
+        Ok(Shim::new(key.clone(), bundle.clone(), binary.to_owned(), link))
     }
 
     async fn bury_unreached(self, key: TaskKey, place: Place, error: Error) {
-        if matches!(error.class(), types::Class::DeadlineExceeded | types::Class::Unimplemented) {
+        if error.class() == Class::Unimplemented {
             // Something is there, and running: it is not ours to end.
             tracing::error!(task = %key, %error, "shim cannot be reached, its bundle is left alone");
             return;
@@ -187,6 +208,12 @@ impl Runtime {
                 .unwrap_or_else(|_| "containerd-shim-runc-v2".into()),
         }
     }
+}
+
+/// Whether an error is about this moment or this daemon: a shim that does not accept may be stopped, and one for which
+/// we have no descriptor left is certainly not dead.
+fn passes(error: &Error) -> bool {
+    matches!(error.class(), Class::DeadlineExceeded | Class::ResourceExhausted)
 }
 
 fn scan(layout: &Layout) -> Result<Found> {

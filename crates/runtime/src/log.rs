@@ -11,6 +11,10 @@ use crate::key::TaskKey;
 
 /// The longest line that is kept whole.
 const LINE: usize = 16 * 1024;
+/// How much is read at a time, and how often in one turn: as much as a FIFO holds, so that what was written before the
+/// end is read to its end, and a shim that never stops writing keeps no thread of ours.
+const READ: usize = 4096;
+const READS: usize = 16;
 
 /// Copies until dropped; what was written before that is copied still.
 #[derive(Debug)]
@@ -43,14 +47,20 @@ async fn copy(fifo: pipe::Receiver, key: TaskKey, mut stopped: oneshot::Receiver
             ready = fifo.readable() => ready.is_err(),
             _ = &mut stopped => true,
         };
-        let mut buffer = [0; 4096];
-        while let Ok(read @ 1..) = fifo.try_read(&mut buffer) {
-            lines.extend_from_slice(buffer.get(..read).unwrap_or_default());
-            print(&mut lines, &key, false);
-        }
+        read_some(&fifo, &mut lines, &key);
         if last {
             return print(&mut lines, &key, true);
         }
+        tokio::task::yield_now().await;
+    }
+}
+
+fn read_some(fifo: &pipe::Receiver, lines: &mut Vec<u8>, key: &TaskKey) {
+    let mut buffer = [0; READ];
+    for _ in 0..READS {
+        let Ok(read @ 1..) = fifo.try_read(&mut buffer) else { return };
+        lines.extend_from_slice(buffer.get(..read).unwrap_or_default());
+        print(lines, key, false);
     }
 }
 

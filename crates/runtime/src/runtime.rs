@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use api::containerd::task::v3 as wire;
 use prost::Message;
+use tokio::sync::Semaphore;
 use types::events::Exchange;
 use types::labels::Labels;
 use types::namespace::validate_identifier;
@@ -15,7 +16,7 @@ use types::{Any, Error, Namespace, Result};
 use crate::bundle::Layout;
 use crate::connect::Connections;
 use crate::key::TaskKey;
-use crate::launch::Launcher;
+use crate::launch::{DELETIONS, Launcher};
 use crate::shim::Shim;
 use crate::shims::{Table, not_found};
 use crate::ttrpc::Failure;
@@ -147,6 +148,7 @@ impl Runtime {
             socket_dir: options.socket_dir,
             env: options.env,
             debug: options.debug,
+            deletions: Semaphore::new(DELETIONS),
         };
         let inner = Inner {
             layout: layout.clone(),
@@ -193,7 +195,12 @@ impl Runtime {
         match shim.state(exec, limit).await {
             Ok(state) => Ok(process(state, unknown(0))),
             Err(Failure::Closed) => Err(not_found(&key)),
-            Err(failure) if failure.is_not_found() => Err(failure.into()),
+            Err(failure) if failure.is_not_found() => {
+                if exec.is_empty() {
+                    self.forget(&shim);
+                }
+                Err(failure.into())
+            }
             Err(failure) => {
                 let error = Error::from(failure);
                 tracing::warn!(task = %key, exec, %error, "state unknown");

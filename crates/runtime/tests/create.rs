@@ -33,7 +33,7 @@ async fn a_shim_is_told_everything_and_its_address_is_kept() -> Test {
     );
     assert_eq!(daemon.runtime.delete(&namespace(), "c1").await?.exit.status, 7);
     fake.assert_nothing_left().await;
-    assert_eq!(fake.calls(), ["Create", "Delete", "Shutdown"]);
+    assert_eq!(fake.calls(), ["Create", "State", "Delete", "Shutdown"]);
     Ok(())
 }
 

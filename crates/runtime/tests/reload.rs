@@ -4,13 +4,15 @@
 
 mod fake;
 
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use api::containerd::task::v3 as wire;
 use fake::{Answer, Daemon, Fake, eventually, namespace};
 use prost::Message;
-use types::Error;
 use types::task::Status;
+use types::{Class, Error};
 
 /// A task, and then a daemon that has just been started.
 async fn restarted(fake: &Fake, meanwhile: impl FnOnce()) -> Daemon {
@@ -51,6 +53,37 @@ async fn a_shim_that_hangs_delays_nothing_and_is_not_given_up() {
 }
 
 #[tokio::test]
+async fn a_shim_that_cannot_be_reached_yet_is_tried_again_and_never_cleaned_up() {
+    let fake = Fake::new();
+    let mut stopped = None;
+    let daemon = restarted(&fake, || {
+        fake.die();
+        stopped = Some(full_socket(&fake.path("shim.sock")));
+    })
+    .await;
+    // Longer than a shim has to answer after a start.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(daemon.runtime.list(&namespace()), ["c1"]);
+    let state = daemon.runtime.state(&namespace(), "c1", "").await.unwrap();
+    assert_eq!(state.status, Status::Unknown);
+    drop(stopped);
+    fake.live();
+    let pids = daemon.runtime.connect(&namespace(), "c1").await;
+    assert_eq!(pids.unwrap_err().class(), Class::Unimplemented, "the shim itself has answered");
+    assert_eq!(daemon.runtime.state(&namespace(), "c1", "").await.unwrap().status, Status::Running);
+    assert_eq!(fake.actions(), ["start"]);
+}
+
+/// A socket that accepts nobody and whose queue is full, as that of a stopped shim.
+fn full_socket(path: &Path) -> (UnixListener, UnixStream) {
+    std::fs::remove_file(path).unwrap();
+    let listener = UnixListener::bind(path).unwrap();
+    rustix::net::listen(&listener, 0).unwrap();
+    let only = UnixStream::connect(path).unwrap();
+    (listener, only)
+}
+
+#[tokio::test]
 async fn a_shim_that_died_meanwhile_is_cleaned_up_and_its_end_told() {
     let fake = Fake::new();
     let mut daemon = restarted(&fake, || fake.die()).await;
@@ -76,6 +109,38 @@ async fn a_shim_whose_task_was_never_made_is_sent_away() {
     assert_eq!(calls[calls.len() - 3..], ["State", "Delete", "Shutdown"]);
     assert_eq!(fake.actions(), ["start", "delete"]);
     assert!(daemon.topics().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_delete_that_the_last_daemon_did_not_live_to_see_frees_the_id() {
+    let fake = Fake::new();
+    let daemon = restarted(&fake, || {}).await;
+    let state = daemon.runtime.state(&namespace(), "c1", "").await.unwrap();
+    assert_eq!(state.status, Status::Running);
+    // Only now does the shim come to the end of it.
+    let gone = Answer::Refuse(|| Error::not_found("container not created"));
+    fake.on("State", gone);
+    // The shim goes and another one has to be there for the next.
+    fake.on("Shutdown", Answer::Die);
+    let created = daemon.create("c1");
+    tokio::pin!(created);
+    eventually_with(&mut created, || fake.calls().iter().any(|call| call == "Shutdown")).await;
+    fake.live();
+    created.await.unwrap();
+    assert_eq!(daemon.runtime.list(&namespace()), ["c1"]);
+}
+
+/// As `eventually`, while `work` goes on.
+async fn eventually_with<F: Future + Unpin>(work: &mut F, mut holds: impl FnMut() -> bool) {
+    let waiting = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        _ = work => panic!("it ended before the condition held"),
+        () = waiting => {}
+    }
 }
 
 #[tokio::test]
