@@ -128,6 +128,20 @@ async fn images_keep_their_target_until_it_is_the_one_to_be_deleted() {
     };
     let updated = client.update(request(dated)).await.unwrap().into_inner().image.unwrap();
     assert_eq!(updated.updated_at.unwrap().seconds, 5);
+    let label = |name: &str| images::UpdateImageRequest {
+        image: Some(images::Image {
+            name: name.to_owned(),
+            labels: labels(&[("a", "b")]),
+            target: Some(Descriptor::default()),
+            ..Default::default()
+        }),
+        update_mask: mask(&["labels"]),
+        source_date_epoch: None,
+    };
+    let labelled = client.update(request(label("i:1"))).await.unwrap().into_inner().image.unwrap();
+    assert_eq!((labelled.labels, labelled.target), (labels(&[("a", "b")]), image("", b"two").target));
+    let absent = client.update(request(label("i:2"))).await.unwrap_err();
+    assert_eq!((absent.code(), absent.message()), (Code::NotFound, "image \"i:2\": not found"));
     let delete = |of: &[u8]| images::DeleteImageRequest {
         name: "i:1".into(),
         sync: true,
@@ -135,8 +149,8 @@ async fn images_keep_their_target_until_it_is_the_one_to_be_deleted() {
     };
     assert_eq!(client.delete(request(delete(b"one"))).await.unwrap_err().code(), Code::NotFound);
     client.delete(request(delete(b"two"))).await.unwrap();
-    let expected = ["create", "update", "delete"].map(|what| format!("/images/{what}"));
-    assert_eq!(topics(&mut events, 3).await, expected);
+    let expected = ["create", "update", "update", "delete"].map(|what| format!("/images/{what}"));
+    assert_eq!(topics(&mut events, 4).await, expected);
 }
 
 #[tokio::test]

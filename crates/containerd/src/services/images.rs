@@ -1,10 +1,12 @@
 //! `containerd.services.images.v1.Images`.
 
 use api::containerd::services::images::v1 as wire;
+use api::containerd::types::Descriptor;
 use api::convert;
 use grpc::images::images_server;
 use tonic::{Request, Response, Status};
 use types::Scope;
+use types::fields::FieldPaths;
 use types::filters::Filters;
 
 use super::House;
@@ -23,6 +25,24 @@ fn named(image: Option<wire::Image>) -> Result<types::image::Image, Status> {
 }
 
 impl Images {
+    /// The image of an update. A mask that leaves the target alone lets clients leave it out (`ctr images label` does);
+    /// then it is the stored one, which only its annotations, if the mask names them, change.
+    fn changed(
+        &self,
+        scope: &Scope,
+        image: Option<wire::Image>,
+        fields: &FieldPaths,
+    ) -> Result<types::image::Image, Status> {
+        let mut image = required(image, "image")?;
+        let with_target = fields.all() || fields.0.iter().any(|path| path == "target");
+        if !with_target && !image.name.is_empty() {
+            let stored = reply(self.0.db.images(scope).get(&image.name))?;
+            let annotations = image.target.unwrap_or_default().annotations;
+            image.target = Some(Descriptor { annotations, ..convert::descriptor_to_wire(stored.target) });
+        }
+        named(Some(image))
+    }
+
     /// The images of a scope, whose records get the time that a request brings with it, if any.
     fn at(&self, scope: &Scope, epoch: Option<api::Timestamp>) -> metadata::Images {
         let images = self.0.db.images(scope);
@@ -84,8 +104,8 @@ impl images_server::Images for Images {
         let scope = scope(request.metadata())?;
         let request = request.into_inner();
         let images = self.at(&scope, request.source_date_epoch);
-        let image = named(request.image)?;
         let fields = convert::field_paths(request.update_mask);
+        let image = self.changed(&scope, request.image, &fields)?;
         let house = self.0.clone();
         let change = Change::new("update image", &scope.namespace, image.name.as_str());
         let updated = self.0.work.run(change, async move {
