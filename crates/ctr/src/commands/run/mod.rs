@@ -105,10 +105,14 @@ pub async fn run(globals: &Globals, flags: Flags) -> Result<u8> {
     });
     let result = with_container(&client, &plan, &created, &mut signals).await;
     ending.await.ok();
-    if plan.rm
-        && let Err(error) = container::remove(&client, &created.container, true).await
-    {
-        log::error("failed to cleanup container", Some(&error));
+    if plan.rm {
+        if result.is_err() {
+            // A Create whose answer was lost, as the daemon was restarted, may have made a task all the same.
+            destroy(&Process::init(&client, &created.container.id)).await;
+        }
+        if let Err(error) = container::remove(&client, &created.container, true).await {
+            log::error("failed to cleanup container", Some(&error));
+        }
     }
     result
 }
