@@ -164,11 +164,16 @@ impl std::error::Error for Error {
     }
 }
 
+/// No descriptor left, in the system or in this process; the standard library has no kind for it.
+const ENFILE: i32 = 23;
+const EMFILE: i32 = 24;
+
 impl From<std::io::Error> for Error {
     /// The class a failed system call has when nobody knows better.
     fn from(error: std::io::Error) -> Self {
         use std::io::ErrorKind as K;
         let class = match error.kind() {
+            _ if matches!(error.raw_os_error(), Some(ENFILE | EMFILE)) => Class::ResourceExhausted,
             K::NotFound => Class::NotFound,
             K::AlreadyExists => Class::AlreadyExists,
             K::PermissionDenied => Class::PermissionDenied,
@@ -207,8 +212,10 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_resource_exhausted() {
-        let e: Error = std::io::Error::from(std::io::ErrorKind::StorageFull).into();
-        assert_eq!(e.class(), Class::ResourceExhausted);
+    fn a_full_disk_and_a_full_table_of_descriptors_are_resource_exhausted() {
+        for errno in [23, 24, 28] {
+            let e: Error = std::io::Error::from_raw_os_error(errno).into();
+            assert_eq!(e.class(), Class::ResourceExhausted, "{e}");
+        }
     }
 }
