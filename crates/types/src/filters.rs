@@ -97,11 +97,13 @@ impl<'a> Parser<'a> {
     }
 
     fn error(&self, why: &str) -> Error {
-        Error::invalid(format!(
-            "parse error: [{} >|{}|< ]: {why}",
-            &self.text[..self.at],
-            &self.text[self.at..]
-        ))
+        let (before, rest) = self.text.split_at(self.at);
+        let mut after = rest.chars();
+        let place = match after.next() {
+            Some(here) => format!("{before} >|{here}|< {}", after.as_str()),
+            None => before.to_owned(),
+        };
+        Error::invalid(format!("filters: parse error: [{place}]: {why}: invalid argument"))
     }
 
     fn peek(&self) -> Option<char> {
@@ -155,9 +157,18 @@ impl<'a> Parser<'a> {
         } else if matches!(self.peek(), None | Some(',')) {
             Test::Present
         } else {
-            return Err(self.error("unsupported operator"));
+            return Err(self.bad_operator());
         };
         Ok(Selector { path, test })
+    }
+
+    fn bad_operator(&self) -> Error {
+        let rest = &self.text[self.at..];
+        let len = rest.find(|c| !matches!(c, '=' | '!' | '~')).unwrap_or(rest.len());
+        match &rest[..len] {
+            "" => self.error(r#"expected an operator ("=="|"!="|"~=")"#),
+            operator => self.error(&format!("unsupported operator {operator:?}")),
+        }
     }
 
     fn path(&mut self) -> Result<Vec<String>> {
@@ -302,6 +313,20 @@ mod tests {
         for bad in ["==", "id=", "id==", "id~=[", "id==\"x", "id==a b", "1x==a", ",", "id==a,,"] {
             assert!(Filters::parse(&[bad]).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_mistake_is_told_with_its_place() {
+        let told = |bad: &str| Filters::parse(&[bad]).unwrap_err().to_string();
+        assert_eq!(
+            told("size>1000"),
+            r#"filters: parse error: [size >|>|< 1000]: expected an operator ("=="|"!="|"~="): invalid argument"#
+        );
+        assert_eq!(
+            told("id=a"),
+            r#"filters: parse error: [id >|=|< a]: unsupported operator "=": invalid argument"#
+        );
+        assert_eq!(told("id=="), "filters: parse error: [id==]: expected value or quoted: invalid argument");
     }
 
     proptest::proptest! {
