@@ -61,10 +61,16 @@ impl LocalStore {
     }
 }
 
-/// Removes what a commit that was killed after its rename left of its ingest.
+/// Removes what a commit or an abort that was killed, or a power loss, left of an ingest: nobody could see it, resume
+/// it or drop it.
 fn sweep(places: &Places) -> Result<()> {
     for dir in places.ingests()? {
-        if !dir.join("data").exists() {
+        let whole = match ingest::read_status(&dir) {
+            Ok(status) => places.ingest(&status.reference) == dir,
+            Err(error) if error.is_not_found() => false,
+            Err(error) => return Err(error),
+        };
+        if !whole {
             fs::remove_dir_all(&dir).context(|| format!("remove remnant {dir:?}"))?;
         }
     }

@@ -116,17 +116,15 @@ impl Ingest {
             )));
         }
         let blob = self.places.blob(&digest);
+        let parent = self.places.blob_dir(digest.algorithm())?;
         if blob.exists() {
-            return self.exists_already(&digest);
+            return self.exists_already(&digest, &parent);
         }
         self.settle_data()?;
-        let parent = self.places.blob_dir(digest.algorithm())?;
         match rename_new(&self.dir.join("data"), &blob) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                // Its writer may not have made the directory durable yet, and our caller will believe that it is.
-                sys::fs::sync_dir(&parent)?;
-                return self.exists_already(&digest);
+                return self.exists_already(&digest, &parent);
             }
             Err(error) => return Err(self.failed(error, "rename")),
         }
@@ -167,7 +165,9 @@ impl Ingest {
         })
     }
 
-    fn exists_already(&self, digest: &Digest) -> Result<()> {
+    fn exists_already(&self, digest: &Digest, parent: &Path) -> Result<()> {
+        // Its writer may not have made the directory durable yet, and our caller will believe that it is.
+        sys::fs::sync_dir(parent)?;
         self.remove();
         Err(Error::already_exists(format!("content {digest}: already exists")))
     }

@@ -87,24 +87,39 @@ async fn an_ingest_that_go_wrote_is_resumed_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_torn_ingest_begins_anew_and_a_remnant_is_swept() {
+async fn a_torn_ingest_begins_anew_or_is_swept_by_a_restart() {
     let area = Area::new();
-    let torn = area.path("ingest").join(Digest::of(b"torn").hex());
-    fs::create_dir(&torn).unwrap();
-    for (name, text) in [("ref", &b"to\xff"[..]), ("startedat", b""), ("data", b"garbage")] {
-        fs::write(torn.join(name), text).unwrap();
-    }
-    let remnant = area.path("ingest").join(Digest::of(b"remnant").hex());
-    fs::create_dir(&remnant).unwrap();
-    fs::write(remnant.join("ref"), "remnant").unwrap();
+    let now = types::time::rfc3339(std::time::SystemTime::now());
+    let torn = |files: &[(&str, &[u8])]| {
+        let dir = area.path("ingest").join(Digest::of(b"torn").hex());
+        fs::create_dir(&dir).unwrap();
+        for (name, text) in files {
+            fs::write(dir.join(name), text).unwrap();
+        }
+        dir
+    };
+    let killed_in_commit: &[(&str, &[u8])] = &[("ref", b"torn"), ("startedat", now.as_bytes())];
+    let killed_in_abort: &[(&str, &[u8])] = &[("data", b"garbage"), ("startedat", now.as_bytes())];
+    let no_time: &[(&str, &[u8])] = &[("ref", b"torn"), ("startedat", b""), ("data", b"garbage")];
+    let times = (now.as_bytes(), b"garbage");
+    let no_ref: &[(&str, &[u8])] =
+        &[("ref", b"to\xff"), ("startedat", times.0), ("updatedat", times.0), ("data", times.1)];
+    for files in [killed_in_commit, killed_in_abort, no_time, no_ref] {
+        let dir = torn(files);
+        let writer = area.writer("torn").await;
+        assert_eq!(writer.status().await.unwrap().offset, 0);
+        assert_eq!(fs::read(dir.join("data")).unwrap(), b"");
+        drop(writer);
+        area.store.abort("torn").await.unwrap();
 
+        let dir = torn(files);
+        let store = LocalStore::open(area.path("")).unwrap();
+        assert!(!dir.exists(), "{files:?}");
+        assert!(store.list_statuses(&[]).await.unwrap().is_empty());
+    }
+    drop(area.writer("whole").await);
     let store = LocalStore::open(area.path("")).unwrap();
-    assert!(torn.exists() && !remnant.exists());
-    assert!(store.list_statuses(&[]).await.unwrap().is_empty());
-    let writer =
-        store.writer(WriterOptions { reference: "torn".to_owned(), ..Default::default() }).await.unwrap();
-    assert_eq!(writer.status().await.unwrap().offset, 0);
-    assert_eq!(fs::read(torn.join("data")).unwrap(), b"");
+    assert_eq!(store.list_statuses(&[]).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
