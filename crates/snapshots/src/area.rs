@@ -235,12 +235,13 @@ impl Area {
         Ok(orphans)
     }
 
-    /// Makes, by `fill`, the directories that records should have and that are not there.
+    /// Makes, by `fill`, the directories that records should have and that are not there. One that cannot be made is
+    /// logged: the others are not given up for it.
     pub(crate) fn heal(
         &self,
         has_files: impl Fn(&Info) -> bool,
         fill: impl Fn(&Record, &Path) -> Result<()>,
-    ) -> Result<()> {
+    ) {
         let records: Vec<Arc<Record>> = self.read(|index| index.all().cloned().collect());
         for record in records {
             let dir = self.dir(record.id);
@@ -253,11 +254,14 @@ impl Area {
                 continue;
             }
             tracing::warn!(snapshot = %name, path = %dir.display(), "the files of a snapshot are gone, it is empty now");
-            let staged = self.stage()?;
-            fill(&record, staged.path())?;
-            fs::rename(staged.path(), &dir).context(|| format!("make {dir:?}"))?;
+            let healed = self.stage().and_then(|staged| {
+                fill(&record, staged.path())?;
+                fs::rename(staged.path(), &dir).context(|| format!("make {dir:?}"))
+            });
+            if let Err(error) = healed {
+                tracing::error!(snapshot = %name, %error, "the files of a snapshot cannot be made anew");
+            }
         }
-        Ok(())
     }
 
     /// Gives a directory without record a name that says so.
@@ -387,9 +391,17 @@ mod tests {
         let area = Area::open(dir.path()).unwrap();
         create(&area, "one").unwrap();
         fs::remove_dir_all(area.dir(1)).unwrap();
-        area.heal(|_| true, |record, path| Ok(fs::write(path.join("healed"), &record.info.name)?)).unwrap();
-        assert_eq!(fs::read(area.dir(1).join("healed")).unwrap(), b"one");
-        assert_eq!(names(dir.path()), ["1"]);
+        create(&area, "two").unwrap();
+        fs::remove_dir_all(area.dir(2)).unwrap();
+        area.heal(
+            |_| true,
+            |record, path| match record.id {
+                1 => Err(Error::not_found("its parent is gone too")),
+                _ => Ok(fs::write(path.join("healed"), &record.info.name)?),
+            },
+        );
+        assert_eq!(fs::read(area.dir(2).join("healed")).unwrap(), b"two");
+        assert_eq!(names(dir.path()), ["2"]);
     }
 
     #[test]

@@ -33,7 +33,7 @@ impl Native {
     /// Opens the snapshotter in `root`, which is made if it is not there. Blocks.
     pub fn open(root: impl Into<PathBuf>) -> Result<Arc<Self>> {
         let area = Area::open(&root.into())?;
-        area.heal(has_tree, |record, path| fill(&area, path, area.parent(&record.info)?.as_deref()))?;
+        area.heal(has_tree, |record, path| fill(&area, path, area.parent(&record.info)?.as_deref()));
         Ok(Arc::new(Self { area: Arc::new(area) }))
     }
 

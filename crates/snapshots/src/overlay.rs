@@ -77,7 +77,7 @@ impl Overlay {
                 let below = inner.area.parent(&record.info)?;
                 inner.fill(path, record.info.kind, below.as_deref(), &record.info.labels)
             },
-        )?;
+        );
         Ok(Arc::new(Self { inner: Arc::new(inner) }))
     }
 
