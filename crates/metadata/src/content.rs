@@ -203,7 +203,9 @@ impl Store for Contents {
         }
         let (scope, name) = (self.scope.clone(), reference.to_owned());
         self.db.mutate(move |tx| writer::forget(tx, &scope, &name)).await?;
-        self.db.release_text(&row.shares).await
+        self.db.release_text(&row.shares).await?;
+        // Its writer may have gone away in the middle of its commit: then this blob has no row and will not get one.
+        self.db.release_text(&row.becomes).await
     }
 
     async fn writer(&self, options: WriterOptions) -> Result<Box<dyn Writer>> {

@@ -129,8 +129,9 @@ fn delete(tx: &Tx<'_>, ns: &str) -> Result<()> {
     for reference in ids(tx, INGESTS.table, ns)? {
         if let Some(row) = tx.get(INGESTS, (ns, &reference))? {
             tx.mark(DEAD, ("ingest", &row.backend_ref))?;
-            if !row.shares.is_empty() {
-                tx.mark(DEAD, ("blob", &row.shares))?;
+            // What it became counts as well: its writer may have gone away in the middle of its commit.
+            for blob in [&row.shares, &row.becomes].into_iter().filter(|blob| !blob.is_empty()) {
+                tx.mark(DEAD, ("blob", blob))?;
             }
         }
         tx.remove(INGESTS.table, (ns, &reference))?;

@@ -210,6 +210,31 @@ async fn a_crash_while_a_blob_is_committed_loses_and_leaks_nothing() {
 }
 
 #[tokio::test]
+async fn a_commit_whose_writer_went_away_leaves_nothing_once_its_ingest_is_dropped() {
+    for told in [true, false] {
+        for dropping in ["abort", "namespace"] {
+            let bench = Bench::new();
+            let db = bench.open();
+            let store = view(&db, "a");
+            let mut open = options("r", b"blob");
+            if !told {
+                open.expected = None;
+            }
+            let mut writer = store.writer(open).await.unwrap();
+            writer.write(Bytes::from_static(b"blob")).await.unwrap();
+            bench.crash("after commit", writer.commit(0, None, Labels::new())).await;
+            drop(writer);
+            assert_eq!(bench.files().await, (1, 0));
+            match dropping {
+                "abort" => store.abort("r").await.unwrap(),
+                _ => db.namespaces().delete(&ns("a")).await.unwrap(),
+            }
+            assert_eq!(bench.files().await, (0, 0), "{dropping}, told: {told}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_crash_between_backend_and_row_does_not_take_what_another_namespace_has() {
     let bench = Bench::new();
     let db = bench.open();
