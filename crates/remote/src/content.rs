@@ -1,9 +1,10 @@
 //! A content store over gRPC.
 //!
-//! Writes are pipelined: up to [`WINDOW`] of them are on their way before the first answer is awaited, so that an
-//! import is bound by bandwidth and not by round trips. A write that failed is noticed at the next call.
+//! A large write is pipelined: up to [`WINDOW`] of its chunks are on their way before the first answer is awaited. When
+//! `write` returns all of them were answered, so that what was written is there for others and for a later resume.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use api::containerd::services::content::v1 as wire;
 use api::{FieldMask, convert};
@@ -17,14 +18,16 @@ use tonic::Streaming;
 use types::content::{Info, Status};
 use types::fields::FieldPaths;
 use types::filters::Filters;
-use types::{Digest, Error, Labels, Result};
+use types::{Class, Digest, Error, Labels, Result};
 
 use crate::connection::{Connection, MAX_MESSAGE, Transport};
 use crate::status::from_status;
 
 /// Writes on their way before an answer is awaited.
 const WINDOW: usize = 4;
-/// The most bytes that go into one write.
+/// A reference stays locked until the server has heard that its writer was dropped: so long an open is tried again.
+const LOCKED: Duration = Duration::from_millis(64);
+/// The most bytes that go into one message.
 const CHUNK: usize = 1 << 20;
 
 /// The content store of another process.
@@ -127,30 +130,15 @@ impl Store for RemoteStore {
     }
 
     async fn writer(&self, options: WriterOptions) -> Result<Box<dyn Writer>> {
-        let (requests, receiver) = mpsc::channel(WINDOW);
-        let stat = wire::WriteContentRequest {
-            action: wire::WriteAction::Stat.into(),
-            r#ref: options.reference.clone(),
-            total: options.total.cast_signed(),
-            expected: options.expected.as_ref().map(ToString::to_string).unwrap_or_default(),
-            ..Default::default()
-        };
-        // The server answers with headers only once it has heard of the reference.
-        requests.send(stat).await.map_err(|_| Error::internal("write stream is closed"))?;
-        let responses =
-            self.client.clone().write(ReceiverStream::new(receiver)).await.map_err(from_status)?.into_inner();
-        let mut writer = RemoteWriter {
-            options,
-            requests,
-            responses,
-            waiting: 1,
-            offset: 0,
-            digest: String::new(),
-            last: None,
-        };
-        writer.settle(0).await?;
-        writer.offset = writer.last.as_ref().map_or(0, |last| last.offset.unsigned_abs());
-        Ok(Box::new(writer))
+        let mut wait = Duration::from_millis(1);
+        loop {
+            match RemoteWriter::open(self, options.clone()).await {
+                Err(error) if error.class() == Class::Unavailable && wait < LOCKED => {}
+                opened => return Ok(Box::new(opened?)),
+            }
+            tokio::time::sleep(wait).await;
+            wait *= 2;
+        }
     }
 }
 
@@ -203,12 +191,60 @@ struct RemoteWriter {
     /// Requests that are not answered yet.
     waiting: usize,
     offset: u64,
+    /// Truncated, which the server hears of with the next write or commit.
+    truncated: bool,
+    committed: bool,
+    started_at: SystemTime,
+    /// When the last bytes were sent, which is not after they were written.
+    sent_at: SystemTime,
     digest: String,
     last: Option<wire::WriteContentResponse>,
 }
 
 impl RemoteWriter {
+    async fn open(store: &RemoteStore, options: WriterOptions) -> Result<Self> {
+        let (requests, receiver) = mpsc::channel(WINDOW);
+        let stat = wire::WriteContentRequest {
+            action: wire::WriteAction::Stat.into(),
+            r#ref: options.reference.clone(),
+            total: options.total.cast_signed(),
+            expected: options.expected.as_ref().map(ToString::to_string).unwrap_or_default(),
+            ..Default::default()
+        };
+        // The server answers with headers only once it has heard of the reference.
+        requests.send(stat).await.map_err(|_| Error::internal("write stream is closed"))?;
+        let responses = store
+            .client
+            .clone()
+            .write(ReceiverStream::new(receiver))
+            .await
+            .map_err(from_status)?
+            .into_inner();
+        let mut writer = Self {
+            options,
+            requests,
+            responses,
+            waiting: 1,
+            offset: 0,
+            truncated: false,
+            committed: false,
+            started_at: SystemTime::now(),
+            sent_at: SystemTime::now(),
+            digest: String::new(),
+            last: None,
+        };
+        writer.settle(0).await?;
+        if let Some(started) = writer.last.as_ref().and_then(|last| last.started_at) {
+            writer.started_at = convert::time(Some(started));
+        }
+        writer.offset = writer.last.as_ref().map_or(0, |last| last.offset.unsigned_abs());
+        Ok(writer)
+    }
+
     async fn send(&mut self, request: wire::WriteContentRequest) -> Result<()> {
+        if self.committed {
+            return Err(Error::precondition(format!("writer of {} is committed", self.options.reference)));
+        }
         if self.requests.send(request).await.is_err() {
             // The server ended the call; why, is what it answers last.
             self.settle(0).await?;
@@ -247,6 +283,7 @@ impl Writer for RemoteWriter {
         while !data.is_empty() {
             let chunk = data.split_to(CHUNK.min(data.len()));
             let offset = self.offset;
+            self.sent_at = SystemTime::now();
             self.offset += chunk.len() as u64;
             self.send(wire::WriteContentRequest {
                 action: wire::WriteAction::Write.into(),
@@ -257,7 +294,8 @@ impl Writer for RemoteWriter {
             .await?;
             self.settle(WINDOW - 1).await?;
         }
-        Ok(())
+        self.truncated &= self.offset == 0;
+        self.settle(0).await
     }
 
     async fn status(&self) -> Result<Status> {
@@ -267,12 +305,16 @@ impl Writer for RemoteWriter {
             offset: self.offset,
             total: self.options.total,
             expected: self.options.expected.clone(),
-            started_at: convert::time(last.started_at),
-            updated_at: convert::time(last.updated_at),
+            started_at: self.started_at,
+            // Servers tell the times only when they are asked for the state.
+            updated_at: last.updated_at.map_or(self.sent_at, |time| convert::time(Some(time))),
         })
     }
 
     async fn digest(&mut self) -> Result<Digest> {
+        if self.truncated {
+            return Ok(Digest::of(b""));
+        }
         self.stat().await?;
         if self.digest.is_empty() { Ok(Digest::of(b"")) } else { self.digest.parse() }
     }
@@ -281,9 +323,8 @@ impl Writer for RemoteWriter {
         if size != 0 {
             return Err(Error::unimplemented("truncate to other than nothing: not implemented"));
         }
-        // The server truncates when a write at 0 reaches it.
-        self.settle(0).await?;
         self.offset = 0;
+        self.truncated = true;
         Ok(())
     }
 
@@ -299,12 +340,18 @@ impl Writer for RemoteWriter {
         })
         .await?;
         self.settle(0).await?;
+        self.committed = true;
         let last = self.last.clone().unwrap_or_default();
         if size != 0 && last.offset.unsigned_abs() != size {
             return Err(Error::precondition(format!("unexpected size: {} != {size}", last.offset)));
         }
-        if let Some(expected) = expected.filter(|expected| last.digest != expected.as_str()) {
-            return Err(Error::precondition(format!("unexpected digest: {} != {expected}", last.digest)));
+        // The server has checked it, and may tell the digest by another algorithm; one of the same must be the same.
+        let told: Option<Digest> = last.digest.parse().ok();
+        if let (Some(expected), Some(told)) = (expected, told)
+            && expected.algorithm() == told.algorithm()
+            && expected != told
+        {
+            return Err(Error::precondition(format!("unexpected digest: {told} != {expected}")));
         }
         Ok(())
     }
