@@ -2,8 +2,12 @@
 //!
 //! A handler that changes something runs its change through [`Work::run`]: on a task of its own, so that a client that
 //! hangs up cannot leave it half-done. Handlers that only wait (Tasks.Wait) do not: they end with their caller.
+//!
+//! It is also here that memory is given back to the kernel after something big. (After many small things it brings nothing.)
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -17,6 +21,8 @@ use crate::services::reply::status;
 #[derive(Clone, Debug)]
 pub struct Work {
     running: watch::Sender<usize>,
+    /// Whether memory is being given back at the moment.
+    trimming: Arc<AtomicBool>,
 }
 
 /// What is being changed, for the log.
@@ -48,7 +54,7 @@ impl Drop for Running {
 impl Work {
     /// Nothing under way.
     pub fn new() -> Self {
-        Self { running: watch::Sender::new(0) }
+        Self { running: watch::Sender::new(0), trimming: Arc::default() }
     }
 
     /// Runs a change to its end, whether or not the caller waits for it, and logs when it is done.
@@ -77,6 +83,18 @@ impl Work {
         }
     }
 
+    /// Gives memory back to the kernel, unless that is under way already.
+    pub fn trim(&self) {
+        let trimming = Arc::clone(&self.trimming);
+        if trimming.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        tokio::task::spawn_blocking(move || {
+            sys::memory::trim();
+            trimming.store(false, Ordering::Release);
+        });
+    }
+
     /// Waits until nothing is under way, but no longer than `limit`. Returns how many changes are cut off.
     pub async fn drain(&self, limit: Duration) -> usize {
         let mut running = self.running.subscribe();
@@ -88,9 +106,6 @@ impl Work {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
-
     use super::*;
 
     #[tokio::test]

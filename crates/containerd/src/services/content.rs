@@ -1,4 +1,4 @@
-//! `containerd.services.content.v1.Content`; the state machine of Write is in [`ingest`](super::ingest).
+//! `containerd.services.content.v1.Content`; the state machine of Write is in [`ingest`].
 
 use std::pin::Pin;
 use std::sync::Arc;

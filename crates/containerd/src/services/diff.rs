@@ -37,7 +37,7 @@ impl diff_server::Diff for Diff {
         let options = ApplyOptions { sync: request.sync_fs || self.sync };
         let applier: Arc<dyn Applier> = self.house.applier(scope);
         let applied = reply(applier.apply(&layer, &mounts, options).await)?;
-        self.house.trim();
+        self.house.work.trim();
         Ok(Response::new(wire::ApplyResponse {
             applied: Some(convert::descriptor_to_wire(applied.uncompressed)),
         }))

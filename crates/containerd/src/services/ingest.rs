@@ -120,7 +120,7 @@ impl Session {
         });
         let (digest, offset) = committed.await?;
         if offset >= LARGE {
-            self.house.trim();
+            self.house.work.trim();
         }
         Ok(response(wire::WriteAction::Commit, offset, &digest))
     }

@@ -19,7 +19,6 @@ mod tasks;
 mod version;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use ::diff::applier::Applier;
 use ::diff::walking::WalkingApplier;
@@ -47,14 +46,12 @@ pub struct House {
     pub events: Exchange,
     /// What is being changed.
     pub work: Work,
-    /// Whether memory is being given back at the moment.
-    trimming: Arc<AtomicBool>,
 }
 
 impl House {
     /// Puts the parts together.
     pub fn new(db: Db, runtime: Runtime, events: Exchange) -> Self {
-        Self { db, runtime, events, work: Work::new(), trimming: Arc::default() }
+        Self { db, runtime, events, work: Work::new() }
     }
 
     /// Tells subscribers what was done. The change stands either way, so a failure is only logged.
@@ -67,17 +64,6 @@ impl House {
     /// Extracts layers from the content that `scope` can see.
     pub fn applier(&self, scope: Scope) -> Arc<dyn Applier> {
         Arc::new(WalkingApplier::new(self.db.content(scope)))
-    }
-
-    /// Gives memory back after something big, unless that is under way already.
-    pub fn trim(&self) {
-        let trimming = Arc::clone(&self.trimming);
-        if !trimming.swap(true, Ordering::AcqRel) {
-            tokio::task::spawn_blocking(move || {
-                sys::memory::trim();
-                trimming.store(false, Ordering::Release);
-            });
-        }
     }
 }
 
