@@ -83,9 +83,9 @@ pub struct Policy {
     pub eager_removal: bool,
 }
 
-/// Whether the runtime still knows the container.
+/// How far a step of the container's deletion has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Removal {
+enum Step {
     Not,
     Running,
     Done,
@@ -102,9 +102,12 @@ pub struct State {
     pub execs: BTreeMap<String, Process>,
     held: Option<Exit>,
     killing: bool,
-    removal: Removal,
+    /// The runtime forgets the container.
+    removal: Step,
     removal_error: Option<Error>,
-    unmounting: bool,
+    /// The root filesystem is unmounted.
+    unmount: Step,
+    unmount_error: Option<Error>,
 }
 
 /// What happens to a container.
@@ -189,9 +192,10 @@ impl State {
             execs: BTreeMap::new(),
             held: None,
             killing: false,
-            removal: Removal::Not,
+            removal: Step::Not,
             removal_error: None,
-            unmounting: false,
+            unmount: Step::Not,
+            unmount_error: None,
         }
     }
 
@@ -360,8 +364,8 @@ impl State {
         }
         let Some(exit) = self.held.take() else { return };
         self.tell_exit("", exit, todo);
-        if self.removal == Removal::Not && self.policy.eager_removal {
-            self.removal = Removal::Running;
+        if self.removal == Step::Not && self.policy.eager_removal {
+            self.removal = Step::Running;
             todo.push(Effect::Remove);
         }
         self.finish_delete("", todo);
@@ -419,7 +423,6 @@ impl State {
     }
 
     fn delete(&mut self, exec: &str, call: Call, todo: &mut Vec<Effect>) {
-        let removal = self.removal;
         let Some(process) = self.process_mut(exec) else {
             todo.push(Effect::Reply(call, Err(no_exec(exec))));
             return;
@@ -438,16 +441,21 @@ impl State {
         process.drained = false;
         todo.push(Effect::Drain(exec.to_owned()));
         if exec.is_empty() {
-            self.removal_error = None;
-            if removal == Removal::Not {
-                self.removal = Removal::Running;
+            (self.removal_error, self.unmount_error) = (None, None);
+            if self.removal == Step::Not {
+                self.removal = Step::Running;
                 todo.push(Effect::Remove);
+            }
+            // Where nothing runs after the container's end, nothing needs its root filesystem while it is removed.
+            if self.unmount == Step::Not && self.policy.eager_removal && self.init.exit().is_some() {
+                self.unmount = Step::Running;
+                todo.push(Effect::Unmount);
             }
         }
     }
 
     fn removed(&mut self, result: Result<()>, todo: &mut Vec<Effect>) {
-        self.removal = if result.is_ok() { Removal::Done } else { Removal::Not };
+        self.removal = if result.is_ok() { Step::Done } else { Step::Not };
         self.removal_error = result.err();
         self.finish_delete("", todo);
     }
@@ -464,9 +472,16 @@ impl State {
         }
         // Deleting a container that never ran kills its init: wait for that exit too, it is told before the deletion.
         let ended = self.init.exit().is_some() || self.removal_error.is_some();
-        if self.removal != Removal::Running && ended && !self.unmounting {
-            self.unmounting = true;
-            todo.push(Effect::Unmount);
+        if self.removal == Step::Running || !ended {
+            return;
+        }
+        match (self.unmount, &self.unmount_error) {
+            (Step::Not, None) => {
+                self.unmount = Step::Running;
+                todo.push(Effect::Unmount);
+            }
+            (Step::Running, _) => {}
+            (Step::Done, _) | (Step::Not, Some(_)) => self.deleted(todo),
         }
     }
 
@@ -483,11 +498,15 @@ impl State {
     }
 
     fn unmounted(&mut self, result: Result<()>, todo: &mut Vec<Effect>) {
-        self.unmounting = false;
+        self.unmount = if result.is_ok() { Step::Done } else { Step::Not };
+        self.unmount_error = result.err().map(|e| e.context("failed rootfs umount"));
+        self.finish_delete("", todo);
+    }
+
+    /// All steps of the deletion were tried.
+    fn deleted(&mut self, todo: &mut Vec<Effect>) {
         let calls = std::mem::take(&mut self.init.deletes);
-        let failed =
-            self.removal_error.take().or_else(|| result.err().map(|e| e.context("failed rootfs umount")));
-        if let Some(error) = failed {
+        if let Some(error) = self.removal_error.take().or_else(|| self.unmount_error.take()) {
             todo.extend(calls.into_iter().map(|call| Effect::Reply(call, Err(again(&error)))));
             return;
         }

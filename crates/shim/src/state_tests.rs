@@ -121,9 +121,8 @@ fn a_deletion_that_fails_keeps_the_code_and_can_be_repeated() {
     assert_eq!(refusal(&state.step(Input::Unmounted(Ok(())))).1, "busy");
     assert_eq!(state.init.exit(), Some(exit(3)));
     state.step(Input::Delete { exec: String::new(), call: call(5) });
-    state.step(Input::Removed(Ok(())));
     state.step(Input::Drained { exec: String::new() });
-    let effects = state.step(Input::Unmounted(Ok(())));
+    let effects = state.step(Input::Removed(Ok(())));
     assert!(matches!(
         effects[..],
         [Effect::Publish(Event::Deleted { .. }), Effect::Reply(..), Effect::Forget]
@@ -131,16 +130,21 @@ fn a_deletion_that_fails_keeps_the_code_and_can_be_repeated() {
 }
 
 #[test]
-fn an_eager_removal_is_not_repeated_by_delete() {
+fn an_eager_removal_is_not_repeated_by_delete_and_unmounting_does_not_wait_for_it() {
     let mut state = created(Policy { kill_all_on_exit: false, eager_removal: true });
     state.step(Input::Start { exec: String::new(), call: call(2) });
     state.step(Input::Started { exec: String::new(), result: Ok(10) });
     let effects = state.step(Input::Exited { exec: String::new(), exit: exit(0) });
     assert!(matches!(effects[..], [Effect::Publish(_), Effect::Remove]));
     let effects = state.step(Input::Delete { exec: String::new(), call: call(4) });
-    assert!(matches!(effects[..], [Effect::Drain(_)]));
+    assert!(matches!(effects[..], [Effect::Drain(_), Effect::Unmount]));
     state.step(Input::Drained { exec: String::new() });
-    assert!(matches!(state.step(Input::Removed(Ok(())))[..], [Effect::Unmount]));
+    assert!(state.step(Input::Unmounted(Ok(()))).is_empty());
+    let effects = state.step(Input::Removed(Ok(())));
+    assert!(matches!(
+        effects[..],
+        [Effect::Publish(Event::Deleted { .. }), Effect::Reply(..), Effect::Forget]
+    ));
 }
 
 #[test]
