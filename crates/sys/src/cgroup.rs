@@ -19,7 +19,8 @@ pub enum Mode {
 /// The mode of this machine.
 pub fn mode() -> Mode {
     match rustix::fs::statfs(ROOT) {
-        Ok(fs) if i64::try_from(fs.f_type) == Ok(CGROUP2_MAGIC) => Mode::Unified,
+        // Its type differs between C libraries.
+        Ok(fs) if i128::from(fs.f_type) == i128::from(CGROUP2_MAGIC) => Mode::Unified,
         _ => Mode::Legacy,
     }
 }

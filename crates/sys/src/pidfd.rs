@@ -113,6 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::zombie_processes, reason = "collected by the descriptor, which is what is tested")]
     fn a_child_is_collected_once_with_its_code_or_signal() {
         let child = std::process::Command::new("/bin/sh").args(["-c", "exit 3"]).spawn().unwrap();
         let fd = PidFd::open(child.id()).unwrap();

@@ -190,7 +190,8 @@ pub fn release_code() -> io::Result<()> {
     let (start, end) = (start & !(page - 1), end & !(page - 1));
     // SAFETY: these pages are mapped from the program's file, privately and without permission to write, so nothing but
     // what the file says was ever in them, and the kernel reads it again on the next touch.
-    let result = unsafe { libc::madvise(start as *mut c_void, end.saturating_sub(start), libc::MADV_DONTNEED) };
+    let result =
+        unsafe { libc::madvise(start as *mut c_void, end.saturating_sub(start), libc::MADV_DONTNEED) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
@@ -213,7 +214,7 @@ mod tests {
         }
         .spawn()?;
         drop(writer);
-        let text = std::io::read_to_string(std::fs::File::from(reader))?;
+        let text = io::read_to_string(std::fs::File::from(reader))?;
         Ok((child, text))
     }
 

@@ -57,17 +57,22 @@ struct Waiter(libc::pid_t);
 
 impl Waiter {
     fn start() -> Result<Self> {
+        let parent = rustix::process::getpid().as_raw_nonzero().get();
         // No exit signal: collectors of children do not see it, and it cannot be mistaken for one of theirs.
         // SAFETY: without CLONE_VM the child has its own copy of memory, and no stack is needed (0: it goes on on its
-        // copy of ours). Up to its end it makes only the two system calls below, by wrappers that take no lock and
+        // copy of ours). Up to its end it makes only the system calls below, by wrappers that take no lock and
         // allocate nothing, so it does not matter which locks other threads held at this moment.
         let pid = unsafe { libc::syscall(libc::SYS_clone, libc::CLONE_NEWUSER, 0, 0, 0, 0) };
         if pid == 0 {
-            // SAFETY: prctl takes these two numbers by value. It ends the child with the thread that started it, should
-            // that be killed before it can clean up. pause and prctl are async-signal-safe and never return control to
-            // Rust code outside this loop.
+            // SAFETY: all four take numbers by value, or nothing, are async-signal-safe, and never return control to
+            // Rust code outside this loop. prctl ends the child with the thread that started it, should that be killed
+            // before it can clean up; one that was killed before prctl is no longer the parent. (A parent in another
+            // pid namespace, 0, cannot be: the child was not moved.)
             unsafe {
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                if libc::getppid() != parent {
+                    libc::_exit(1);
+                }
                 loop {
                     libc::pause();
                 }
