@@ -124,13 +124,7 @@ impl Driver {
                     cx.reply(call, Err(error));
                 }
             }
-            Effect::KillAll => {
-                let begun = self.runtime.kill(Task::KillAll, 9, true).and_then(|run| self.track(cx, run));
-                if let Err(error) = begun {
-                    cx.log.error(&error.to_string(), &self.id);
-                    return Err(Input::KilledAll);
-                }
-            }
+            Effect::KillAll => self.kill_all(cx)?,
             Effect::Signal { exec, signal, call } => {
                 let result = self.signal(cx, &exec, signal);
                 cx.reply(call, result.map(|()| message::answer(&Answer::Empty)));
@@ -157,6 +151,14 @@ impl Driver {
             }
         }
         Ok(())
+    }
+
+    fn kill_all(&self, cx: &mut Context) -> Result<(), Input> {
+        let begun = self.runtime.kill(Task::KillAll, libc::SIGKILL.unsigned_abs(), true);
+        begun.and_then(|run| self.track(cx, run)).map_err(|error| {
+            cx.log.error(&error.to_string(), &self.id);
+            Input::KilledAll
+        })
     }
 
     /// A runtime call has ended.

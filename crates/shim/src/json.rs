@@ -257,7 +257,7 @@ mod tests {
             .object(|p, key| {
                 match key {
                     "b" => b = p.string()?,
-                    "c" => p.array(|p| Ok(c.push(p.unsigned()?)))?,
+                    "c" => p.array(|p| p.unsigned().map(|n| c.push(n)))?,
                     "t" => t = p.is_true()?,
                     _ => p.skip()?,
                 }

@@ -22,6 +22,7 @@ mod children;
 mod context;
 mod delete;
 mod driver;
+mod effect;
 mod errno;
 mod flags;
 mod info;

@@ -34,7 +34,7 @@ impl Facts {
         let mut groups = [const { None }; GROUPS.len()];
         Parser::new(source).object(|p, key| match (key, p.peek()?) {
             ("annotations", Some(b'{')) => p.object(|p, key| match GROUPS.iter().position(|g| *g == key) {
-                Some(index) => Ok(groups[index] = Some(p.string()?)),
+                Some(index) => p.string().map(|group| groups[index] = Some(group)),
                 None => p.skip(),
             }),
             ("linux", Some(b'{')) => p.object(|p, key| match key {

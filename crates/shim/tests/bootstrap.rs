@@ -1,5 +1,5 @@
 //! `start`, `delete` and the other ways to execute the shim: who calls decides the answer.
-#![allow(missing_docs, reason = "a test")]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
 mod support;
 

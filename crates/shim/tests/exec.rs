@@ -1,5 +1,5 @@
 //! Processes added to a container: side by side, each with its own code and error, ended before init is told.
-#![allow(missing_docs, reason = "a test")]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
 mod support;
 

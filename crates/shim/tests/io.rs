@@ -1,5 +1,5 @@
 //! Standard streams: nothing is lost, whoever is slow, late or gone; ends are seen; terminals have a size.
-#![allow(missing_docs, reason = "a test")]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
 mod support;
 

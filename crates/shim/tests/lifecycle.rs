@@ -1,5 +1,5 @@
 //! A container's life: created, started, ended, deleted; each answer and event once and in order; nothing left behind.
-#![allow(missing_docs, reason = "a test")]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
 mod support;
 

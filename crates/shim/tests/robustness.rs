@@ -1,5 +1,5 @@
 //! Clients that send rubbish, go away or read nothing, and a daemon that is away: the shim goes on.
-#![allow(missing_docs, reason = "a test")]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
 mod support;
 

@@ -1,5 +1,5 @@
 //! A shim of its own for each test, started as containerd starts it, with a client and a daemon's event socket.
-#![allow(dead_code, missing_docs, reason = "each test binary uses its part")]
+#![allow(dead_code, missing_docs, clippy::unwrap_used, reason = "each test binary uses its part")]
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
