@@ -96,33 +96,33 @@ fn flags<'a>(
                 _ => Err(usage(format!("flag provided but not defined: -{name}"))),
             };
         };
-        let long = arg.get_long().unwrap_or_default();
-        match (arg.get_action(), value) {
-            (ArgAction::SetTrue, value) => {
-                let value = value.unwrap_or_else(|| "true".into());
-                let on = go_bool(&value).ok_or_else(|| {
-                    usage(format!("invalid boolean value {value:?} for -{name}: parse error"))
-                })?;
-                single.insert(long.to_owned(), on.then(|| format!("--{long}")));
+        let long = arg.get_long().unwrap_or_default().to_owned();
+        if matches!(arg.get_action(), ArgAction::SetTrue) {
+            let on = is_on(name, value).map_err(usage)?;
+            single.insert(long.clone(), on.then(|| format!("--{long}")));
+            continue;
+        }
+        let value = match (value, rest.split_first()) {
+            (Some(value), _) => value,
+            (None, Some((next, behind))) => {
+                rest = behind;
+                next.clone()
             }
-            (action, value) => {
-                let value = match (value, rest.split_first()) {
-                    (Some(value), _) => value,
-                    (None, Some((next, behind))) => {
-                        rest = behind;
-                        next.clone()
-                    }
-                    (None, None) => return Err(usage(format!("flag needs an argument: -{name}"))),
-                };
-                let word = format!("--{long}={value}");
-                match action {
-                    ArgAction::Append => lists.push(word),
-                    _ => drop(single.insert(long.to_owned(), Some(word))),
-                }
-            }
+            (None, None) => return Err(usage(format!("flag needs an argument: -{name}"))),
+        };
+        let word = format!("--{long}={value}");
+        match arg.get_action() {
+            ArgAction::Append => lists.push(word),
+            _ => drop(single.insert(long, Some(word))),
         }
     }
     Ok((single.into_values().flatten().chain(lists).collect(), rest))
+}
+
+/// What a boolean flag says.
+fn is_on(name: &str, value: Option<String>) -> Result<bool, String> {
+    let Some(value) = value else { return Ok(true) };
+    go_bool(&value).ok_or_else(|| format!("invalid boolean value {value:?} for -{name}: parse error"))
 }
 
 fn find<'a>(command: &'a Command, name: &str) -> Option<&'a Arg> {

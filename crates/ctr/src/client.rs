@@ -18,6 +18,7 @@ use remote::{
 };
 use types::container::Container;
 use types::image::Image;
+use types::lease::Resource;
 use types::{Error, Result, Scope, labels};
 
 use crate::cli::Globals;
@@ -152,6 +153,13 @@ impl Client {
         }
         let scope = self.connection.scope().clone().with_lease(id.clone());
         Ok(Leased { client: Self { connection: self.connection.with_scope(scope)? }, id })
+    }
+
+    /// What a lease holds.
+    pub async fn held_by(&self, lease: &str) -> Result<Vec<Resource>> {
+        let request = wire::leases::v1::ListResourcesRequest { id: lease.into() };
+        let held = self.leases().list_resources(request).await.map_err(from_status)?.into_inner().resources;
+        Ok(held.into_iter().map(api::convert::resource).collect())
     }
 
     /// Ends a lease; one that is gone already is no error.

@@ -14,6 +14,7 @@ use content::Store;
 use images::import::{self, DigestNames, Imported, Naming, Options};
 use images::walk::Wanted;
 use remote::from_status;
+use snapshots::Snapshotter;
 use types::image::Image;
 use types::oci::Descriptor;
 use types::platform::Platform;
@@ -174,8 +175,35 @@ async fn finish(
             }
         }
         import::undo(store, imported).await;
+        if let Err(error) = remove_snapshots(lease).await {
+            log::error("failed to take back snapshots", Some(&error));
+        }
     }
     done
+}
+
+/// Removes the layers that were unpacked under the lease, from the top. One that somebody has built on meanwhile stays.
+async fn remove_snapshots(lease: &Leased) -> Result<()> {
+    let mut left: Vec<(String, String)> = Vec::new();
+    for resource in lease.client.held_by(&lease.id).await? {
+        if let Some(snapshotter) = resource.kind.strip_prefix("snapshots/") {
+            left.push((snapshotter.into(), resource.id));
+        }
+    }
+    loop {
+        let mut kept = Vec::new();
+        for (snapshotter, key) in &left {
+            let removed = lease.client.named_snapshotter(snapshotter).remove(key).await;
+            if removed.is_err_and(|error| !error.is_not_found()) {
+                kept.push((snapshotter.clone(), key.clone()));
+            }
+        }
+        // Those below another one can go in the next round.
+        if kept.is_empty() || kept.len() == left.len() {
+            return Ok(());
+        }
+        left = kept;
+    }
 }
 
 /// Points `name` to `target`; answers what it was before.

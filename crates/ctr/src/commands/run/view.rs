@@ -167,6 +167,9 @@ fn is_yes(dir: &OwnedFd, name: &std::ffi::CStr) -> bool {
 }
 
 fn failed(operation: &str, name: &str, errno: Errno) -> Error {
+    if errno == Errno::INVAL {
+        return Error::invalid(format!("{name} is not a regular file"));
+    }
     go::path_error(operation, name, errno.into())
 }
 
