@@ -4,7 +4,9 @@
 //!  shim answers, knows the task            the task lives on, also one that has ended: its code is kept until Delete
 //!  shim answers, task was never made       shim sent away, bundle removed
 //!  shim is there and does not answer       the task lives on with its state unknown, until the shim answers or dies
-//!  shim cannot be asked (no descriptors)   the same: it is tried again for as long as that takes
+//!  shim cannot be asked (no descriptors,   the same: it is tried again for as long as that takes
+//!    or its queue is full)
+//!  shim speaks what we do not              the bundle is left alone, and the id stays taken
 //!  shim is gone, or was never reached      `delete`, exit and delete events, bundle removed
 //! ```
 //!
@@ -74,7 +76,7 @@ impl Runtime {
             tracing::error!(task = %key, %error, "remove what an earlier task left");
         }
         let binary = self.binary_of(&bundle);
-        let shim = match self.reach(&key, &bundle, binary).await {
+        let shim = match self.reach(&place, &key, &bundle, binary).await {
             Ok(shim) => Arc::new(shim),
             Err(error) => return self.bury_unreached(key, place, error).await,
         };
@@ -140,13 +142,14 @@ impl Runtime {
     }
 
     /// Connects to the shim of a bundle, again and again as long as what is in the way says nothing about the shim.
-    async fn reach(&self, key: &TaskKey, bundle: &Bundle, binary: PathBuf) -> Result<Shim> {
+    async fn reach(&self, place: &Place, key: &TaskKey, bundle: &Bundle, binary: PathBuf) -> Result<Shim> {
         let mut step = STEP;
         loop {
             match self.connect_to(key, bundle, &binary).await {
                 Err(error) if passes(&error) => {
                     if step == STEP {
                         tracing::error!(task = %key, %error, "shim cannot be reached yet");
+                        place.unreached();
                     }
                     tokio::time::sleep(step).await;
                     step = (step * 2).min(LONGEST_STEP);
@@ -171,9 +174,10 @@ impl Runtime {
 
     async fn bury_unreached(self, key: TaskKey, place: Place, error: Error) {
         if error.class() == Class::Unimplemented {
-            // Something is there, and running: it is not ours to end.
+            // Something is there, and running: it is not ours to end, and a Create of this id would end it.
             tracing::error!(task = %key, %error, "shim cannot be reached, its bundle is left alone");
-            return;
+            place.unreached();
+            return std::future::pending().await;
         }
         tracing::warn!(task = %key, %error, "shim is gone, cleaning up");
         place.closing();

@@ -11,7 +11,7 @@ use types::events::Exchange;
 use types::labels::Labels;
 use types::namespace::validate_identifier;
 use types::task::{Deleted, Exec, Exit, Pid, Process, Status, Stdio};
-use types::{Any, Error, Namespace, Result};
+use types::{Any, Class, Error, Namespace, Result};
 
 use crate::bundle::Layout;
 use crate::connect::Connections;
@@ -191,7 +191,10 @@ impl Runtime {
         let Ok(found) = tokio::time::timeout(limit, self.inner.table.get(&key)).await else {
             return Ok(unknown(0));
         };
-        let shim = found?;
+        let shim = match found {
+            Err(error) if error.class() == Class::Unavailable => return Ok(unknown(0)),
+            found => found?,
+        };
         match shim.state(exec, limit).await {
             Ok(state) => Ok(process(state, unknown(0))),
             Err(Failure::Closed) => Err(not_found(&key)),
@@ -240,7 +243,7 @@ impl Runtime {
 
     /// Waits for the end of init or of an exec process. Cancel safe. A shim that dies meanwhile is an end too.
     pub async fn wait(&self, namespace: &Namespace, id: &str, exec: &str) -> Result<Exit> {
-        let shim = self.find(namespace, id).await?;
+        let shim = self.inner.table.get_reached(&TaskKey::new(namespace, id)?).await?;
         let request = wire::WaitRequest { id: id.to_owned(), exec_id: exec.to_owned() };
         match shim.call::<_, wire::WaitResponse>("Wait", &request, None).await {
             Ok(response) => {

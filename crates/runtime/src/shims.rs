@@ -5,6 +5,8 @@
 //!   (nothing) ---------> Creating ------------> Live ----------------> Closing ------------> (nothing)
 //!              at start                 ^          |
 //!   (nothing) ---------> Loading -------+          +-- the connection ends, Delete succeeds, Create fails
+//!                           |           |
+//!                           +-> Unreached  (its socket does not accept, or we have no descriptor left)
 //! ```
 //!
 //! A [`Place`] is the right to work on an id that is not live: nobody else makes or removes its bundle meanwhile.
@@ -44,6 +46,8 @@ pub(crate) enum Stage {
     Creating,
     /// The daemon was started and looks for the shim; who asks for the task waits for that.
     Loading,
+    /// The task exists, and its shim cannot be reached at the moment; who asks for it is told so.
+    Unreached,
     /// The task does not exist any more; who wants the id again waits for its last file to go.
     Closing,
 }
@@ -65,7 +69,7 @@ impl Table {
                 let mut slots = self.lock();
                 match slots.by_key.get(key) {
                     None => return Ok(self.place(&mut slots, key, Stage::Creating)),
-                    Some(Slot::Live(_) | Slot::Pending { stage: Stage::Creating, .. }) => {
+                    Some(Slot::Live(_) | Slot::Pending { stage: Stage::Creating | Stage::Unreached, .. }) => {
                         return Err(Error::already_exists(format!("task {}: already exists", key.id())));
                     }
                     Some(Slot::Pending { over, .. }) => unseen(over),
@@ -87,16 +91,36 @@ impl Table {
             let mut over = match self.lock().by_key.get(key) {
                 Some(Slot::Live(shim)) => return Ok(Arc::clone(shim)),
                 Some(Slot::Pending { stage: Stage::Loading, over, .. }) => unseen(over),
+                Some(Slot::Pending { stage: Stage::Unreached, .. }) => return Err(unreached(key)),
                 None | Some(Slot::Pending { .. }) => return Err(not_found(key)),
             };
             let _ = over.changed().await;
         }
     }
 
+    /// The task. Waits for its shim to be reached as long as that takes: its end cannot be told before.
+    pub(crate) async fn get_reached(&self, key: &TaskKey) -> Result<Arc<Shim>> {
+        loop {
+            let mut over = match self.lock().by_key.get(key) {
+                Some(Slot::Pending { stage: Stage::Unreached, over, .. }) => Some(unseen(over)),
+                _ => None,
+            };
+            match &mut over {
+                Some(over) => drop(over.changed().await),
+                None => match self.get(key).await {
+                    // It has become so since we looked.
+                    Err(error) if error.class() == Class::Unavailable => {}
+                    found => return found,
+                },
+            }
+        }
+    }
+
     /// The ids of all tasks of a namespace, those that are being loaded included.
     pub(crate) fn ids(&self, namespace: &Namespace) -> Vec<String> {
-        let exists =
-            |slot: &Slot| matches!(slot, Slot::Live(_) | Slot::Pending { stage: Stage::Loading, .. });
+        let exists = |slot: &Slot| {
+            matches!(slot, Slot::Live(_) | Slot::Pending { stage: Stage::Loading | Stage::Unreached, .. })
+        };
         let slots = self.lock();
         let of_namespace =
             slots.by_key.iter().filter(|(key, slot)| key.namespace() == namespace && exists(slot));
@@ -167,10 +191,19 @@ impl Place {
 
     /// The task turned out to be dead: who asks for it need not wait for the rest.
     pub(crate) fn closing(&self) {
+        self.turn(Stage::Closing);
+    }
+
+    /// The task's shim cannot be reached for now: who asks for it need not wait for that.
+    pub(crate) fn unreached(&self) {
+        self.turn(Stage::Unreached);
+    }
+
+    fn turn(&self, to: Stage) {
         if let Some(Slot::Pending { place, stage, .. }) = self.table.lock().by_key.get_mut(&self.key)
             && *place == self.place
         {
-            *stage = Stage::Closing;
+            *stage = to;
         }
         self.over.send_replace(());
     }
@@ -188,6 +221,10 @@ impl Drop for Place {
             slots.by_key.remove(&self.key);
         }
     }
+}
+
+fn unreached(key: &TaskKey) -> Error {
+    Error::unavailable(format!("the shim of task {} cannot be reached at the moment: unavailable", key.id()))
 }
 
 /// The words of upstream's task service.
@@ -234,5 +271,24 @@ mod tests {
         assert!(tokio::time::timeout(moment, &mut reserved).await.is_err());
         drop(place);
         assert!(reserved.await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_task_whose_shim_cannot_be_reached_is_there_and_only_its_end_is_waited_for() {
+        let table = Table::default();
+        let place = table.loading(&key());
+        let key = key();
+        let (asked, awaited) = (table.get(&key), table.get_reached(&key));
+        tokio::pin!(asked, awaited);
+        let moment = std::time::Duration::from_millis(5);
+        assert!(tokio::time::timeout(moment, &mut asked).await.is_err());
+        assert!(tokio::time::timeout(moment, &mut awaited).await.is_err());
+        place.unreached();
+        assert_eq!(asked.await.unwrap_err().class(), Class::Unavailable);
+        assert!(tokio::time::timeout(moment, &mut awaited).await.is_err());
+        assert_eq!(table.ids(key.namespace()), ["c1"]);
+        assert!(table.reserve(&key).await.unwrap_err().is_already_exists());
+        place.closing();
+        assert!(awaited.await.unwrap_err().is_not_found());
     }
 }

@@ -66,11 +66,27 @@ async fn a_shim_that_cannot_be_reached_yet_is_tried_again_and_never_cleaned_up()
     assert_eq!(daemon.runtime.list(&namespace()), ["c1"]);
     let state = daemon.runtime.state(&namespace(), "c1", "").await.unwrap();
     assert_eq!(state.status, Status::Unknown);
+    let connected = daemon.runtime.connect(&namespace(), "c1").await;
+    assert_eq!(connected.unwrap_err().class(), Class::Unavailable);
+    assert!(daemon.create("c1").await.unwrap_err().is_already_exists());
     drop(stopped);
+    fake.on("Wait", Answer::Say(wire::WaitResponse { exit_status: 9, exited_at: None }.encode_to_vec()));
     fake.live();
-    let pids = daemon.runtime.connect(&namespace(), "c1").await;
-    assert_eq!(pids.unwrap_err().class(), Class::Unimplemented, "the shim itself has answered");
+    assert_eq!(daemon.runtime.wait(&namespace(), "c1", "").await.unwrap().status, 9);
     assert_eq!(daemon.runtime.state(&namespace(), "c1", "").await.unwrap().status, Status::Running);
+    assert_eq!(fake.actions(), ["start"]);
+}
+
+#[tokio::test]
+async fn a_shim_that_speaks_what_we_do_not_is_left_alone() {
+    let fake = Fake::new();
+    let bootstrap = fake.bundle("c1").join("bootstrap.json");
+    let newer = r#"{"version":4,"address":"unix:///newer","protocol":"ttrpc"}"#;
+    let daemon = restarted(&fake, || std::fs::write(&bootstrap, newer).unwrap()).await;
+    assert!(daemon.create("c1").await.unwrap_err().is_already_exists());
+    assert_eq!(daemon.runtime.delete(&namespace(), "c1").await.unwrap_err().class(), Class::Unavailable);
+    assert_eq!(daemon.runtime.list(&namespace()), ["c1"]);
+    assert_eq!(std::fs::read_to_string(&bootstrap).unwrap(), newer);
     assert_eq!(fake.actions(), ["start"]);
 }
 
