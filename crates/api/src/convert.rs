@@ -227,7 +227,9 @@ pub fn snapshot(i: wire::snapshots::v1::Info) -> Result<types::snapshot::Info> {
         Ok(Wire::View) => types::snapshot::Kind::View,
         Ok(Wire::Active) => types::snapshot::Kind::Active,
         Ok(Wire::Committed) => types::snapshot::Kind::Committed,
-        Ok(Wire::Unknown) | Err(_) => return Err(Error::invalid(format!("unknown snapshot kind {}", i.kind))),
+        Ok(Wire::Unknown) | Err(_) => {
+            return Err(Error::invalid(format!("unknown snapshot kind {}", i.kind)));
+        }
     };
     Ok(types::snapshot::Info {
         kind,

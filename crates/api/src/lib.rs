@@ -15,6 +15,6 @@ pub mod convert;
 pub mod status;
 pub mod ttrpc;
 
-pub use proto::{containerd, google};
 /// Well-known types, for crates that build messages.
 pub use prost_types::{Any as ProtoAny, FieldMask, Timestamp};
+pub use proto::{containerd, google};

@@ -182,7 +182,15 @@ mod tests {
 
     #[test]
     fn what_could_leave_a_directory_is_no_digest() {
-        for bad in ["", "sha256:", "sha256:../../x", "md5:00", "sha256:AB", "sha256", &format!("sha256:{}", "A".repeat(64))] {
+        for bad in [
+            "",
+            "sha256:",
+            "sha256:../../x",
+            "md5:00",
+            "sha256:AB",
+            "sha256",
+            &format!("sha256:{}", "A".repeat(64)),
+        ] {
             assert!(bad.parse::<Digest>().is_err(), "{bad}");
         }
     }

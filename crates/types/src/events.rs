@@ -86,7 +86,8 @@ impl Subscription {
 impl Envelope {
     /// Refuses a bad namespace or topic: topics are absolute and made of identifiers.
     pub fn validate(&self) -> Result<()> {
-        validate_identifier(&self.namespace).map_err(|e| e.context("event envelope has invalid namespace"))?;
+        validate_identifier(&self.namespace)
+            .map_err(|e| e.context("event envelope has invalid namespace"))?;
         validate_topic(&self.topic)
     }
 }

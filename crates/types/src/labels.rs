@@ -47,7 +47,9 @@ pub fn validate_all(labels: &Labels) -> Result<()> {
 
 /// Whether image data may never set this key (reliability.md SEC-024): it steers the daemon.
 pub fn is_reserved(key: &str) -> bool {
-    key.starts_with("containerd.io/") || key.starts_with("io.cri-containerd") || key.starts_with("io.containerd.")
+    key.starts_with("containerd.io/")
+        || key.starts_with("io.cri-containerd")
+        || key.starts_with("io.containerd.")
 }
 
 /// Applies an Update of labels: all of them (`key` is `None`) or one, where an empty value removes the key.

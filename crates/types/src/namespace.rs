@@ -19,10 +19,12 @@ pub fn validate_identifier(id: &str) -> Result<()> {
             "identifier {id:?} greater than maximum length ({MAX_IDENTIFIER} characters): invalid argument"
         )));
     }
-    let ok = id.split(['.', '_', '-']).all(|run| !run.is_empty() && run.bytes().all(|b| b.is_ascii_alphanumeric()));
+    let ok = id
+        .split(['.', '_', '-'])
+        .all(|run| !run.is_empty() && run.bytes().all(|b| b.is_ascii_alphanumeric()));
     if !ok {
         return Err(Error::invalid(format!(
-            "identifier {id:?} must match pattern ^[A-Za-z0-9]+(?:[._-](?:[A-Za-z0-9]+))*$: invalid argument"
+            "identifier {id:?} must match ^[A-Za-z0-9]+(?:[._-](?:[A-Za-z0-9]+))*$: invalid argument"
         )));
     }
     Ok(())

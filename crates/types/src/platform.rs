@@ -72,9 +72,7 @@ impl Platform {
             if variant.is_empty() { Some(default) } else { variant.trim_start_matches('v').parse().ok() }
         };
         match (host.architecture.as_str(), image.architecture.as_str()) {
-            ("arm", "arm") => {
-                level(&host.variant, 7)?.checked_sub(level(&image.variant, 7)?)
-            }
+            ("arm", "arm") => level(&host.variant, 7)?.checked_sub(level(&image.variant, 7)?),
             ("arm64", "arm") => 8u32.checked_sub(level(&image.variant, 7)?).map(|d| d + 10),
             ("amd64", "amd64") => level(&host.variant, 1)?.checked_sub(level(&image.variant, 1)?),
             ("amd64", "386") => Some(10),
@@ -109,9 +107,12 @@ impl FromStr for Platform {
     /// `linux/arm64/v8`, `linux/amd64`, `amd64` or `linux`.
     fn from_str(text: &str) -> Result<Self> {
         let parts: Vec<&str> = text.split('/').collect();
-        let ok = |p: &&str| !p.is_empty() && p.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
+        let ok =
+            |p: &&str| !p.is_empty() && p.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
         if !parts.iter().all(ok) {
-            return Err(Error::invalid(format!("{text:?} is an invalid platform specifier: invalid argument")));
+            return Err(Error::invalid(format!(
+                "{text:?} is an invalid platform specifier: invalid argument"
+            )));
         }
         let host = Self::host();
         let platform = match parts.as_slice() {
@@ -126,7 +127,11 @@ impl FromStr for Platform {
                 variant: (*variant).into(),
                 ..Self::default()
             },
-            _ => return Err(Error::invalid(format!("{text:?}: cannot parse platform specifier: invalid argument"))),
+            _ => {
+                return Err(Error::invalid(format!(
+                    "{text:?}: cannot parse platform specifier: invalid argument"
+                )));
+            }
         };
         Ok(platform.normalized())
     }

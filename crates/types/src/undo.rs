@@ -49,7 +49,11 @@ impl Undo {
     }
 
     /// Adds the opposite of a step that has just been done. It is not polled before [`Undo::unwind`].
-    pub fn push(&mut self, name: &'static str, opposite: impl Future<Output = Result<(), Error>> + Send + 'static) {
+    pub fn push(
+        &mut self,
+        name: &'static str,
+        opposite: impl Future<Output = Result<(), Error>> + Send + 'static,
+    ) {
         self.steps.push((name, Box::pin(opposite)));
     }
 
