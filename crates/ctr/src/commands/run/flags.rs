@@ -51,7 +51,7 @@ pub struct ContainerFlags {
     /// Allocate a TTY for the container
     #[arg(long, short)]
     pub tty: bool,
-    /// Specify existing Linux namespaces to join at container runtime (format '<nstype>:<path>')
+    /// Specify existing Linux namespaces to join at container runtime (format 'nstype:path')
     #[arg(long)]
     pub with_ns: Vec<String>,
     /// File path to write the task's pid
@@ -96,7 +96,7 @@ pub struct ContainerFlags {
     /// Set the container's host name
     #[arg(long, default_value = "")]
     pub hostname: String,
-    /// Username or user id, group optional (format: <name|uid>[:<group|gid>])
+    /// Username or user id, group optional (format: name|uid, then perhaps :group|gid)
     #[arg(long, short, default_value = "")]
     pub user: String,
     /// Use custom rootfs that is not managed by containerd snapshotter
