@@ -106,6 +106,7 @@ async fn live(config: &Config, begun: Instant) -> Result<()> {
 /// What holds for the whole process, before it has threads.
 fn adjust_process(config: &Config) -> Result<()> {
     sys::memory::limit_arenas(2);
+    raise_open_files();
     if let Some(temp) = &config.temp {
         directories::make_temp(temp)?;
         sys::environment::set("TMPDIR", temp.as_os_str()).context(|| "set TMPDIR")?;
@@ -115,6 +116,17 @@ fn adjust_process(config: &Config) -> Result<()> {
             .context(|| format!("set oom_score to {}", config.oom_score))?;
     }
     Ok(())
+}
+
+/// Raises the limit of open files to what is allowed, as Go programs do by themselves: each task needs some, and 1024,
+/// a shell's usual limit, is soon used up.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files stays as it was");
+    }
 }
 
 /// How long a thread for blocking work waits for more of it; then the daemon is idle without a call of any thread.
