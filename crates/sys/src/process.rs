@@ -169,6 +169,8 @@ pub fn set_command_line(args: &[&OsStr]) -> io::Result<()> {
     if start == 0 || end <= start {
         return Err(io::ErrorKind::InvalidData.into());
     }
+    // The last byte stays zero: without it ps would read on into the environment.
+    text.truncate(end - start - 1);
     text.resize(end - start, 0);
     // SAFETY: the kernel says that our argument strings lie between these addresses, on our own stack area and
     // writable. Nobody reads them through Rust references: std::env::args copies from them, and callers have done that.
