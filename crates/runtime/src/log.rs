@@ -107,6 +107,28 @@ mod tests {
         assert_eq!(level("panic: oops"), ("", "panic: oops"));
     }
 
+    #[tokio::test]
+    async fn a_shim_that_never_stops_writing_keeps_no_thread_of_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        sys::fifo::make(&path, 0o700).unwrap();
+        let fifo = open(&path).unwrap();
+        let mut writer = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        // It ends when the last reader is gone.
+        let shim =
+            std::thread::spawn(
+                move || while std::io::Write::write_all(&mut writer, &[b'\n'; 4096]).is_ok() {},
+            );
+        let (stop, stopped) = oneshot::channel();
+        let key = TaskKey::new(&"default".parse().unwrap(), "c1").unwrap();
+        let copying = tokio::spawn(copy(fifo, key, stopped));
+        // The runtime has one thread: it comes back here only if the copy lets go of it.
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        drop(stop);
+        copying.await.unwrap();
+        shim.join().unwrap();
+    }
+
     #[test]
     fn lines_are_kept_whole_and_a_line_without_an_end_is_bounded() {
         let key = TaskKey::new(&"default".parse().unwrap(), "c1").unwrap();
