@@ -39,6 +39,8 @@ pub enum Purpose {
         /// Where it writes its error.
         report: File,
     },
+    /// A fork of ours that hung; nobody waits for it any more.
+    Abandoned,
 }
 
 /// What is done in a forked child.
@@ -50,6 +52,16 @@ pub enum Work {
     Unmount,
     /// Unmount it, as a container could not be created.
     Discard,
+}
+
+impl Work {
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mount => "mounting",
+            Self::Unmount | Self::Discard => "unmounting",
+        }
+    }
 }
 
 struct Child {
@@ -90,6 +102,14 @@ impl Children {
             Err(_) => Ended::Code(255),
         };
         self.known.remove(&serial).map(|child| (child.purpose, ended))
+    }
+
+    /// Kills forked work that hangs. It is collected when the kernel lets go of it; nobody waits for that.
+    pub fn abandon(&mut self, serial: u64) -> Option<Purpose> {
+        let child = self.known.get_mut(&serial)?;
+        // One that cannot be killed has ended, and is then collected all the same.
+        let _ = child.process.kill();
+        Some(std::mem::replace(&mut child.purpose, Purpose::Abandoned))
     }
 
     /// The child `serial`, to be signalled.

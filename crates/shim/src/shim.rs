@@ -127,6 +127,7 @@ impl Shim {
                 let result = offload::outcome(ended, report);
                 self.tell(&container, |driver, cx| driver.offload_ended(cx, work, result));
             }
+            Purpose::Abandoned => {}
         }
     }
 
@@ -176,10 +177,9 @@ impl Shim {
                 }
             }
             Deadline::Offload(serial) => {
-                // It reports its end like any other; one that hangs in the kernel does so when that lets go.
-                if let Some(process) = self.cx.children.process(serial) {
-                    let _ = process.kill();
-                    self.cx.log.error("forked work hangs, killed", &serial.to_string());
+                if let Some(Purpose::Offload { container, work, .. }) = self.cx.children.abandon(serial) {
+                    let error = Error::deadline(format!("{} of the root filesystem hangs", work.name()));
+                    self.tell(&container, |driver, cx| driver.offload_ended(cx, work, Err(error)));
                 }
             }
             Deadline::Publish => {
