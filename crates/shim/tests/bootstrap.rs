@@ -11,7 +11,7 @@ use api::containerd::runtime::bootstrap::v1::{BootstrapParams, BootstrapResult};
 use api::containerd::task::v3 as wire;
 use api::containerd::types::RuntimeInfo;
 use prost::Message;
-use support::{Client, Rig, SHIM, can_run, checked, eventually};
+use support::{Client, Rig, SHIM, can_run, checked, eventually, is_gone};
 
 fn with_input(mut command: Command, input: &[u8]) -> Vec<u8> {
     let mut child =
@@ -81,7 +81,7 @@ fn the_socket_may_be_elsewhere_and_a_leftover_is_replaced() {
     };
     let first = pid(&address);
     Command::new("kill").args(["-9", &first.to_string()]).status().unwrap();
-    eventually("its end", || !Path::new(&format!("/proc/{first}")).exists());
+    eventually("its end", || is_gone(first));
     assert!(Path::new(&address["unix://".len()..]).exists());
     let again = BootstrapResult::decode(start().as_slice()).unwrap().address;
     assert_eq!(again, address);
@@ -99,15 +99,15 @@ fn delete_removes_what_a_killed_shim_left() {
     let rig = Rig::new("c1");
     let pid = rig.run("c1", &["sleep", "1000"]);
     Command::new("kill").args(["-9", &rig.pid.to_string()]).status().unwrap();
-    eventually("its end", || !Path::new(&format!("/proc/{}", rig.pid)).exists());
-    assert!(Path::new(&format!("/proc/{pid}")).exists(), "the container lives on");
+    eventually("its end", || is_gone(rig.pid));
+    assert!(!is_gone(pid), "the container lives on");
     let output = rig.command("c1", "delete").arg("-ignored").output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let response = wire::DeleteResponse::decode(output.stdout.as_slice()).unwrap();
     assert_eq!((response.pid, response.exit_status), (pid, 137));
     assert!(rig.mounts().is_empty());
     assert!(!Path::new(&rig.address["unix://".len()..]).exists());
-    eventually("the container's end", || !Path::new(&format!("/proc/{pid}")).exists());
+    eventually("the container's end", || is_gone(pid));
 }
 
 #[test]

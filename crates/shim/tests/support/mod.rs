@@ -30,6 +30,12 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// Whether a process has ended; it may still be a zombie, where process 1 is slow to collect.
+pub fn is_gone(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
+}
+
 /// A blocking client of the shim's socket.
 pub struct Client {
     stream: UnixStream,
@@ -299,7 +305,7 @@ impl Rig {
     /// Asks the shim to end, and waits until it and its socket are gone.
     pub fn shut_down(&self) {
         self.client().call::<()>("Shutdown", &wire::ShutdownRequest::default()).unwrap();
-        eventually("the shim's end", || !Path::new(&format!("/proc/{}", self.pid)).exists());
+        eventually("the shim's end", || is_gone(self.pid));
         assert!(!Path::new(self.address.strip_prefix("unix://").unwrap()).exists());
     }
 }
