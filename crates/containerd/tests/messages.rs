@@ -121,3 +121,20 @@ async fn running_out_of_descriptors_does_not_end_the_listening() {
         .await
         .unwrap();
 }
+
+#[tokio::test]
+async fn a_client_that_cancels_many_calls_keeps_its_connection() {
+    let home = Home::new();
+    let daemon = home.start().await;
+    let channel = daemon.channel().await;
+    for _ in 0..5_000 {
+        let mut client = grpc::tasks::tasks_client::TasksClient::new(channel.clone());
+        let mut call = Box::pin(client.list(request(Default::default())));
+        // Sent, and given up before the answer is there.
+        drop(std::future::poll_fn(|cx| std::task::Poll::Ready(call.as_mut().poll(cx).is_ready())).await);
+        tokio::task::yield_now().await;
+    }
+    call(&channel, "containerd.services.version.v1.Version/Version", request(Large::default()))
+        .await
+        .unwrap();
+}
