@@ -2,7 +2,8 @@
 //!
 //! Each layer becomes a committed snapshot named by its chain id, on top of the one below. What is there is not unpacked
 //! again; of two that unpack the same layer at once, one commits and the other's work is thrown away. A snapshot is
-//! committed only if what was extracted has the diff id that the config promises.
+//! committed only if what was extracted has the diff id that the config promises. When a layer fails, those below that
+//! were unpacked for it go too, unless somebody builds on them meanwhile.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -60,9 +61,25 @@ impl Unpacker {
         progress: &dyn Progress,
     ) -> Result<Option<Digest>> {
         let layers = self.layers(manifest).await?;
-        for layer in &layers {
+        let mut committed = Vec::new();
+        let unpacked = self.unpack_layers(manifest, &layers, options, (&mut committed, progress)).await;
+        if unpacked.is_err() {
+            self.take_back(&committed).await;
+        }
+        unpacked
+    }
+
+    /// Notes in `committed` which snapshots were not there before.
+    async fn unpack_layers<'a>(
+        &self,
+        manifest: &Manifest,
+        layers: &'a [Layer],
+        options: &Options,
+        (committed, progress): (&mut Vec<&'a Layer>, &dyn Progress),
+    ) -> Result<Option<Digest>> {
+        for layer in layers {
             progress.report(Event::Unpacking(&layer.blob.digest, layer.blob.size.unsigned_abs()));
-            self.unpack_layer(layer, options)
+            self.unpack_layer(layer, options, committed)
                 .await
                 .context(|| format!("unpack layer {}", layer.blob.digest))?;
             progress.report(Event::Unpacked(&layer.blob.digest));
@@ -70,6 +87,21 @@ impl Unpacker {
         let top = layers.last().map(|layer| layer.chain_id.clone());
         self.keep_snapshot(&manifest.config, top.as_ref()).await?;
         Ok(top)
+    }
+
+    /// Removes the snapshots of layers whose image could not be completed; nothing else refers to them.
+    async fn take_back(&self, committed: &[&Layer]) {
+        for layer in committed.iter().rev() {
+            match self.snapshotter.remove(layer.chain_id.as_str()).await {
+                Ok(()) => {}
+                Err(error) if error.is_not_found() => {}
+                // Another image was built on it meanwhile, and keeps what is below, too.
+                Err(error) => {
+                    tracing::debug!(%error, snapshot = %layer.chain_id, "a layer of a failed unpack stays");
+                    return;
+                }
+            }
+        }
     }
 
     /// The chain id of the image if it is unpacked, else `None`.
@@ -116,7 +148,12 @@ impl Unpacker {
         }
     }
 
-    async fn unpack_layer(&self, layer: &Layer, options: &Options) -> Result<()> {
+    async fn unpack_layer<'a>(
+        &self,
+        layer: &'a Layer,
+        options: &Options,
+        committed: &mut Vec<&'a Layer>,
+    ) -> Result<()> {
         if self.has(layer).await? {
             return Ok(());
         }
@@ -138,7 +175,9 @@ impl Unpacker {
                 _ => {}
             }
         }
-        done?;
+        if let Committed::ByUs = done? {
+            committed.push(layer);
+        }
         self.set_label(&layer.blob.digest, labels::UNCOMPRESSED, layer.diff_id.as_str()).await
     }
 
