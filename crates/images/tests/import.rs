@@ -130,6 +130,16 @@ async fn an_oci_layout_brings_its_image_and_holds_its_children() {
 }
 
 #[tokio::test]
+async fn what_another_namespace_has_is_not_written_again() {
+    let image = Image::new();
+    let store = Arc::new(Memory::beside(&[&image.layer, &image.config, &image.manifest]));
+    let imported = run(&store, image.layout().end(), &options()).await.unwrap();
+    assert_eq!(imported.images[0].1.digest, Digest::of(&image.manifest));
+    assert_eq!(store.info(&Digest::of(&image.layer)).await.unwrap().size, image.layer.len() as u64);
+    assert_eq!(store.list_statuses(&[]).await.unwrap(), []);
+}
+
+#[tokio::test]
 async fn an_index_that_is_named_is_kept_with_a_label_for_each_manifest() {
     let store = Arc::new(Memory::default());
     let image = Image::new();

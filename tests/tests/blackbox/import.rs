@@ -87,6 +87,24 @@ fn importing_twice_changes_nothing() {
 }
 
 #[test]
+fn what_one_namespace_has_is_imported_into_another() {
+    let daemon = Daemon::shared();
+    let name = "docker.io/library/both:1";
+    let archive = daemon.archive("both.tar", &one_layer(name, Packing::Gzip).oci());
+    let other = format!("{}-other", daemon.namespace());
+    for namespace in [daemon.namespace(), &other] {
+        let import = daemon.ctr(&["-n", namespace, "images", "import", &archive]).ok();
+        assert!(import.contains(name), "{import}");
+        assert!(daemon.ctr(&["-n", namespace, "images", "check", "-q"]).ok().contains(name));
+        let id = daemon.id("both");
+        assert_eq!(
+            daemon.ctr(&["-n", namespace, "run", "--rm", name, &id, "echo", "it runs"]).ok(),
+            "it runs\n"
+        );
+    }
+}
+
+#[test]
 fn an_image_that_was_only_stored_is_unpacked_on_its_first_run() {
     let daemon = Daemon::shared();
     let name = "docker.io/library/stored:1";

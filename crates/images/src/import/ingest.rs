@@ -135,9 +135,16 @@ impl<'a> Ingest<'a> {
         expected: Option<Digest>,
         pieces: &mut Pieces<'_>,
     ) -> Result<Digest> {
-        while let Some(piece) = pieces.next().await? {
+        // What another namespace has is there at once.
+        let mut there = writer.status().await?.offset;
+        while let Some(mut piece) = pieces.next().await? {
             self.progress.report(Event::Stored(piece.len() as u64));
-            writer.write(piece).await?;
+            let known = usize::try_from(there).unwrap_or(usize::MAX).min(piece.len());
+            drop(piece.split_to(known));
+            there -= known as u64;
+            if !piece.is_empty() {
+                writer.write(piece).await?;
+            }
         }
         let digest = match &expected {
             Some(expected) => expected.clone(),
@@ -173,7 +180,7 @@ impl<'a> Ingest<'a> {
             Err(error) if error.is_already_exists() => return Ok((digest, size)),
             writer => writer?,
         };
-        let mut done = if bytes.is_empty() { Ok(()) } else { writer.write(bytes).await };
+        let mut done = write_rest(&mut *writer, bytes).await;
         if done.is_ok() {
             done = self.commit(&mut *writer, size, &digest, labels).await;
         }
@@ -316,6 +323,13 @@ fn expected_digest(name: &str) -> Result<Option<Digest>> {
         return Ok(None);
     };
     format!("{algorithm}:{hex}").parse().map(Some).context(|| format!("archive member {name:?}"))
+}
+
+/// Writes what is missing: what another namespace has is there at once.
+async fn write_rest(writer: &mut dyn Writer, mut bytes: Bytes) -> Result<()> {
+    let there = usize::try_from(writer.status().await?.offset).unwrap_or(usize::MAX);
+    drop(bytes.split_to(there.min(bytes.len())));
+    if bytes.is_empty() { Ok(()) } else { writer.write(bytes).await }
 }
 
 /// The pieces of one file.

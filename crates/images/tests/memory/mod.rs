@@ -18,9 +18,17 @@ use types::{Digest, Error, Labels, Result, labels};
 pub struct Memory {
     blobs: Arc<Mutex<BTreeMap<Digest, (Bytes, Labels)>>>,
     ingests: Arc<Mutex<BTreeSet<String>>>,
+    /// What another namespace has: an ingest of one of these begins whole.
+    elsewhere: BTreeMap<Digest, Bytes>,
 }
 
 impl Memory {
+    /// An empty namespace beside one that has `blobs`.
+    pub fn beside(blobs: &[&[u8]]) -> Self {
+        let elsewhere = blobs.iter().map(|blob| (Digest::of(blob), Bytes::copy_from_slice(blob))).collect();
+        Self { elsewhere, ..Self::default() }
+    }
+
     pub fn digests(&self) -> Vec<Digest> {
         self.blobs.lock().unwrap().keys().cloned().collect()
     }
@@ -30,6 +38,12 @@ fn info(digest: &Digest, blob: &(Bytes, Labels)) -> Info {
     let now = SystemTime::now();
     let size = blob.0.len() as u64;
     Info { digest: digest.clone(), size, created_at: now, updated_at: now, labels: blob.1.clone() }
+}
+
+fn ingest(reference: &str, offset: usize) -> Status {
+    let (started_at, offset) = (SystemTime::now(), offset as u64);
+    let reference = reference.to_owned();
+    Status { reference, offset, total: 0, expected: None, started_at, updated_at: started_at }
 }
 
 fn missing(digest: &Digest) -> Error {
@@ -79,17 +93,7 @@ impl Store for Memory {
     }
 
     async fn list_statuses(&self, _filters: &[String]) -> Result<Vec<Status>> {
-        let now = SystemTime::now();
-        let ingests = self.ingests.lock().unwrap();
-        let status = |reference: &String| Status {
-            reference: reference.clone(),
-            offset: 0,
-            total: 0,
-            expected: None,
-            started_at: now,
-            updated_at: now,
-        };
-        Ok(ingests.iter().map(status).collect())
+        Ok(self.ingests.lock().unwrap().iter().map(|reference| ingest(reference, 0)).collect())
     }
 
     async fn abort(&self, reference: &str) -> Result<()> {
@@ -104,7 +108,9 @@ impl Store for Memory {
         }
         self.ingests.lock().unwrap().insert(options.reference.clone());
         let (blobs, ingests) = (Arc::clone(&self.blobs), Arc::clone(&self.ingests));
-        Ok(Box::new(Ingest { blobs, ingests, reference: options.reference, bytes: Vec::new() }))
+        let shared = options.expected.as_ref().and_then(|expected| self.elsewhere.get(expected));
+        let bytes = shared.map(|shared| shared.to_vec()).unwrap_or_default();
+        Ok(Box::new(Ingest { blobs, ingests, reference: options.reference, bytes }))
     }
 }
 
@@ -137,7 +143,7 @@ impl Writer for Ingest {
     }
 
     async fn status(&self) -> Result<Status> {
-        Err(Error::not_found("status"))
+        Ok(ingest(&self.reference, self.bytes.len()))
     }
 
     async fn digest(&mut self) -> Result<Digest> {
