@@ -76,6 +76,8 @@ impl Streams {
         };
         let parent = if directory.is_empty() { DIRECTORY } else { &directory };
         let directory = fresh_directory(Path::new(parent))?;
+        // Whether it is an id at all is the daemon's to say, which has not been asked yet.
+        let id = id.replace('/', "_");
         let make = |stream: &str| {
             let path = directory.0.join(format!("{id}-{stream}"));
             let made = sys::fifo::make(&path, 0o700);
@@ -222,6 +224,14 @@ mod tests {
         streams.keep();
         assert_eq!(entries(dir.path()), 1);
         remove(&stdio);
+        assert_eq!(entries(dir.path()), 0);
+    }
+
+    #[test]
+    fn an_id_with_slashes_makes_no_file_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = dir.path().display().to_string();
+        drop(Streams::new(Wiring::Fifos { directory, terminal: false }, "../x").unwrap());
         assert_eq!(entries(dir.path()), 0);
     }
 
