@@ -22,7 +22,7 @@ use crate::token::{Kind, Token};
 const FAREWELL: Duration = Duration::from_secs(3);
 
 /// After so long without anything to do, memory is given back.
-const IDLE: Duration = Duration::from_secs(1);
+const IDLE: Duration = Duration::from_millis(250);
 
 /// The running shim.
 pub struct Shim {
