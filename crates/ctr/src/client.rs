@@ -71,6 +71,9 @@ impl Client {
         if let Err(error) = std::fs::metadata(path) {
             return Err(go::path_error("stat", path, error).context(format!("cannot access socket {path}")));
         }
+        if globals.namespace.is_empty() {
+            return Err(Error::precondition("namespace is required: failed precondition"));
+        }
         Ok(Self { connection: Connection::open(path, Scope::new(globals.namespace.parse()?))? })
     }
 

@@ -92,6 +92,21 @@ impl Process {
         }
     }
 
+    /// Why a call failed, in upstream's words. Upstream looks for container and task before each call; we do when
+    /// something was not there.
+    pub async fn explain(&self, error: Error) -> Error {
+        if !error.is_not_found() {
+            return error;
+        }
+        if let Err(missing) = self.client.container(&self.container).await {
+            return missing;
+        }
+        match Self::init(&self.client, &self.container).get().await {
+            Err(missing) => no_task(missing),
+            Ok(_) => error,
+        }
+    }
+
     async fn close_stdin(&self) {
         let (container_id, exec_id) = self.ids();
         let request = wire::CloseIoRequest { container_id, exec_id, stdin: true };

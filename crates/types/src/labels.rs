@@ -27,8 +27,11 @@ pub const SNAPSHOT_INHERITED: &str = "containerd.io/snapshot/";
 /// Prefix of labels on blobs that name the registry they came from.
 pub const DISTRIBUTION_SOURCE: &str = "containerd.io/distribution.source";
 
-/// Refuses a label that is too large, with upstream's words.
+/// Refuses a label that is too large, or that has a value and no key, with upstream's words.
 pub fn validate(key: &str, value: &str) -> Result<()> {
+    if key.is_empty() && !value.is_empty() {
+        return Err(Error::invalid("key required"));
+    }
     let size = key.len() + value.len();
     if size > MAX_SIZE {
         // Long keys are cut in the message, as upstream does.
@@ -63,5 +66,18 @@ pub fn apply(into: &mut Labels, from: &Labels, key: Option<&str>) {
             Some(value) => drop(into.insert(key.to_owned(), value.clone())),
             None => drop(into.remove(key)),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_has_a_key_and_a_size() {
+        assert!(validate("a", "").is_ok() && validate("", "").is_ok());
+        assert_eq!(validate("", "x").unwrap_err().to_string(), "key required");
+        assert!(validate("a", &"x".repeat(MAX_SIZE - 1)).is_ok());
+        assert!(validate("a", &"x".repeat(MAX_SIZE)).is_err());
     }
 }

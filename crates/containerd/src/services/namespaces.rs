@@ -5,6 +5,7 @@ use api::containerd::services::namespaces::v1 as wire;
 use api::convert;
 use grpc::namespaces::namespaces_server;
 use tonic::{Request, Response, Status};
+use types::namespace::validate_identifier;
 use types::{Labels, Namespace};
 
 use super::House;
@@ -43,6 +44,7 @@ impl namespaces_server::Namespaces for Namespaces {
         request: Request<wire::CreateNamespaceRequest>,
     ) -> Result<Response<wire::CreateNamespaceResponse>, Status> {
         let wanted = required(request.into_inner().namespace, "namespace")?;
+        reply(validate_identifier(&wanted.name))?;
         let name: Namespace = reply(wanted.name.parse())?;
         let (house, labels) = (self.0.clone(), wanted.labels);
         let change = Change::new("create namespace", &name, name.as_str());

@@ -9,7 +9,7 @@ use content::{Store, WriterOptions};
 use types::content::Info;
 use types::fields::FieldPaths;
 use types::filters::Filters;
-use types::{Digest, Labels, Result};
+use types::{Digest, Error, Labels, Result};
 
 use super::{print, refused};
 use crate::cli::Globals;
@@ -135,12 +135,18 @@ async fn ingest(client: &Client, options: WriterOptions) -> Result<()> {
     }
     let mut input = std::io::stdin().lock();
     let mut buffer = vec![0; 1 << 20];
+    let mut copied = 0;
     loop {
         let read = input.read(&mut buffer).map_err(|e| go::path_error("read", "/dev/stdin", e))?;
         if read == 0 {
             break;
         }
+        copied += read as u64;
         writer.write(Bytes::copy_from_slice(&buffer[..read])).await?;
+    }
+    if copied < size {
+        let text = format!("short read: expected {size} bytes but got {copied}: unexpected EOF");
+        return Err(Error::data_loss(text));
     }
     match writer.commit(size, expected, Labels::new()).await {
         Err(error) if error.is_already_exists() => Ok(()),

@@ -126,7 +126,7 @@ pub async fn unmount(globals: &Globals, flags: UnmountFlags) -> Result<()> {
     let client = Client::open(globals)?;
     let path = Path::new(target);
     // Whatever was mounted there, one above the other.
-    while sys::mount::is_mount_point(path)? {
+    while path.exists() && sys::mount::is_mount_point(path)? {
         sys::mount::unmount(path, Flags::empty())?;
     }
     if flags.rm {

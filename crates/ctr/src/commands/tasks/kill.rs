@@ -8,7 +8,7 @@ use crate::client::Client;
 use crate::commands::refused;
 use crate::commands::run::container::STOP_SIGNAL_LABEL;
 use crate::flags::Words;
-use crate::process::{Process, no_task};
+use crate::process::Process;
 
 /// `ctr tasks kill`.
 #[derive(Args, Debug)]
@@ -43,9 +43,10 @@ pub async fn run(globals: &Globals, flags: Flags) -> Result<()> {
         &flags.signal
     };
     let process = Process { exec: flags.exec_id, ..Process::init(&client, id) };
-    let init = process.exec.is_empty();
-    let sent = process.kill(number(named)?, flags.all).await;
-    sent.map_err(|error| if init { no_task(error) } else { error })
+    match process.kill(number(named)?, flags.all).await {
+        Err(error) => Err(process.explain(error).await),
+        Ok(()) => Ok(()),
+    }
 }
 
 /// `9`, `KILL`, `SIGKILL`, `RTMIN+3`.

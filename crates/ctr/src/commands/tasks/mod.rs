@@ -10,6 +10,7 @@ use api::containerd::services::tasks::v1 as wire;
 use clap::Subcommand;
 use prost::Message;
 use remote::from_status;
+use tonic::{Response, Status};
 use types::task::Stdio;
 use types::{Class, Error, Result};
 
@@ -72,18 +73,27 @@ pub async fn run(globals: &Globals, command: Command) -> Result<u8> {
         Command::List { quiet, extra: _ } => list(&Client::open(globals)?, quiet).await.map(|()| 0),
         Command::Kill(flags) => kill::run(globals, flags).await.map(|()| 0),
         Command::Pause(words) => {
-            let request = wire::PauseTaskRequest { container_id: words.first().into() };
-            Client::open(globals)?.tasks().pause(request).await.map_err(from_status).map_err(no_task)?;
-            Ok(0)
+            let process = Process::init(&Client::open(globals)?, words.first());
+            let request = wire::PauseTaskRequest { container_id: process.container.clone() };
+            let answer = process.client.tasks().pause(request).await;
+            answered(&process, answer).await
         }
         Command::Ps(words) if words.first().is_empty() => refused("container id must be provided"),
         Command::Ps(words) => ps(&Client::open(globals)?, words.first()).await.map(|()| 0),
         Command::Resume(words) => {
-            let request = wire::ResumeTaskRequest { container_id: words.first().into() };
-            Client::open(globals)?.tasks().resume(request).await.map_err(from_status).map_err(no_task)?;
-            Ok(0)
+            let process = Process::init(&Client::open(globals)?, words.first());
+            let request = wire::ResumeTaskRequest { container_id: process.container.clone() };
+            let answer = process.client.tasks().resume(request).await;
+            answered(&process, answer).await
         }
         Command::Start(flags) => start::run(globals, flags).await,
+    }
+}
+
+async fn answered(process: &Process, answer: std::result::Result<Response<()>, Status>) -> Result<u8> {
+    match answer {
+        Ok(_) => Ok(0),
+        Err(status) => Err(process.explain(from_status(status)).await),
     }
 }
 
@@ -155,7 +165,11 @@ async fn delete(client: &Client, force: bool, exec: &str, ids: &Words) -> Result
 async fn delete_one(process: &Process, force: bool) -> Result<u32> {
     use api::containerd::v1::types::Status;
     process.client.container(&process.container).await?;
-    let found = process.get().await.map_err(no_task)?;
+    let missing = |error: Error| match error.is_not_found() && !process.exec.is_empty() {
+        true => error.context("no running process found"),
+        false => no_task(error),
+    };
+    let found = process.get().await.map_err(missing)?;
     let status = found.status();
     if force && !matches!(status, Status::Stopped) {
         match process.kill(9, true).await {
