@@ -29,8 +29,9 @@ use crate::services::House;
 pub async fn build(config: &Config, plugins: &mut Plugins) -> Result<House> {
     Db::check_root(&config.root)?;
     runtime::check_state(&config.state)?;
-    directories::make_root(&config.root)?;
     directories::make_state(&config.state)?;
+    let lock = runtime::lock_state(&config.state)?;
+    directories::make_root(&config.root)?;
     let content = LocalStore::open(config.root.join("io.containerd.content.v1.content"))?;
     let snapshotters = snapshotters(config, plugins)?;
     let db = Db::open(metadata::Options {
@@ -40,7 +41,7 @@ pub async fn build(config: &Config, plugins: &mut Plugins) -> Result<House> {
     })?;
     let events = Exchange::new();
     let runtime = Runtime::open(runtime_options(config, events.clone())?).await?;
-    Ok(House::new(db, runtime, events))
+    Ok(House::new(db, runtime, events, lock))
 }
 
 /// Opens the snapshotters that are wanted. One that cannot be opened is reported by Introspection, not fatal.

@@ -67,3 +67,16 @@ async fn a_second_daemon_on_one_root_is_refused_at_once() {
     assert!(text.contains(home.path("root").to_str().unwrap()), "{text}");
     assert!(!home.path("other.sock").exists());
 }
+
+#[tokio::test]
+async fn a_second_daemon_on_one_state_is_refused_at_once() {
+    let home = Home::new();
+    let _first = home.start().await;
+    let mut second = home.command();
+    second.arg("--address").arg(home.path("other.sock")).arg("--root").arg(home.path("other"));
+    let output = second.output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("in use by another") && text.contains("--state"), "{text}");
+    assert!(!home.path("other").exists() && !home.path("other.sock").exists());
+}

@@ -8,6 +8,7 @@
 //!  shims      which task is where in its life       shim             one task behind its connection
 //!  bundle     the directory of a task               launch           executing shims
 //!  load       after a start of the daemon           death            after the end of a shim
+//!  lock       one daemon per state directory
 //!  ttrpc      the protocol                          connect, log     sockets and FIFOs of shims
 //! ```
 
@@ -23,6 +24,7 @@ mod delete;
 mod key;
 mod launch;
 mod load;
+mod lock;
 mod log;
 mod runtime;
 mod shim;
@@ -30,4 +32,5 @@ mod shims;
 pub mod ttrpc;
 
 pub use bundle::check_state;
+pub use lock::{StateLock, lock_state};
 pub use runtime::{Checkpoint, Connected, Options, Runtime, Signal, Timeouts, Update};

@@ -24,7 +24,7 @@ use ::diff::applier::Applier;
 use ::diff::walking::WalkingApplier;
 use metadata::Db;
 use prost::{Message, Name};
-use runtime::Runtime;
+use runtime::{Runtime, StateLock};
 use tonic::server::NamedService;
 use tonic::service::{Routes, RoutesBuilder};
 use tracing::warn;
@@ -46,12 +46,14 @@ pub struct House {
     pub events: Exchange,
     /// What is being changed.
     pub work: Work,
+    /// No other daemon has our tasks.
+    _state: Arc<StateLock>,
 }
 
 impl House {
     /// Puts the parts together.
-    pub fn new(db: Db, runtime: Runtime, events: Exchange) -> Self {
-        Self { db, runtime, events, work: Work::new() }
+    pub fn new(db: Db, runtime: Runtime, events: Exchange, state: StateLock) -> Self {
+        Self { db, runtime, events, work: Work::new(), _state: Arc::new(state) }
     }
 
     /// Tells subscribers what was done. The change stands either way, so a failure is only logged.
