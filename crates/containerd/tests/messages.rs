@@ -131,7 +131,8 @@ async fn a_client_that_cancels_many_calls_keeps_its_connection() {
         let mut client = grpc::tasks::tasks_client::TasksClient::new(channel.clone());
         let mut call = Box::pin(client.list(request(Default::default())));
         // Sent, and given up before the answer is there.
-        drop(std::future::poll_fn(|cx| std::task::Poll::Ready(call.as_mut().poll(cx).is_ready())).await);
+        let _ready: bool =
+            std::future::poll_fn(|cx| std::task::Poll::Ready(call.as_mut().poll(cx).is_ready())).await;
         tokio::task::yield_now().await;
     }
     call(&channel, "containerd.services.version.v1.Version/Version", request(Large::default()))
