@@ -7,6 +7,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
@@ -15,11 +16,16 @@ use crate::{machine, peers};
 
 /// In a chroot, runs this command again where it is none and gives its exit code; elsewhere does nothing.
 pub fn make_it_a_root() -> Result<Option<ExitCode>> {
-    if !machine::is_root() || !is_chroot() {
+    if !machine::is_root() || !Path::new("/proc/self/ns/mnt").exists() {
         return Ok(None);
     }
-    // Outside the chroot its libraries are not found: only a static program works on both sides.
-    let busybox = peers::fetch()?.busybox();
+    // Outside a chroot its libraries are not found: only a static program works on both sides. Without Debian's
+    // packages there is none, and whoever needs them says so.
+    let Ok(peers) = peers::fetch() else { return Ok(None) };
+    let busybox = peers.busybox();
+    if !is_chroot(&busybox) {
+        return Ok(None);
+    }
     eprintln!("this is a chroot: continuing in a mount namespace that has it as its root");
     let status = Command::new("unshare")
         .args(["--mount", "--propagation", "unchanged", "sh", "-c", LEAVE, "sh"])
@@ -62,9 +68,17 @@ exec 9<&-
 cd "$1" && shift && exec "$@"
 "#;
 
-/// Whether `/` is another directory than the first process's.
-fn is_chroot() -> bool {
-    let identity = |path| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
-    // Where /proc is not mounted that is reported later on.
-    identity("/proc/1/root/.").is_some_and(|first| identity("/").is_some_and(|own| own != first))
+/// Whether `/` is another directory than the root of this process's mount namespace, which entering it again shows.
+fn is_chroot(busybox: &Path) -> bool {
+    let seen = Command::new("sh").args(["-c", IDENTIFY, "sh"]).arg(busybox).output();
+    let seen =
+        seen.ok().filter(|done| done.status.success()).and_then(|done| String::from_utf8(done.stdout).ok());
+    let own = fs::metadata("/").ok().map(|meta| format!("{}:{}", meta.dev(), meta.ino()));
+    seen.zip(own).is_some_and(|(seen, own)| seen.trim() != own)
 }
+
+/// Prints device and inode of the namespace's root.
+const IDENTIFY: &str = r#"
+exec 9</
+exec nsenter --mount=/proc/self/ns/mnt "/proc/self/fd/9$1" stat -c %d:%i /
+"#;
