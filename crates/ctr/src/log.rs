@@ -21,7 +21,7 @@ fn line(level: &str, coloured: &str, message: &str, error: Option<&Error>) {
     if std::io::stderr().is_terminal() {
         let error =
             error.map(|e| format!(" \x1b[31merror\x1b[0m={}", go::quote(&e.to_string()))).unwrap_or_default();
-        eprintln!("\x1b[{coloured}\x1b[0m[0000] {message:<44}{error}");
+        eprintln!("\x1b[{coloured}\x1b[0m[0000] {message:<44} {error}");
         return;
     }
     let (seconds, _) = types::time::unix(SystemTime::now());

@@ -115,13 +115,18 @@ impl Process {
     }
 
     async fn resize(&self, console: &Console) {
-        let Some((width, height)) = console.size() else { return };
-        let (container_id, exec_id) = self.ids();
-        let request = wire::ResizePtyRequest { container_id, exec_id, width, height };
-        match self.client.tasks().resize_pty(request).await.map_err(from_status) {
+        match self.try_resize(console).await {
             Err(error) if !error.is_not_found() => log::error("resize pty", Some(&error)),
             _ => {}
         }
+    }
+
+    async fn try_resize(&self, console: &Console) -> Result<()> {
+        let Some((width, height)) = console.size() else { return Ok(()) };
+        let (container_id, exec_id) = self.ids();
+        let request = wire::ResizePtyRequest { container_id, exec_id, width, height };
+        self.client.tasks().resize_pty(request).await.map_err(from_status)?;
+        Ok(())
     }
 
     /// Starts it (unless it runs) and stays with it to its end and the end of its output; answers the code.
@@ -130,6 +135,11 @@ impl Process {
         // On its own, so that the call is on its way before the one that starts the process.
         let mut wait = tokio::spawn(async move { process.wait().await });
         tokio::task::yield_now().await;
+        let early = attended.console.filter(|_| attended.start && self.exec.is_empty());
+        if let Some(console) = early {
+            // An init has its terminal before it starts, and so never sees one without a size.
+            self.resize(console).await;
+        }
         if attended.start {
             let started = attended.signals.during(self.start()).await;
             if started.is_err() {
@@ -138,8 +148,11 @@ impl Process {
             started?;
         }
         let mut stdin = attended.streams.copy(attended.console)?.fuse();
-        if let Some(console) = attended.console {
-            self.resize(console).await;
+        if let Some(console) = attended.console
+            && early.is_none()
+        {
+            // It may have ended by now.
+            self.try_resize(console).await.ok();
         }
         let code = loop {
             tokio::select! {

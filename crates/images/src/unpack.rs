@@ -52,6 +52,19 @@ struct Layer {
     parent: String,
 }
 
+impl Layer {
+    /// What upstream's unpacker writes on a snapshot.
+    fn labels(&self, options: &Options) -> Labels {
+        let mut labels = options.labels.clone();
+        labels.insert(labels::SNAPSHOT_REF.to_owned(), self.chain_id.to_string());
+        labels.insert(labels::SNAPSHOT_DIFF_ID.to_owned(), self.diff_id.to_string());
+        if !self.parent.is_empty() {
+            labels.insert(labels::SNAPSHOT_PARENT.to_owned(), self.parent.clone());
+        }
+        labels
+    }
+}
+
 impl Unpacker {
     /// Unpacks the image of `manifest`; answers with the chain id of its top layer, `None` for an image without layers.
     pub async fn unpack(
@@ -158,8 +171,7 @@ impl Unpacker {
             return Ok(());
         }
         let key = format!("extract-{} {}", unique(), layer.chain_id);
-        let mut labels = options.labels.clone();
-        labels.insert(labels::SNAPSHOT_REF.to_owned(), layer.chain_id.to_string());
+        let labels = layer.labels(options);
         let mounts = match self.snapshotter.prepare(&key, &layer.parent, labels).await {
             Ok(mounts) => mounts,
             // Somebody else has just finished it, or a remote snapshotter has it; nothing else makes it right.
@@ -196,8 +208,7 @@ impl Unpacker {
                 layer.diff_id.as_str()
             )));
         }
-        let mut labels = options.labels.clone();
-        labels.insert(labels::SNAPSHOT_REF.to_owned(), layer.chain_id.to_string());
+        let labels = layer.labels(options);
         match self.snapshotter.commit(layer.chain_id.as_str(), key, None, labels).await {
             Ok(()) => Ok(Committed::ByUs),
             Err(error) if error.is_already_exists() => Ok(Committed::ByAnother),

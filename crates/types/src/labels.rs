@@ -24,6 +24,10 @@ pub const GC_EXPIRE: &str = "containerd.io/gc.expire";
 pub const SNAPSHOT_REF: &str = "containerd.io/snapshot.ref";
 /// Prefix of snapshot labels that are handed on to the snapshotter itself.
 pub const SNAPSHOT_INHERITED: &str = "containerd.io/snapshot/";
+/// On a layer's snapshot: the digest of the layer, uncompressed.
+pub const SNAPSHOT_DIFF_ID: &str = "containerd.io/snapshot/diff-id";
+/// On a layer's snapshot: the chain id of the layers below.
+pub const SNAPSHOT_PARENT: &str = "containerd.io/snapshot/parent-chain-id";
 /// Prefix of labels on blobs that name the registry they came from.
 pub const DISTRIBUTION_SOURCE: &str = "containerd.io/distribution.source";
 

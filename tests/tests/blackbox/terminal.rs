@@ -1,6 +1,7 @@
 //! `-t`: a terminal in the container that behaves like the caller's.
 
 use containerd_tests::Daemon;
+use containerd_tests::binaries::beyond_upstream;
 use containerd_tests::terminal::Terminal;
 
 fn on_terminal(daemon: &Daemon, arguments: &[&str]) -> Terminal {
@@ -32,6 +33,25 @@ fn the_terminal_has_the_callers_size_and_follows_it() {
     terminal.expect("20 90");
     terminal.send("exit 0\n");
     assert_eq!(terminal.finish(), 0);
+}
+
+#[test]
+fn no_process_sees_its_terminal_without_a_size() {
+    if beyond_upstream("the size is there from the beginning") {
+        return;
+    }
+    let daemon = Daemon::shared();
+    let (image, id) = (daemon.image(), daemon.id("first-size"));
+    let terminal = on_terminal(&daemon, &["run", "--rm", "-t", image, &id, "stty", "size"]);
+    terminal.expect("30 100");
+    assert_eq!(terminal.finish(), 0);
+    daemon.ctr(&["run", "-d", image, &id, "sleep", "1000"]).ok();
+    let exec = daemon.id("exec");
+    let terminal = on_terminal(&daemon, &["tasks", "exec", "-t", "--exec-id", &exec, &id, "stty", "size"]);
+    terminal.expect("30 100");
+    assert_eq!(terminal.finish(), 0);
+    daemon.ctr(&["tasks", "rm", "-f", &id]).ok();
+    daemon.ctr(&["containers", "rm", &id]).ok();
 }
 
 #[test]

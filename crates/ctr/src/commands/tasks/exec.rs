@@ -68,9 +68,9 @@ pub async fn run(globals: &Globals, flags: Flags) -> Result<u8> {
     }
     let client = Client::open(globals)?;
     let container = client.container(id).await?;
-    let spec = process(&client, &container, &flags).await?;
     let mut signals = Signals::catch()?;
     let console = flags.tty.then(Console::raw).transpose()?;
+    let spec = process(&client, &container, &flags, console.as_ref().and_then(Console::size)).await?;
     let wiring = match flags.log_uri.as_str() {
         "" => Wiring::Fifos { directory: flags.fifo_dir.clone(), terminal: flags.tty },
         uri => Wiring::Log(uri.into()),
@@ -113,8 +113,14 @@ async fn create(process: &Process, streams: &Streams, spec: Any) -> Result<()> {
     Ok(())
 }
 
-/// The container's own process with what the flags change.
-async fn process(client: &Client, container: &Container, flags: &Flags) -> Result<Any> {
+/// The container's own process with what the flags change. Its terminal, which is there only when it runs, has the
+/// `size` of ours from the beginning.
+async fn process(
+    client: &Client,
+    container: &Container,
+    flags: &Flags,
+    size: Option<(u32, u32)>,
+) -> Result<Any> {
     let missing = || Error::invalid(format!("container {} has no process in its spec", container.id));
     let spec = container.spec.as_ref().ok_or_else(missing)?;
     let mut spec: Value =
@@ -132,6 +138,9 @@ async fn process(client: &Client, container: &Container, flags: &Flags) -> Resul
     }
     if flags.tty {
         process["terminal"] = json!(true);
+        if let Some((width, height)) = size {
+            process["consoleSize"] = json!({ "height": height, "width": width });
+        }
     } else if let Some(process) = process.as_object_mut() {
         process.shift_remove("terminal");
     }
