@@ -22,6 +22,9 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
     thread.map(drop).map_err(|e| Error::from(e).context(format!("start thread {name}")))
 }
 
+/// What a shell makes of an end by SIGPIPE.
+const BROKEN_PIPE: i32 = 128 + 13;
+
 /// Copies a process's output; the answer comes when there will be no more.
 pub fn output(fifo: OwnedFd, to: OwnedFd) -> Result<oneshot::Receiver<()>> {
     let (told, ended) = oneshot::channel();
@@ -29,9 +32,14 @@ pub fn output(fifo: OwnedFd, to: OwnedFd) -> Result<oneshot::Receiver<()>> {
         let mut to = File::from(to);
         let mut buffer = vec![0; CHUNK];
         while let Some(read) = next(&fifo, &mut buffer) {
-            // Whoever reads us went away: closing the FIFO tells the process.
-            if to.write_all(&buffer[..read]).is_err() {
-                break;
+            match to.write_all(&buffer[..read]) {
+                Ok(()) => {}
+                // Whoever reads us went away. Closing the FIFO would tell nobody, as the shim keeps it open: end as
+                // upstream's, of SIGPIPE.
+                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+                    std::process::exit(BROKEN_PIPE)
+                }
+                Err(_) => break,
             }
         }
         drop(fifo);
