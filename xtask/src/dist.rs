@@ -10,6 +10,15 @@ use crate::{paths, program};
 /// Without a dynamic linker and without relocations, an idle shim dirties a tenth of the memory.
 const SHIM_FLAGS: &str = "-C target-feature=+crt-static -C relocation-model=static";
 
+/// The shim is small rather than quick, and has nothing to unwind to. As settings of the release profile and not a profile
+/// of its own, so that build scripts and proc macros are those of the other programs.
+const SHIM_PROFILE: [(&str, &str); 4] = [
+    ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "s"),
+    ("CARGO_PROFILE_RELEASE_LTO", "fat"),
+    ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1"),
+    ("CARGO_PROFILE_RELEASE_PANIC", "abort"),
+];
+
 /// Builds the daemon, the client and the static shim; gives the directory that holds them.
 pub fn build() -> Result<PathBuf> {
     let host = host()?;
@@ -19,7 +28,7 @@ pub fn build() -> Result<PathBuf> {
     // With --target the flags do not reach build scripts and proc macros, which stay as the other programs built them,
     // and what they reach has a directory of its own.
     let shim = ["build", "--release", "--locked", "--target", &host, "--package", "containerd-shim-runc-v2"];
-    program::run(program::cargo(&shim).env("RUSTFLAGS", SHIM_FLAGS))?;
+    program::run(program::cargo(&shim).env("RUSTFLAGS", SHIM_FLAGS).envs(SHIM_PROFILE))?;
     let dist = paths::dist();
     fs::create_dir_all(&dist).with_context(|| format!("create {}", dist.display()))?;
     let from = [
