@@ -86,7 +86,7 @@ impl Context {
         let mut closed = Vec::new();
         for serial in terminals {
             match self.streams.turn(serial, &self.epoll) {
-                Turn::Closed(owner) => closed.push(owner),
+                Turn::Closed(owner) | Turn::Unread(owner) => closed.push(owner),
                 // What the process wrote last may still be on its way through the terminal.
                 Turn::Empty => self.timers.set(QUIET, Deadline::Quiet(serial)),
                 Turn::Open => {}

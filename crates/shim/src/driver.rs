@@ -236,7 +236,7 @@ impl Driver {
         self.feed(cx, Input::Exited { exec, exit: Exit::now(ended.status()) });
     }
 
-    /// A stream of one of its processes has come to its end.
+    /// A stream of one of its processes has come to its end, or waits for a reader.
     pub fn stream_closed(&mut self, cx: &mut Context, exec: &str) {
         let Some(live) = self.processes.get(exec) else { return };
         let deadline = self.drain_deadline(exec);

@@ -155,8 +155,12 @@ impl Shim {
     }
 
     fn stream_ready(&mut self, serial: u64) {
-        if let Turn::Closed(owner) = self.cx.streams.turn(serial, &self.cx.epoll) {
-            self.tell(&owner.0, |driver, cx| driver.stream_closed(cx, &owner.1));
+        match self.cx.streams.turn(serial, &self.cx.epoll) {
+            // Whoever deletes the process need not wait for a reader.
+            Turn::Closed(owner) | Turn::Unread(owner) => {
+                self.tell(&owner.0, |driver, cx| driver.stream_closed(cx, &owner.1));
+            }
+            Turn::Open | Turn::Empty => {}
         }
     }
 

@@ -59,6 +59,8 @@ pub enum Turn {
     Closed(Owner),
     /// A terminal has nothing more to say for now.
     Empty,
+    /// What it has to say waits for a reader.
+    Unread(Owner),
 }
 
 /// All streams.
@@ -95,6 +97,7 @@ impl Streams {
         match (waited, next) {
             (Err(_), _) => self.close(serial).map_or(Turn::Open, Turn::Closed),
             (Ok(()), Next::Source) => Turn::Empty,
+            (Ok(()), Next::Unread) => self.open.get(&serial).map_or(Turn::Open, Stream::unread),
             (Ok(()), _) => Turn::Open,
         }
     }
@@ -175,6 +178,13 @@ enum Next {
 }
 
 impl Stream {
+    fn unread(&self) -> Turn {
+        match self.waiting {
+            Waiting::Reader(_) => Turn::Unread(Rc::clone(&self.owner)),
+            Waiting::Source | Waiting::Sink | Waiting::Nothing => Turn::Open,
+        }
+    }
+
     fn wait(&mut self, waiting: Waiting, serial: u64, epoll: &Epoll) -> io::Result<()> {
         if self.waiting == waiting {
             return Ok(());

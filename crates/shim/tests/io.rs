@@ -104,6 +104,22 @@ fn output_that_nobody_ever_reads_does_not_keep_a_container_from_being_deleted() 
     rig.shut_down();
 }
 
+/// Its output ends only while it is being deleted.
+#[test]
+fn a_container_that_never_ran_is_deleted_at_once_though_nobody_reads_it() {
+    if !can_run() {
+        return;
+    }
+    let rig = Rig::new("c1");
+    let (_, out_name) = fifo(&rig, "out");
+    let request = wire::CreateTaskRequest { stdout: out_name, ..rig.create_request("c1") };
+    rig.client().call::<wire::CreateTaskResponse>("Create", &request).unwrap();
+    let begun = std::time::Instant::now();
+    rig.delete("c1", "").unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    rig.shut_down();
+}
+
 #[test]
 fn input_arrives_and_its_end_only_when_the_client_asks_for_it() {
     if !can_run() {
