@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::peers::Peers;
-use crate::tally::{Suite, Tally, as_one, by_module};
+use crate::tally::{Suite, Tally, as_one, by_module, not_run};
 use crate::{dist, machine, peers, program};
 
 /// A test program that cargo built.
@@ -114,7 +114,11 @@ fn fetch_peers(tally: &mut Tally) -> Option<Peers> {
 fn black_box(tally: &mut Tally, test: &TestProgram, side: Side, flags: &[&str]) -> Result<()> {
     println!("--- black box: {}", side.name);
     let started = Instant::now();
-    let done = execute(test, &side.variables, flags)?;
+    let flags = [&["--show-output"], flags].concat();
+    let done = execute(test, &side.variables, &flags)?;
+    for (path, reason) in not_run(&done.output) {
+        println!("NOT RUN {}: {path}: {reason}", side.name);
+    }
     let mut suites = by_module(&format!("{}: ", side.name), &done.output);
     if !done.success && suites.iter().all(|suite| suite.failed == 0) {
         suites.push(Suite { name: format!("{}: crashed", side.name), passed: 0, failed: 1 });
@@ -171,11 +175,13 @@ fn execute(test: &TestProgram, variables: &[(&str, PathBuf)], flags: &[&str]) ->
     let mut child = command.spawn().with_context(|| format!("run {}", test.path.display()))?;
     let stdout = child.stdout.take().context("the test's output is a pipe")?;
     let mut output = String::new();
+    let mut section = Section::Tests;
     for line in BufReader::new(stdout).split(b'\n') {
         let line = line.with_context(|| format!("read from {}", test.path.display()))?;
         let line = String::from_utf8_lossy(&line);
         // Single tests of the crates that pass are thousands of lines; those of the black box show that it goes on.
-        if test.is_black_box() || !line.ends_with(" ... ok") {
+        section = section.at(&line);
+        if section != Section::Successes && (test.is_black_box() || !line.ends_with(" ... ok")) {
             show(&line);
         }
         output.push_str(&line);
@@ -183,6 +189,25 @@ fn execute(test: &TestProgram, variables: &[(&str, PathBuf)], flags: &[&str]) ->
     }
     let status = child.wait().with_context(|| format!("wait for {}", test.path.display()))?;
     Ok(Done { success: status.success(), output })
+}
+
+/// The parts of what libtest prints. What tests that passed have written is read, but not shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Section {
+    Tests,
+    Successes,
+    Failures,
+}
+
+impl Section {
+    fn at(self, line: &str) -> Self {
+        match line {
+            "successes:" => Self::Successes,
+            "failures:" => Self::Failures,
+            _ if line.starts_with("test result: ") => Self::Failures,
+            _ => self,
+        }
+    }
 }
 
 /// Prints what is worth reading.

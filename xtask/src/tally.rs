@@ -49,10 +49,15 @@ impl Tally {
     }
 }
 
-/// Reads the lines that libtest prints for each test, grouped by the test's first module.
+/// Reads the lines that libtest prints for each test, grouped by the test's first module. Tests that said that they were
+/// not run (see [`not_run`]) do not count.
 pub fn by_module(prefix: &str, output: &str) -> Vec<Suite> {
     let mut suites: Vec<Suite> = Vec::new();
+    let skipped = not_run(output);
     for (path, passed) in output.lines().filter_map(test_line) {
+        if skipped.iter().any(|(name, _)| *name == path) {
+            continue;
+        }
         let module = path.split_once("::").map_or("", |(module, _)| module);
         let name = format!("{prefix}{module}");
         let index = suites.iter().position(|suite| suite.name == name).unwrap_or_else(|| {
@@ -67,6 +72,22 @@ pub fn by_module(prefix: &str, output: &str) -> Vec<Suite> {
         }
     }
     suites
+}
+
+/// Tests that returned at once and why, as they said themselves; libtest shows that with `--show-output` below a head
+/// `---- path stdout ----`.
+pub fn not_run(output: &str) -> Vec<(&str, &str)> {
+    let mut found = Vec::new();
+    let mut current = None;
+    for line in output.lines() {
+        if let Some(head) = line.strip_prefix("---- ") {
+            current = head.strip_suffix(" stdout ----");
+        } else if line.starts_with("skipped: ") || line.starts_with("not run for upstream: ") {
+            found.extend(current.map(|path| (path, line)));
+            current = None;
+        }
+    }
+    found
 }
 
 /// Reads the lines that libtest prints for each test as one suite.
@@ -104,6 +125,14 @@ mod tests {
         let suites = by_module("ours: ", OUTPUT);
         let lines: Vec<_> = suites.iter().map(|s| (s.name.as_str(), s.passed, s.failed)).collect();
         assert_eq!(lines, [("ours: run", 2, 0), ("ours: exit", 0, 1)]);
+    }
+
+    #[test]
+    fn a_test_that_says_that_it_was_not_run_does_not_count() {
+        let output = "test run::a ... ok\ntest run::b ... ok\n\nsuccesses:\n\n---- run::b stdout ----\n\
+                      skipped: no strace\n\n\nsuccesses:\n    run::a\n    run::b\n";
+        assert_eq!(not_run(output), [("run::b", "skipped: no strace")]);
+        assert_eq!(by_module("", output)[0].passed, 1);
     }
 
     #[test]
