@@ -13,6 +13,10 @@ use crate::io::Streams;
 use crate::io::terminal::Console;
 use crate::log;
 
+const SIGKILL: u32 = 9;
+/// What a shell makes of an end by SIGPIPE.
+const BROKEN_PIPE: u32 = 128 + 13;
+
 /// The init process of a container, or with an exec id another one.
 #[derive(Clone)]
 pub struct Process {
@@ -78,7 +82,6 @@ impl Process {
 
     /// Ends it, waits for that, and deletes it. One that is gone already is no error.
     pub async fn destroy(&self) -> Result<()> {
-        const SIGKILL: u32 = 9;
         let gone = |error: &Error| error.is_not_found();
         match self.kill(SIGKILL, true).await {
             Ok(()) => drop(self.wait().await),
@@ -154,9 +157,15 @@ impl Process {
             // It may have ended by now.
             self.try_resize(console).await.ok();
         }
+        let mut broken = false;
         let code = loop {
             tokio::select! {
                 ended = &mut wait => break ended.map_err(|e| Error::internal(format!("wait: {e}")))??,
+                () = attended.streams.broken() => match attended.start {
+                    // As the pipe would have ended a program of ours; an init may ignore that signal, but not this.
+                    true => broken = self.kill(SIGKILL, false).await.is_ok(),
+                    false => return Ok(BROKEN_PIPE),
+                },
                 Ok(()) = &mut stdin => self.close_stdin().await,
                 // A terminal sends its own keys; what comes this way is about us, or it is gone (as upstream).
                 number = attended.signals.next() => match attended.console {
@@ -170,7 +179,7 @@ impl Process {
             // Somebody else holds the streams open, and whoever waits for us does not want to any more.
             _ = attended.signals.next_ending() => {}
         }
-        Ok(code)
+        Ok(if broken { BROKEN_PIPE } else { code })
     }
 
     async fn pass_on(&self, number: i32, console: Option<&Console>) {

@@ -1,5 +1,9 @@
 //! How a container ends: its exit code reaches the caller, signals reach it, `--rm` leaves nothing.
 
+use std::io::Read;
+use std::process::Stdio;
+
+use containerd_tests::binaries::beyond_upstream;
 use containerd_tests::{Daemon, Ledger, eventually};
 use rustix::process::Signal;
 
@@ -160,5 +164,39 @@ fn a_running_container_cannot_be_deleted() {
     assert_eq!(daemon.task(&id).map(|(_, status)| status).as_deref(), Some("RUNNING"));
     daemon.ctr(&["tasks", "delete", "--force", &id]).run();
     eventually("the task is gone", || daemon.task(&id).is_none());
+    daemon.ctr(&["containers", "delete", &id]).ok();
+}
+
+/// The code of a client of which nobody reads the output any more after its first bytes.
+#[track_caller]
+fn unread(daemon: &Daemon, arguments: &[&str]) -> Option<i32> {
+    let mut command = daemon.client(daemon.ctr_binary(), arguments);
+    let mut client = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut output = client.stdout.take().unwrap();
+    output.read_exact(&mut [0; 5]).unwrap();
+    drop(output);
+    let mut ended = None;
+    eventually("the client ends", || {
+        ended = client.try_wait().unwrap();
+        ended.is_some()
+    });
+    ended.and_then(|status| status.code())
+}
+
+#[test]
+fn a_process_whose_output_nobody_reads_ends() {
+    if beyond_upstream("a broken pipe ends run and exec, and leaves nothing") {
+        return;
+    }
+    let daemon = Daemon::shared();
+    let (image, id) = (daemon.image(), daemon.id("unread"));
+    let talks = "while :; do echo line; done";
+    assert_eq!(unread(&daemon, &["run", "--rm", image, &id, "sh", "-c", talks]), Some(141));
+    assert!(!daemon.ctr(&["containers", "list", "-q"]).ok().lines().any(|line| line == id));
+    daemon.ctr(&["run", "-d", image, &id, "sleep", "1000"]).ok();
+    let exec = daemon.id("exec");
+    assert_eq!(unread(&daemon, &["tasks", "exec", "--exec-id", &exec, &id, "sh", "-c", talks]), Some(141));
+    assert!(!daemon.ctr(&["tasks", "ps", &id]).ok().contains(&exec));
+    daemon.ctr(&["tasks", "delete", "--force", &id]).ok();
     daemon.ctr(&["containers", "delete", &id]).ok();
 }

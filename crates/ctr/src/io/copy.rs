@@ -4,12 +4,13 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use types::{Error, Result};
 
 /// What a FIFO holds by default.
@@ -22,22 +23,19 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
     thread.map(drop).map_err(|e| Error::from(e).context(format!("start thread {name}")))
 }
 
-/// What a shell makes of an end by SIGPIPE.
-const BROKEN_PIPE: i32 = 128 + 13;
-
-/// Copies a process's output; the answer comes when there will be no more.
-pub fn output(fifo: OwnedFd, to: OwnedFd) -> Result<oneshot::Receiver<()>> {
+/// Copies a process's output; the answer comes when there will be no more. `broken` hears that whoever reads us went
+/// away: closing the FIFO would tell the process nothing, as the shim keeps it open, so the rest is read for nobody.
+pub fn output(fifo: OwnedFd, to: OwnedFd, broken: Arc<Notify>) -> Result<oneshot::Receiver<()>> {
     let (told, ended) = oneshot::channel();
     spawn("ctr-output", move || {
-        let mut to = File::from(to);
+        let mut to = Some(File::from(to));
         let mut buffer = vec![0; CHUNK];
         while let Some(read) = next(&fifo, &mut buffer) {
-            match to.write_all(&buffer[..read]) {
+            match to.as_mut().map_or(Ok(()), |to| to.write_all(&buffer[..read])) {
                 Ok(()) => {}
-                // Whoever reads us went away. Closing the FIFO would tell nobody, as the shim keeps it open: end as
-                // upstream's, of SIGPIPE.
                 Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
-                    std::process::exit(BROKEN_PIPE)
+                    to = None;
+                    broken.notify_one();
                 }
                 Err(_) => break,
             }

@@ -14,9 +14,10 @@ pub mod terminal;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use types::task::Stdio;
 use types::{Result, ResultExt};
 
@@ -51,6 +52,7 @@ pub struct Streams {
     directory: Option<Directory>,
     outputs: Vec<(OwnedFd, Sink)>,
     copying: Vec<oneshot::Receiver<()>>,
+    broken: Arc<Notify>,
 }
 
 /// A directory of FIFOs that goes with its owner.
@@ -122,7 +124,7 @@ impl Streams {
                 (None, Sink::Stdout) => duplicate(rustix::stdio::stdout())?,
                 (None, Sink::Stderr) => duplicate(rustix::stdio::stderr())?,
             };
-            self.copying.push(copy::output(fifo, to)?);
+            self.copying.push(copy::output(fifo, to, Arc::clone(&self.broken))?);
         }
         let from = match console {
             Some(console) => console.file()?,
@@ -133,6 +135,11 @@ impl Streams {
             copy::input(from, PathBuf::from(&self.stdio.stdin), told)?;
         }
         Ok(ended)
+    }
+
+    /// Waits until nobody reads what we write any more. Cancel safe.
+    pub async fn broken(&self) {
+        self.broken.notified().await;
     }
 
     /// Waits until all output of a process that has ended was written.
