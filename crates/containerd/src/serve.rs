@@ -20,6 +20,7 @@ use types::{Result, ResultExt};
 use crate::config::Config;
 use crate::services::House;
 use crate::socket::{self, SocketFile};
+use crate::work::Work;
 
 /// How long changes under way may take when the daemon is told to stop.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -85,7 +86,7 @@ pub async fn serve(house: House, routes: Routes, sockets: Sockets, signals: &mut
     let (grpc, grpc_file) = sockets.grpc;
     let (ttrpc, ttrpc_file) = sockets.ttrpc;
     let (stop, stopped) = oneshot::channel::<()>();
-    let mut server = tokio::spawn(grpc_server(grpc, routes, stopped));
+    let mut server = tokio::spawn(grpc_server(grpc, routes, house.work.clone(), stopped));
     let shims = tokio::spawn(ttrpc_server(ttrpc, house.events.clone()));
     notify(&NotifyState::Ready);
     info!("containerd successfully booted in {:.6}s", begun.elapsed().as_secs_f64());
@@ -104,7 +105,7 @@ pub async fn serve(house: House, routes: Routes, sockets: Sockets, signals: &mut
     drop((grpc_file, ttrpc_file));
 }
 
-async fn grpc_server(listener: UnixListener, routes: Routes, stopped: oneshot::Receiver<()>) {
+async fn grpc_server(listener: UnixListener, routes: Routes, work: Work, stopped: oneshot::Receiver<()>) {
     let server = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -116,7 +117,8 @@ async fn grpc_server(listener: UnixListener, routes: Routes, stopped: oneshot::R
         // An error means that the sender was dropped, which is the signal.
         drop(stopped.await);
     };
-    if let Err(error) = server.serve_with_incoming_shutdown(socket::connections(listener), stopped).await {
+    let connections = socket::connections(listener, move || work.disturbed());
+    if let Err(error) = server.serve_with_incoming_shutdown(connections, stopped).await {
         warn!(%error, "gRPC server ended");
     }
 }

@@ -79,14 +79,20 @@ fn remove_stale(path: &Path) -> Result<()> {
     }
 }
 
-/// Connections as they come. An error in accepting is waited out: a daemon that stops to listen because it once ran out of
+/// Connections as they come, each told to `came`. An error in accepting is waited out: a daemon that stops to listen because it once ran out of
 /// descriptors is of no use.
-pub fn connections(listener: UnixListener) -> impl Stream<Item = std::io::Result<UnixStream>> {
-    futures_util::stream::unfold(listener, |listener| async move {
+pub fn connections(
+    listener: UnixListener,
+    came: impl Fn(),
+) -> impl Stream<Item = std::io::Result<UnixStream>> {
+    futures_util::stream::unfold((listener, came), |(listener, came)| async move {
         let mut told = false;
         loop {
             match listener.accept().await {
-                Ok((connection, _)) => return Some((Ok(connection), listener)),
+                Ok((connection, _)) => {
+                    came();
+                    return Some((Ok(connection), (listener, came)));
+                }
                 Err(error) => {
                     if !std::mem::replace(&mut told, true) {
                         warn!(%error, "accept failed, trying again until it works");

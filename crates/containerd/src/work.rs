@@ -3,7 +3,7 @@
 //! A handler that changes something runs its change through [`Work::run`]: on a task of its own, so that a client that
 //! hangs up cannot leave it half-done. Handlers that only wait (Tasks.Wait) do not: they end with their caller.
 //!
-//! It is also here that memory is given back to the kernel after something big. (After many small things it brings nothing.)
+//! It is also here that memory is given back to the kernel: after something big, and when clients have been and gone.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -23,6 +23,19 @@ pub struct Work {
     running: watch::Sender<usize>,
     /// Whether memory is being given back at the moment.
     trimming: Arc<AtomicBool>,
+    calm: Arc<Calm>,
+}
+
+/// How long no client must have come before memory is given back.
+const QUIET: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 2000 });
+
+/// Whether clients come.
+#[derive(Debug, Default)]
+struct Calm {
+    /// One has come since it was last asked.
+    disturbed: AtomicBool,
+    /// Somebody waits for calm.
+    awaited: AtomicBool,
 }
 
 /// What is being changed, for the log.
@@ -54,7 +67,7 @@ impl Drop for Running {
 impl Work {
     /// Nothing under way.
     pub fn new() -> Self {
-        Self { running: watch::Sender::new(0), trimming: Arc::default() }
+        Self { running: watch::Sender::new(0), trimming: Arc::default(), calm: Arc::default() }
     }
 
     /// Runs a change to its end, whether or not the caller waits for it, and logs when it is done.
@@ -95,6 +108,23 @@ impl Work {
         });
     }
 
+    /// A client has come. Each leaves holes in the heap; when no more come they are given back, once.
+    pub fn disturbed(&self) {
+        let calm = Arc::clone(&self.calm);
+        calm.disturbed.store(true, Ordering::SeqCst);
+        if calm.awaited.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        tokio::spawn(async move {
+            while calm.disturbed.swap(false, Ordering::SeqCst) {
+                tokio::time::sleep(QUIET).await;
+            }
+            calm.awaited.store(false, Ordering::SeqCst);
+            // A few milliseconds, while nobody waits for us.
+            sys::memory::trim();
+        });
+    }
+
     /// Waits until nothing is under way, but no longer than `limit`. Returns how many changes are cut off.
     pub async fn drain(&self, limit: Duration) -> usize {
         let mut running = self.running.subscribe();
@@ -107,6 +137,24 @@ impl Work {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn calm_is_awaited_by_one_until_it_comes() {
+        let work = Work::new();
+        for _ in 0..5 {
+            work.disturbed();
+            tokio::time::sleep(QUIET / 4).await;
+            assert!(work.calm.awaited.load(Ordering::SeqCst));
+        }
+        tokio::time::timeout(Duration::from_secs(5), async {
+            while work.calm.awaited.load(Ordering::SeqCst) {
+                tokio::time::sleep(QUIET).await;
+            }
+        })
+        .await
+        .unwrap();
+        assert!(!work.calm.disturbed.load(Ordering::SeqCst));
+    }
 
     #[tokio::test]
     async fn a_change_is_finished_although_its_caller_is_gone() {
