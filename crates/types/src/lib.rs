@@ -1,6 +1,6 @@
 //! The nouns every layer of containerd-rs shares.
 //!
-//! Nothing here does I/O, blocks or needs `unsafe`: these are the values that travel between the stores, the
+//! Nothing here does I/O, blocks or needs `unsafe` (but for [`crash`], in debug builds): these are the values that travel between the stores, the
 //! database, the shim and the two front doors, and the rules about them that hold everywhere (what an identifier
 //! is, when a filter matches, which error class a failure has).
 
@@ -9,6 +9,7 @@
 pub mod any;
 pub mod container;
 pub mod content;
+pub mod crash;
 pub mod digest;
 pub mod error;
 pub mod events;
