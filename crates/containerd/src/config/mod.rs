@@ -8,6 +8,7 @@ mod migrate;
 mod print;
 mod raw;
 mod section;
+pub mod telemetry;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ pub use print::print;
 use crate::cli::{DEFAULT_CONFIG, Flags};
 use crate::logging::{Format, Threshold};
 use section::{Findings, Section};
+use telemetry::Telemetry;
 
 /// Bytes of a message that are accepted and sent if the configuration does not say otherwise.
 const MESSAGE_SIZE: usize = 16 << 20;
@@ -58,6 +60,8 @@ pub struct Config {
     pub sync_fs: bool,
     /// Shim processes.
     pub shims: Shims,
+    /// Metrics and the debug socket.
+    pub telemetry: Telemetry,
     /// Patterns of files that were imported.
     pub imports: Vec<String>,
     /// Sections of plugins that are not here, kept for `config dump`.
@@ -166,7 +170,7 @@ fn read(mut top: Section, flags: &Flags) -> Config {
     top.integer("version", raw::CURRENT);
     let (root, state) = directories(&mut top, flags);
     let temp = top.string("temp", "");
-    let log = log(&mut top, flags);
+    let (log, trace_id) = log(&mut top, flags);
     let oom_score = top.integer("oom_score", 0);
     if !(-1000..=1000).contains(&oom_score) {
         top.mistake(format!("oom_score must be between -1000 and 1000, not {oom_score}"));
@@ -182,6 +186,7 @@ fn read(mut top: Section, flags: &Flags) -> Config {
     let sync_fs = diff_service(&mut plugins);
     platforms(&mut plugins);
     let shims = shims(&mut plugins, &mut timeouts);
+    let telemetry = telemetry::read(&mut plugins, trace_id);
     let foreign_timeouts = foreign_timeouts(&mut timeouts);
     let foreign = plugins.rest();
     not_there_yet(&mut top, &foreign);
@@ -200,6 +205,7 @@ fn read(mut top: Section, flags: &Flags) -> Config {
         native_root,
         sync_fs,
         shims,
+        telemetry,
         imports,
         foreign,
         foreign_timeouts,
@@ -232,13 +238,12 @@ fn directories(top: &mut Section, flags: &Flags) -> (PathBuf, PathBuf) {
     (root, state)
 }
 
-fn log(top: &mut Section, flags: &Flags) -> Log {
+/// How to log, and whether with ids of traces.
+fn log(top: &mut Section, flags: &Flags) -> (Log, bool) {
     let mut debug = top.section("debug");
     let written = debug.string("level", "");
     let format = debug.string("format", "");
-    if debug.boolean("log_trace_id") {
-        debug.warn("debug.log_trace_id is not supported yet: there are no traces");
-    }
+    let trace_id = debug.boolean("log_trace_id");
     let level = flags.log_level.clone().unwrap_or(written);
     let threshold = match level.as_str() {
         "" => Threshold::default(),
@@ -251,7 +256,7 @@ fn log(top: &mut Section, flags: &Flags) -> Log {
         debug.mistake(e.message());
         Format::default()
     });
-    Log { level, threshold, format }
+    (Log { level, threshold, format }, trace_id)
 }
 
 fn uris(top: &mut Section, key: &str, what: &str) -> Vec<String> {

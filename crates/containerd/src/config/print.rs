@@ -24,7 +24,14 @@ pub fn print(config: &Config) -> Result<String> {
         crate::logging::Format::Text => "",
         crate::logging::Format::Json => "json",
     };
-    set("debug", table([("level", config.log.level.clone().into()), ("format", format.into())]));
+    set(
+        "debug",
+        table([
+            ("level", config.log.level.clone().into()),
+            ("format", format.into()),
+            ("log_trace_id", config.telemetry.trace_id.into()),
+        ]),
+    );
     set("plugins", plugins(config));
     set("timeouts", timeouts(config));
     let rest = toml::to_string(&top).map_err(|e| Error::internal(format!("print configuration: {e}")))?;
@@ -78,6 +85,9 @@ fn plugins(config: &Config) -> Value {
             ("socket_dir", config.shims.socket_dir.clone().into()),
         ]),
     );
+    for (uri, section) in super::telemetry::print(&config.telemetry) {
+        set(uri, section);
+    }
     plugins.into()
 }
 
