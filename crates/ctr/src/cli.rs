@@ -107,15 +107,15 @@ pub fn parse(args: &[String]) -> Result<Cli, u8> {
 fn explain(root: &mut clap::Command, stop: Stop) -> u8 {
     match stop {
         Stop::Help(path) => {
-            print!("{}", help(root, &path));
+            said(help(root, &path));
             0
         }
         Stop::Version => {
-            println!("ctr {} {}", types::version::PACKAGE, types::version::VERSION);
+            said(format!("ctr {} {}\n", types::version::PACKAGE, types::version::VERSION));
             0
         }
         Stop::Usage(path, text) => {
-            print!("Incorrect Usage: {text}\n\n{}", help(root, &path));
+            said(format!("Incorrect Usage: {text}\n\n{}", help(root, &path)));
             eprintln!("ctr: {text}");
             1
         }
@@ -123,6 +123,13 @@ fn explain(root: &mut clap::Command, stop: Stop) -> u8 {
             eprintln!("No help topic for '{name}'");
             3
         }
+    }
+}
+
+/// Prints to somebody who may be gone, with nothing made yet that would have to be taken back.
+fn said(text: String) {
+    if crate::commands::print(text).is_err() {
+        sys::process::end_by_broken_pipe();
     }
 }
 

@@ -49,6 +49,9 @@ fn execute(cli: cli::Cli) -> u8 {
         tokio::time::timeout(timeout, command).await.unwrap_or_else(|_| Err(late()))
     });
     let code = result.unwrap_or_else(|error| {
+        if commands::is_unread(&error) {
+            sys::process::end_by_broken_pipe();
+        }
         eprintln!("ctr: {error}");
         1
     });

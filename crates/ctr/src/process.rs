@@ -1,6 +1,7 @@
 //! A process of a container under this program's care: started, fed, signalled, resized, awaited, deleted.
 
 use std::path::Path;
+use std::time::Duration;
 
 use api::containerd::services::tasks::v1 as wire;
 use futures_util::FutureExt as _;
@@ -14,6 +15,8 @@ use crate::io::terminal::Console;
 use crate::log;
 
 const SIGKILL: u32 = 9;
+/// How long a shim waits for the output of a process that it deletes.
+const DRAIN: Duration = Duration::from_secs(10);
 /// What a shell makes of an end by SIGPIPE.
 const BROKEN_PIPE: u32 = 128 + 13;
 
@@ -132,7 +135,8 @@ impl Process {
         Ok(())
     }
 
-    /// Starts it (unless it runs) and stays with it to its end and the end of its output; answers the code.
+    /// Starts it (unless it runs) and stays with it to its end and the end of its output; answers the code. An exec
+    /// is deleted on the way: that is when the shim, after ten seconds, stops to wait for others that hold its streams.
     pub async fn attend(&self, attended: Attended<'_>) -> Result<u32> {
         let process = self.clone();
         // On its own, so that the call is on its way before the one that starts the process.
@@ -175,11 +179,20 @@ impl Process {
             }
         };
         tokio::select! {
-            () = attended.streams.drained() => {}
+            () = self.last_output(attended.streams) => {}
             // Somebody else holds the streams open, and whoever waits for us does not want to any more.
             _ = attended.signals.next_ending() => {}
         }
         Ok(if broken { BROKEN_PIPE } else { code })
+    }
+
+    async fn last_output(&self, streams: &mut Streams) {
+        if self.exec.is_empty() || self.delete().await.is_ok() {
+            streams.drained().await;
+        } else {
+            // Without a deletion nothing would end what others hold open.
+            tokio::time::timeout(DRAIN, streams.drained()).await.ok();
+        }
     }
 
     async fn pass_on(&self, number: i32, console: Option<&Console>) {

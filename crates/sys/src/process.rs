@@ -142,6 +142,17 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// Ends the process as SIGPIPE does, which Rust programs ignore from their start.
+pub fn end_by_broken_pipe() -> ! {
+    // SAFETY: setting the default action and raising a signal touch no memory of ours.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        libc::raise(libc::SIGPIPE);
+    }
+    // Where the signal is blocked: the code that a shell would have made of it.
+    exit_now(128 + libc::SIGPIPE)
+}
+
 /// Ends the calling process when its parent ends.
 pub fn die_with_parent() -> io::Result<()> {
     Ok(rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?)

@@ -17,6 +17,7 @@ mod leases;
 mod mixed;
 mod namespaces;
 mod ownership;
+mod pipes;
 mod restart;
 mod run;
 mod snapshots;

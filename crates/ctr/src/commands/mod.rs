@@ -49,11 +49,35 @@ fn done(result: Result<()>) -> Result<u8> {
     result.map(|()| 0)
 }
 
-/// Writes to stdout; unlike `print!` it survives a reader that went away.
+/// Why nothing more is printed: whoever read our output went away. The program ends by SIGPIPE, as others do, but
+/// not before what a command made on the way was taken back.
+#[derive(Debug)]
+pub struct NobodyReads;
+
+impl std::fmt::Display for NobodyReads {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("nobody reads")
+    }
+}
+
+impl std::error::Error for NobodyReads {}
+
+/// Writes to stdout.
 pub fn print(text: impl AsRef<[u8]>) -> Result<()> {
     let mut out = std::io::stdout().lock();
     let written = out.write_all(text.as_ref()).and_then(|()| out.flush());
-    written.map_err(|e| crate::go::path_error("write", "/dev/stdout", e))
+    written.map_err(|error| match error.kind() {
+        std::io::ErrorKind::BrokenPipe => {
+            Error::caused(types::Class::Canceled, "write /dev/stdout", NobodyReads)
+        }
+        _ => crate::go::path_error("write", "/dev/stdout", error),
+    })
+}
+
+/// Whether an error says that nobody reads our output.
+pub fn is_unread(error: &Error) -> bool {
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    causes.into_iter().any(|cause| cause.is::<NobodyReads>())
 }
 
 /// An error about how a command is used.

@@ -257,7 +257,7 @@ mod tests {
         let mut streams = fifos(dir.path());
         let sink = || std::fs::File::create(dir.path().join("out")).unwrap().into();
         for (fifo, _) in std::mem::take(&mut streams.outputs) {
-            streams.copying.push(copy::output(fifo, sink()).unwrap());
+            streams.copying.push(copy::output(fifo, sink(), Arc::default()).unwrap());
         }
         tokio::time::timeout(std::time::Duration::from_secs(10), streams.drained()).await.unwrap();
     }
@@ -270,7 +270,7 @@ mod tests {
         let file = dir.path().join("out");
         let to = std::fs::File::create(&file).unwrap().into();
         let (fifo, _) = streams.outputs.remove(0);
-        let copied = copy::output(fifo, to).unwrap();
+        let copied = copy::output(fifo, to, Arc::default()).unwrap();
         // The thread waits: nobody has opened the other end yet.
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         let mut writer = std::fs::OpenOptions::new().write(true).open(path).unwrap();

@@ -93,8 +93,10 @@ pub async fn run(globals: &Globals, flags: Flags) -> Result<u8> {
         streams.keep();
         return Ok(0);
     }
-    // As upstream, the process's code counts whatever becomes of its record; one that did not start is taken back too.
-    process.delete().await.ok();
+    if code.is_err() {
+        // One that did not start is taken back too.
+        process.delete().await.ok();
+    }
     code.map(exit_code)
 }
 
