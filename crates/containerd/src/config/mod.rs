@@ -4,10 +4,14 @@
 //! A key that nobody knows is a warning, as upstream; so is the section of a plugin that does not exist here yet.
 
 mod duration;
+mod extensions;
+mod listeners;
 mod migrate;
 mod print;
 mod raw;
 mod section;
+mod shims;
+mod stores;
 pub mod telemetry;
 
 use std::cell::RefCell;
@@ -19,18 +23,20 @@ use std::time::Duration;
 use toml::Table;
 use types::{Class, Error, Result};
 
+pub use extensions::{Processor, Proxy};
+pub use listeners::{Endpoint, Listener, MessageSize, Metrics};
 pub use print::print;
+pub use shims::Shims;
+pub use stores::{Gc, Overlayfs, Sharing};
 
 use crate::cli::{DEFAULT_CONFIG, Flags};
 use crate::logging::{Format, Threshold};
 use section::{Findings, Section};
 use telemetry::Telemetry;
 
-/// Bytes of a message that are accepted and sent if the configuration does not say otherwise.
-const MESSAGE_SIZE: usize = 16 << 20;
-
 /// What the daemon is to do.
 #[derive(Clone, Debug)]
+#[allow(dead_code, reason = "parts of the daemon that are being built read the rest")]
 pub struct Config {
     /// Where persistent data lives.
     pub root: PathBuf,
@@ -56,8 +62,24 @@ pub struct Config {
     pub overlayfs: Overlayfs,
     /// Another directory for the native snapshotter.
     pub native_root: Option<PathBuf>,
+    /// Differs in the order in which they are asked.
+    pub differs: Vec<String>,
     /// Makes layers durable before Diff.Apply answers, whatever the request says.
     pub sync_fs: bool,
+    /// When garbage is collected.
+    pub gc: Gc,
+    /// How blobs are shared between namespaces.
+    pub sharing: Sharing,
+    /// Where the daemon lets itself be looked into.
+    pub debug: Option<Endpoint>,
+    /// What is measured, and where it is told.
+    pub metrics: Metrics,
+    /// How often containers are looked at that are to be restarted.
+    pub restart_interval: Duration,
+    /// Plugins in other processes.
+    pub proxies: Vec<Proxy>,
+    /// Programs that turn layers of one kind into another.
+    pub processors: Vec<Processor>,
     /// Shim processes.
     pub shims: Shims,
     /// Metrics and the debug socket.
@@ -81,56 +103,6 @@ pub struct Log {
     pub threshold: Threshold,
     /// The form of the lines.
     pub format: Format,
-}
-
-/// A unix socket.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listener {
-    /// Its path.
-    pub address: PathBuf,
-    /// Its owner.
-    pub uid: u32,
-    /// Its group, which may connect too.
-    pub gid: u32,
-}
-
-/// Limits of messages, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MessageSize {
-    /// Of requests.
-    pub receive: usize,
-    /// Of replies.
-    pub send: usize,
-}
-
-/// Settings of the overlayfs snapshotter.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Overlayfs {
-    /// Another directory than the one below root.
-    pub root: Option<PathBuf>,
-    /// Label snapshots with their upper directory.
-    pub upperdir_label: bool,
-    /// Options of every mount.
-    pub mount_options: Vec<String>,
-}
-
-/// Settings of shims.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shims {
-    /// Additional environment, `KEY=value`.
-    pub env: Vec<String>,
-    /// Where they put their sockets; empty is their own default.
-    pub socket_dir: String,
-    /// How long connecting to a running shim may take.
-    pub load: Duration,
-    /// How long cleaning up after a dead shim may take.
-    pub cleanup: Duration,
-    /// How long a shim's shutdown may take.
-    pub shutdown: Duration,
-    /// How long asking a task for its state may take.
-    pub task_state: Duration,
-    /// How long asking a shim for metrics may take.
-    pub stats: Duration,
 }
 
 /// The configuration that the command line means.
@@ -180,12 +152,20 @@ fn read(mut top: Section, flags: &Flags) -> Config {
     let imports = top.strings("imports", &["/etc/containerd/conf.d/*.toml"]);
     let mut timeouts = top.section("timeouts");
     let mut plugins = top.section("plugins");
-    let (grpc, message_size, ttrpc) = listeners(&mut plugins, flags);
-    let overlayfs = overlayfs(&mut plugins);
-    let native_root = path(&mut plugins.section("io.containerd.snapshotter.v1.native"), "root_path");
-    let sync_fs = diff_service(&mut plugins);
-    platforms(&mut plugins);
-    let shims = shims(&mut plugins, &mut timeouts);
+    let (grpc, message_size, ttrpc) = listeners::main(&mut plugins, flags);
+    let overlayfs = stores::overlayfs(&mut plugins);
+    let native_root = stores::native_root(&mut plugins);
+    let (differs, sync_fs) = diff_service(&mut plugins);
+    let shims = shims::read(&mut plugins, &mut timeouts);
+    let gc = stores::gc(&mut plugins);
+    let sharing = stores::sharing(&mut plugins);
+    let debug = listeners::debug(&mut plugins);
+    let metrics = listeners::metrics(&mut plugins);
+    let restart_interval = plugins
+        .section("io.containerd.monitor.container.v1.restart")
+        .duration("interval", Duration::from_secs(10));
+    let proxies = extensions::proxies(&mut top);
+    let processors = extensions::processors(&mut top);
     let telemetry = telemetry::read(&mut plugins, trace_id);
     let foreign_timeouts = foreign_timeouts(&mut timeouts);
     let foreign = plugins.rest();
@@ -203,7 +183,15 @@ fn read(mut top: Section, flags: &Flags) -> Config {
         required,
         overlayfs,
         native_root,
+        differs,
         sync_fs,
+        gc,
+        sharing,
+        debug,
+        metrics,
+        restart_interval,
+        proxies,
+        processors,
         shims,
         telemetry,
         imports,
@@ -267,101 +255,9 @@ fn uris(top: &mut Section, key: &str, what: &str) -> Vec<String> {
     uris
 }
 
-fn listeners(plugins: &mut Section, flags: &Flags) -> (Listener, MessageSize, Listener) {
-    let mut section = plugins.section("io.containerd.server.v1.grpc");
-    let written = section.string("address", "/run/containerd/containerd.sock");
-    let grpc = Listener {
-        address: flags.address.clone().unwrap_or(written).into(),
-        uid: section.integer("uid", rustix::process::geteuid().as_raw()),
-        gid: section.integer("gid", rustix::process::getegid().as_raw()),
-    };
-    let mut size = |key| match section.integer(key, MESSAGE_SIZE) {
-        0 => MESSAGE_SIZE,
-        size => size,
-    };
-    let sizes = MessageSize { receive: size("max_recv_message_size"), send: size("max_send_message_size") };
-    let mut section = plugins.section("io.containerd.server.v1.ttrpc");
-    let mut derived = grpc.address.clone().into_os_string();
-    derived.push(".ttrpc");
-    let ttrpc = Listener {
-        address: match section.string("address", "") {
-            address if address.is_empty() => derived.into(),
-            address => address.into(),
-        },
-        uid: section.integer("uid", grpc.uid),
-        gid: section.integer("gid", grpc.gid),
-    };
-    for (name, listener) in [("grpc", &grpc), ("ttrpc", &ttrpc)] {
-        if listener.address.is_relative() {
-            section.mistake(format!("{name} address must be an absolute path, not {:?}", listener.address));
-        }
-    }
-    (grpc, sizes, ttrpc)
-}
-
-fn overlayfs(plugins: &mut Section) -> Overlayfs {
-    let mut section = plugins.section("io.containerd.snapshotter.v1.overlayfs");
-    for key in ["sync_remove", "slow_chown"] {
-        if section.boolean(key) {
-            section.warn(format!("overlayfs: {key} is not supported yet and ignored"));
-        }
-    }
-    Overlayfs {
-        root: path(&mut section, "root_path"),
-        upperdir_label: section.boolean("upperdir_label"),
-        mount_options: section.strings("mount_options", &[]),
-    }
-}
-
-fn path(section: &mut Section, key: &str) -> Option<PathBuf> {
-    let path = PathBuf::from(section.string(key, ""));
-    if path.as_os_str().is_empty() {
-        return None;
-    }
-    if path.is_relative() {
-        section.mistake(format!("{key} must be an absolute path, not {}", path.display()));
-    }
-    Some(path)
-}
-
-fn diff_service(plugins: &mut Section) -> bool {
+fn diff_service(plugins: &mut Section) -> (Vec<String>, bool) {
     let mut section = plugins.section("io.containerd.service.v1.diff-service");
-    for differ in section.strings("default", &["walking"]).iter().filter(|name| *name != "walking") {
-        section.mistake(format!("needed differ not loaded: {differ}"));
-    }
-    section.boolean("sync_fs")
-}
-
-fn platforms(plugins: &mut Section) {
-    let mut section = plugins.section("io.containerd.runtime.v2.task");
-    let host = types::platform::Platform::host().to_string();
-    for platform in section.strings("platforms", &[]).iter().filter(|platform| **platform != host) {
-        section.warn(format!("runtime v2 task: platform {platform} is not this host's and ignored"));
-    }
-}
-
-fn shims(plugins: &mut Section, timeouts: &mut Section) -> Shims {
-    let mut section = plugins.section("io.containerd.shim.v1.manager");
-    let env = section.strings("env", &[]);
-    for variable in env.iter().filter(|variable| !variable.contains('=')) {
-        section.mistake(format!("shim manager: env {variable:?} must be KEY=value"));
-    }
-    let mut timeout = |name: &str, default: &str| {
-        let written = timeouts.string(&format!("io.containerd.timeout.{name}"), default);
-        duration::parse(&written).unwrap_or_else(|| {
-            timeouts.mistake(format!("timeout {name}: {written:?} is no duration"));
-            Duration::ZERO
-        })
-    };
-    Shims {
-        env,
-        socket_dir: section.string("socket_dir", ""),
-        load: timeout("shim.load", "5s"),
-        cleanup: timeout("shim.cleanup", "5s"),
-        shutdown: timeout("shim.shutdown", "3s"),
-        task_state: timeout("task.state", "2s"),
-        stats: timeout("metrics.shimstats", "2s"),
-    }
+    (section.strings("default", &["walking"]), section.boolean("sync_fs"))
 }
 
 fn foreign_timeouts(timeouts: &mut Section) -> BTreeMap<String, String> {
@@ -379,14 +275,6 @@ fn foreign_timeouts(timeouts: &mut Section) -> BTreeMap<String, String> {
 fn not_there_yet(top: &mut Section, foreign: &Table) {
     if !top.section("cgroup").string("path", "").is_empty() {
         top.warn("cgroup.path is not supported yet and ignored");
-    }
-    for (key, what) in [("proxy_plugins", "proxy plugin"), ("stream_processors", "stream processor")] {
-        for name in top.section(key).rest().keys() {
-            // Every default configuration of upstream lists these two.
-            if !name.starts_with("io.containerd.ocicrypt.decoder.v1") {
-                top.warn(format!("{what} {name} is not supported yet and ignored"));
-            }
-        }
     }
     for uri in foreign.keys() {
         top.warn(format!("Ignoring configuration of a plugin that is not there: {uri}"));

@@ -1,9 +1,14 @@
 //! Takes typed values out of a TOML tree, and remembers every mistake instead of stopping at the first.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Duration;
 
 use toml::{Table, Value};
+
+use super::duration;
 
 /// What is wrong (the daemon does not start) and what is odd (it starts, and says so).
 #[derive(Debug, Default)]
@@ -50,6 +55,50 @@ impl Section {
     pub fn integer<T: TryFrom<i64>>(&mut self, key: &str, default: T) -> T {
         self.take(key, "an integer in range", |value| value.as_integer().and_then(|n| T::try_from(n).ok()))
             .unwrap_or(default)
+    }
+
+    /// A number, or `default`.
+    pub fn float(&mut self, key: &str, default: f64) -> f64 {
+        self.take(key, "a number", |value| match value {
+            Value::Float(number) => Some(number),
+            // Whole numbers below 2^53 are what people write here.
+            Value::Integer(number) => i32::try_from(number).ok().map(f64::from),
+            _ => None,
+        })
+        .unwrap_or(default)
+    }
+
+    /// A duration as Go writes it, or `default`.
+    pub fn duration(&mut self, key: &str, default: Duration) -> Duration {
+        self.take(key, "a duration", |value| value.as_str().and_then(duration::parse)).unwrap_or(default)
+    }
+
+    /// An absolute path, if there is one.
+    pub fn path(&mut self, key: &str) -> Option<PathBuf> {
+        let path = PathBuf::from(self.string(key, ""));
+        if path.as_os_str().is_empty() {
+            return None;
+        }
+        if path.is_relative() {
+            self.mistake(format!("{} must be an absolute path, not {}", self.place(key), path.display()));
+        }
+        Some(path)
+    }
+
+    /// A table of strings.
+    pub fn texts(&mut self, key: &str) -> BTreeMap<String, String> {
+        self.take(key, "a table of strings", |value| match value {
+            Value::Table(table) => {
+                table.into_iter().map(|(key, value)| Some((key, value.as_str()?.to_owned()))).collect()
+            }
+            _ => None,
+        })
+        .unwrap_or_default()
+    }
+
+    /// What is in it.
+    pub fn keys(&self) -> Vec<String> {
+        self.table.keys().cloned().collect()
     }
 
     /// A truth value, or false.

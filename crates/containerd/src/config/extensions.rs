@@ -1,0 +1,111 @@
+//! What other people's programs add: proxy plugins and stream processors.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use types::platform::Platform;
+
+use super::section::Section;
+
+/// A plugin that is another process, on a socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(dead_code, reason = "being wired")]
+pub struct Proxy {
+    /// Its id.
+    pub name: String,
+    /// What it is.
+    pub kind: ProxyKind,
+    /// Its socket.
+    pub address: PathBuf,
+    /// For which platform it works.
+    pub platform: Platform,
+    /// What it tells about itself.
+    pub exports: BTreeMap<String, String>,
+    /// What it can do besides what its kind can.
+    pub capabilities: Vec<String>,
+}
+
+/// What a proxy plugin can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyKind {
+    /// A snapshotter.
+    Snapshotter,
+    /// A content store.
+    Content,
+    /// Something that applies and compares layers.
+    Differ,
+}
+
+/// A program that turns layers of one media type into another, as they are unpacked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(dead_code, reason = "read by the diff service, which is being built")]
+pub struct Processor {
+    /// Its id.
+    pub id: String,
+    /// Media types that it reads.
+    pub accepts: Vec<String>,
+    /// The media type that it writes.
+    pub returns: String,
+    /// The program.
+    pub path: String,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Its environment besides ours.
+    pub env: Vec<String>,
+}
+
+/// The proxy plugins.
+pub fn proxies(top: &mut Section) -> Vec<Proxy> {
+    let mut all = top.section("proxy_plugins");
+    all.keys().into_iter().filter_map(|name| proxy(&name, all.section(&name))).collect()
+}
+
+fn proxy(name: &str, mut section: Section) -> Option<Proxy> {
+    let kind = match section.string("type", "").as_str() {
+        "snapshot" | "io.containerd.snapshotter.v1" => ProxyKind::Snapshotter,
+        "content" | "io.containerd.content.v1" => ProxyKind::Content,
+        "diff" | "io.containerd.differ.v1" => ProxyKind::Differ,
+        other => {
+            section.warn(format!("proxy plugin {name}: type {other:?} is not supported, it is ignored"));
+            section.rest();
+            return None;
+        }
+    };
+    let platform = match section.string("platform", "").as_str() {
+        "" => Platform::host(),
+        text => text.parse().unwrap_or_else(|error| {
+            section.warn(format!("proxy plugin {name}: platform {text:?}: {error}"));
+            Platform::host()
+        }),
+    };
+    let written = section.string("address", "");
+    let path = written.strip_prefix("unix://").unwrap_or(&written);
+    if !path.starts_with('/') {
+        section
+            .mistake(format!("proxy plugin {name}: address must be the path of a socket, not {written:?}"));
+    }
+    let mut exports = section.texts("exports");
+    exports.insert("address".into(), written.clone());
+    Some(Proxy {
+        name: name.to_owned(),
+        kind,
+        address: path.into(),
+        platform,
+        exports,
+        capabilities: section.strings("capabilities", &[]),
+    })
+}
+
+/// The stream processors, in the order of their ids.
+pub fn processors(top: &mut Section) -> Vec<Processor> {
+    let mut all = top.section("stream_processors");
+    let one = |id: String, mut section: Section| Processor {
+        id,
+        accepts: section.strings("accepts", &[]),
+        returns: section.string("returns", ""),
+        path: section.string("path", ""),
+        args: section.strings("args", &[]),
+        env: section.strings("env", &[]),
+    };
+    all.keys().into_iter().map(|id| one(id.clone(), all.section(&id))).collect()
+}

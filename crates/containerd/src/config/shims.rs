@@ -1,0 +1,59 @@
+//! Shim processes: `io.containerd.shim.v1.manager`, `io.containerd.runtime.v2.task` and the timeouts.
+
+use std::time::Duration;
+
+use super::duration;
+use super::section::Section;
+
+/// Settings of shims.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shims {
+    /// Additional environment, `KEY=value`.
+    pub env: Vec<String>,
+    /// Where they put their sockets; empty is their own default.
+    pub socket_dir: String,
+    /// How long connecting to a running shim may take.
+    pub load: Duration,
+    /// How long cleaning up after a dead shim may take.
+    pub cleanup: Duration,
+    /// How long a shim's shutdown may take.
+    pub shutdown: Duration,
+    /// How long asking a task for its state may take.
+    pub task_state: Duration,
+    /// How long asking a shim for metrics may take.
+    pub stats: Duration,
+}
+
+/// Settings of shims.
+pub fn read(plugins: &mut Section, timeouts: &mut Section) -> Shims {
+    platforms(plugins);
+    let mut section = plugins.section("io.containerd.shim.v1.manager");
+    let env = section.strings("env", &[]);
+    for variable in env.iter().filter(|variable| !variable.contains('=')) {
+        section.mistake(format!("shim manager: env {variable:?} must be KEY=value"));
+    }
+    let mut timeout = |name: &str, default: &str| {
+        let written = timeouts.string(&format!("io.containerd.timeout.{name}"), default);
+        duration::parse(&written).unwrap_or_else(|| {
+            timeouts.mistake(format!("timeout {name}: {written:?} is no duration"));
+            Duration::ZERO
+        })
+    };
+    Shims {
+        env,
+        socket_dir: section.string("socket_dir", ""),
+        load: timeout("shim.load", "5s"),
+        cleanup: timeout("shim.cleanup", "5s"),
+        shutdown: timeout("shim.shutdown", "3s"),
+        task_state: timeout("task.state", "2s"),
+        stats: timeout("metrics.shimstats", "2s"),
+    }
+}
+
+fn platforms(plugins: &mut Section) {
+    let mut section = plugins.section("io.containerd.runtime.v2.task");
+    let host = types::platform::Platform::host().to_string();
+    for platform in section.strings("platforms", &[]).iter().filter(|platform| **platform != host) {
+        section.warn(format!("runtime v2 task: platform {platform} is not this host's and ignored"));
+    }
+}
