@@ -33,6 +33,8 @@ use crate::ttrpc::Failure;
 const STEP: Duration = Duration::from_millis(50);
 /// The longest wait before a shim that could not be reached is tried again.
 const LONGEST_STEP: Duration = Duration::from_secs(5);
+/// How long clients may need to come back: gRPC waits up to 3 s before it connects again, dockerd asks for health first.
+const CLIENTS_BACK: Duration = Duration::from_secs(10);
 
 /// What is below the directories of state and root.
 #[derive(Debug, Default)]
@@ -47,6 +49,10 @@ impl Runtime {
     pub(crate) async fn load(&self) -> Result<()> {
         let layout = self.inner.layout.clone();
         let found = blocking(move || scan(&layout)).await?;
+        if !found.bundles.is_empty() {
+            // The shims tell at once what has happened meanwhile, when nobody has subscribed yet.
+            self.inner.events.keep_for(CLIENTS_BACK);
+        }
         for key in &found.bundles {
             let place = self.inner.table.loading(key);
             tokio::spawn(self.clone().load_one(key.clone(), place));

@@ -2,9 +2,13 @@
 //!
 //! A publisher never blocks. Each subscriber has a queue of [`QUEUE`] envelopes; one that does not read that many is
 //! cut off with an error rather than silently losing some, and without slowing the others.
+//!
+//! After a restart the shims are back sooner than the clients: what they tell then would reach nobody. So what is
+//! published in that time is kept for those who catch up in it ([`Exchange::keep_for`]).
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc;
 
@@ -31,7 +35,19 @@ pub struct Envelope {
 /// The bus. Cloning shares it.
 #[derive(Clone, Default)]
 pub struct Exchange {
-    subscribers: Arc<Mutex<Vec<mpsc::Sender<Arc<Envelope>>>>>,
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Default)]
+struct Inner {
+    subscribers: Vec<mpsc::Sender<Arc<Envelope>>>,
+    kept: Option<Kept>,
+}
+
+/// The latest envelopes of a while, at most [`QUEUE`].
+struct Kept {
+    until: Instant,
+    envelopes: VecDeque<Arc<Envelope>>,
 }
 
 /// The receiving end. Dropping it unsubscribes.
@@ -55,17 +71,53 @@ impl Exchange {
     pub fn forward(&self, envelope: Envelope) -> Result<()> {
         envelope.validate()?;
         let envelope = Arc::new(envelope);
-        let mut subscribers = self.subscribers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.lock();
+        if let Some(kept) = &mut inner.kept {
+            kept.push(&envelope);
+        }
         // A full queue or a dropped receiver ends the subscription: dropping the sender is how the reader learns.
-        subscribers.retain(|subscriber| subscriber.try_send(Arc::clone(&envelope)).is_ok());
+        inner.subscribers.retain(|subscriber| subscriber.try_send(Arc::clone(&envelope)).is_ok());
         Ok(())
     }
 
     /// Everything that is published from now on.
     pub fn subscribe(&self) -> Subscription {
         let (sender, receiver) = mpsc::channel(QUEUE);
-        self.subscribers.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
+        self.lock().subscribers.push(sender);
         Subscription { receiver }
+    }
+
+    /// What is kept, and then everything that is published from now on.
+    pub fn catch_up(&self) -> Subscription {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let mut inner = self.lock();
+        for envelope in inner.kept.iter().flat_map(|kept| &kept.envelopes) {
+            // It cannot be full: no more is kept than a queue holds.
+            let _ = sender.try_send(Arc::clone(envelope));
+        }
+        inner.subscribers.push(sender);
+        Subscription { receiver }
+    }
+
+    /// Keeps what is published in the next `time` for those who [catch up](Self::catch_up) in it.
+    pub fn keep_for(&self, time: Duration) {
+        self.lock().kept = Some(Kept { until: Instant::now() + time, envelopes: VecDeque::new() });
+    }
+
+    /// The state of the bus, without what need not be kept any longer.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.kept = inner.kept.take().filter(|kept| Instant::now() < kept.until);
+        inner
+    }
+}
+
+impl Kept {
+    fn push(&mut self, envelope: &Arc<Envelope>) {
+        if self.envelopes.len() == QUEUE {
+            self.envelopes.pop_front();
+        }
+        self.envelopes.push_back(Arc::clone(envelope));
     }
 }
 
@@ -138,6 +190,25 @@ mod tests {
         assert_eq!(seen, QUEUE);
         bus.publish(&ns, "/tasks/exit", Any::default()).unwrap();
         assert!(block_on(quick.next()).is_ok());
+    }
+
+    #[test]
+    fn what_is_kept_reaches_those_who_catch_up_in_time_and_nobody_later() {
+        let bus = Exchange::new();
+        let ns: Namespace = "default".parse().unwrap();
+        bus.publish(&ns, "/before", Any::default()).unwrap();
+        bus.keep_for(Duration::from_secs(60));
+        bus.publish(&ns, "/missed", Any::default()).unwrap();
+        let mut late = bus.catch_up();
+        bus.publish(&ns, "/now", Any::default()).unwrap();
+        for topic in ["/missed", "/now"] {
+            assert_eq!(block_on(late.next()).unwrap().topic, topic);
+        }
+        bus.keep_for(Duration::ZERO);
+        bus.publish(&ns, "/gone", Any::default()).unwrap();
+        let mut later = bus.catch_up();
+        bus.publish(&ns, "/last", Any::default()).unwrap();
+        assert_eq!(block_on(later.next()).unwrap().topic, "/last");
     }
 
     #[test]

@@ -135,3 +135,28 @@ fn a_shim_that_died_with_its_container_is_cleaned_up_after() {
 fn first_word(line: &str) -> &str {
     line.split_whitespace().next().unwrap_or_default()
 }
+
+#[test]
+fn who_subscribes_after_a_restart_hears_of_an_exit_that_happened_meanwhile() {
+    if beyond_upstream("its event is lost if the shim is back before the client") {
+        return;
+    }
+    let daemon = Daemon::start();
+    let id = daemon.id("unheard");
+    let script = "while [ ! -e /tmp/go ]; do sleep 0.02; done; exit 43";
+    daemon.ctr(&["run", "-d", daemon.image(), &id, "sh", "-c", script]).ok();
+    let pid = daemon.task_pid(&id);
+    daemon.kill();
+    std::fs::write(format!("/proc/{pid}/root/tmp/go"), "").unwrap();
+    eventually("the process ends without a daemon", || !proc::alive(pid));
+    daemon.launch();
+    daemon.await_status(&id, "STOPPED");
+    // By now the shim has told, as dockerd's is longer away: it waits up to three seconds before it connects again.
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let events = daemon.ctr(&["events", "topic==/tasks/exit"]).start();
+    events.await_output(&format!("\"container_id\":\"{id}\""));
+    events.await_output("\"exit_status\":43");
+    events.signal(rustix::process::Signal::INT);
+    events.finish();
+    remove(&daemon, &id);
+}

@@ -1,7 +1,8 @@
 //! `containerd.services.events.v1.Events`.
 //!
 //! A subscriber sees all namespaces unless its filters say otherwise. What it misses because it is slow is not hidden from
-//! it: its stream ends with an error.
+//! it: its stream ends with an error. One that comes back right after a restart of the daemon over running tasks first gets
+//! what the shims have told since.
 
 use std::pin::Pin;
 
@@ -46,7 +47,7 @@ impl events_server::Events for Events {
         request: Request<SubscribeRequest>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
         let filters = reply(Filters::parse(&request.into_inner().filters))?;
-        Ok(Response::new(Box::pin(matching(self.0.subscribe(), filters))))
+        Ok(Response::new(Box::pin(matching(self.0.catch_up(), filters))))
     }
 }
 
