@@ -4,9 +4,12 @@
 
 mod fake;
 
+use std::time::Duration;
+
 use api::containerd::runtime::bootstrap::v1::BootstrapParams;
-use fake::{Answer, Fake, create, namespace};
+use fake::{Answer, Fake, create, namespace, patient};
 use prost::Message;
+use runtime::Timeouts;
 use types::{Any, Class, Error};
 
 type Test = Result<(), Box<dyn std::error::Error>>;
@@ -76,12 +79,13 @@ async fn when_start_fails_nothing_is_left_and_its_words_are_told() {
 #[tokio::test]
 async fn when_start_hangs_it_is_ended_at_the_deadline() {
     let fake = Fake::new();
-    let daemon = fake.daemon().await;
+    let daemon = fake.daemon_with(Timeouts { start: Duration::from_millis(500), ..patient() }).await;
     fake.write("hang-start", "");
     let error = daemon.create("c1").await.unwrap_err();
     assert_eq!(error.class(), Class::DeadlineExceeded, "{error}");
     fake.assert_nothing_left().await;
     std::fs::remove_file(fake.path("hang-start")).unwrap();
+    let daemon = fake.daemon().await;
     assert_eq!(daemon.create("c1").await.unwrap(), 42);
 }
 
@@ -120,7 +124,7 @@ async fn when_the_task_cannot_be_made_the_shim_is_sent_away() {
     assert_eq!(fake.calls(), ["Create", "Delete", "Shutdown"]);
     assert_eq!(fake.actions(), ["start"]);
     fake.assert_nothing_left().await;
-    assert!(daemon.topics().await.is_empty());
+    assert!(daemon.topics(0).await.is_empty());
 }
 
 #[tokio::test]
@@ -132,7 +136,7 @@ async fn when_the_shim_dies_in_create_its_program_cleans_up_and_no_end_is_told()
     assert_eq!(error.to_string(), "failed to create shim task: ttrpc: closed");
     assert_eq!(fake.actions(), ["start", "delete"]);
     fake.assert_nothing_left().await;
-    assert!(daemon.topics().await.is_empty());
+    assert!(daemon.topics(0).await.is_empty());
 }
 
 #[tokio::test]

@@ -9,19 +9,28 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use api::containerd::task::v3 as wire;
-use fake::{Answer, Daemon, Fake, eventually, namespace};
+use fake::{Answer, Daemon, Fake, eventually, namespace, patient};
 use prost::Message;
+use runtime::Timeouts;
 use types::task::Status;
 use types::{Class, Error};
 
 /// A task, and then a daemon that has just been started.
 async fn restarted(fake: &Fake, meanwhile: impl FnOnce()) -> Daemon {
+    restarted_with(fake, patient(), meanwhile).await
+}
+
+/// The same, with deadlines that the test is about.
+async fn restarted_with(fake: &Fake, timeouts: Timeouts, meanwhile: impl FnOnce()) -> Daemon {
     let daemon = fake.daemon().await;
     daemon.create("c1").await.unwrap();
     drop(daemon);
     meanwhile();
-    fake.daemon().await
+    fake.daemon_with(timeouts).await
 }
+
+/// One that passes.
+const SHORT: Duration = Duration::from_millis(200);
 
 #[tokio::test]
 async fn a_task_that_ended_meanwhile_keeps_its_code_until_delete() {
@@ -33,22 +42,31 @@ async fn a_task_that_ended_meanwhile_keeps_its_code_until_delete() {
     assert_eq!((state.status, state.pid, state.exit.unwrap().status), (Status::Stopped, 42, 7));
     assert_eq!(daemon.runtime.delete(&namespace(), "c1").await.unwrap().exit.status, 7);
     fake.assert_nothing_left().await;
-    assert!(daemon.topics().await.is_empty());
+    // Its exit was told before; of its delete nobody heard.
+    assert_eq!(daemon.topics(1).await, ["/tasks/delete"]);
 }
 
 #[tokio::test]
-async fn a_shim_that_hangs_delays_nothing_and_is_not_given_up() {
+async fn a_shim_that_hangs_delays_nothing() {
     let fake = Fake::new();
     let begun = Instant::now();
-    let daemon = restarted(&fake, || fake.on("State", Answer::BeSilent)).await;
-    assert!(begun.elapsed() < Duration::from_millis(400), "start waited for the shim");
+    let timeouts = Timeouts { state: SHORT, ..patient() };
+    let daemon = restarted_with(&fake, timeouts, || fake.on("State", Answer::BeSilent)).await;
     assert_eq!(daemon.runtime.list(&namespace()), ["c1"]);
     let state = daemon.runtime.state(&namespace(), "c1", "").await.unwrap();
     assert_eq!(state.status, Status::Unknown);
+    assert!(begun.elapsed() < patient().load / 2, "somebody waited for the shim");
+}
+
+#[tokio::test]
+async fn a_shim_that_hung_is_not_given_up() {
+    let fake = Fake::new();
+    let timeouts = Timeouts { load: SHORT, ..patient() };
+    let daemon = restarted_with(&fake, timeouts, || fake.on("State", Answer::BeSilent)).await;
+    eventually(|| fake.calls().iter().any(|call| call == "State")).await;
     let state = wire::StateResponse { pid: 42, status: 2, ..Default::default() };
     fake.on("State", Answer::Say(state.encode_to_vec()));
-    // Its deadline is over: it lives on, and can be asked again.
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    // Its deadline passes: it lives on, and can be asked again.
     assert_eq!(daemon.runtime.state(&namespace(), "c1", "").await.unwrap().status, Status::Running);
 }
 
@@ -56,18 +74,17 @@ async fn a_shim_that_hangs_delays_nothing_and_is_not_given_up() {
 async fn a_shim_that_cannot_be_reached_yet_is_tried_again_and_never_cleaned_up() {
     let fake = Fake::new();
     let mut stopped = None;
-    let daemon = restarted(&fake, || {
+    let daemon = restarted_with(&fake, Timeouts { load: SHORT, ..patient() }, || {
         fake.die();
         stopped = Some(full_socket(&fake.path("shim.sock")));
     })
     .await;
-    // Longer than a shim has to answer after a start.
-    tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(daemon.runtime.list(&namespace()), ["c1"]);
-    let state = daemon.runtime.state(&namespace(), "c1", "").await.unwrap();
-    assert_eq!(state.status, Status::Unknown);
+    // Waits as long as a shim has to answer after a start.
     let connected = daemon.runtime.connect(&namespace(), "c1").await;
     assert_eq!(connected.unwrap_err().class(), Class::Unavailable);
+    let state = daemon.runtime.state(&namespace(), "c1", "").await.unwrap();
+    assert_eq!(state.status, Status::Unknown);
     assert!(daemon.create("c1").await.unwrap_err().is_already_exists());
     drop(stopped);
     fake.on("Wait", Answer::Say(wire::WaitResponse { exit_status: 9, exited_at: None }.encode_to_vec()));
@@ -105,7 +122,7 @@ async fn a_shim_that_died_meanwhile_is_cleaned_up_and_its_end_told() {
     let mut daemon = restarted(&fake, || fake.die()).await;
     assert!(daemon.runtime.state(&namespace(), "c1", "").await.unwrap_err().is_not_found());
     fake.assert_nothing_left().await;
-    assert_eq!(daemon.topics().await, ["/tasks/exit", "/tasks/delete"]);
+    assert_eq!(daemon.topics(2).await, ["/tasks/exit", "/tasks/delete"]);
     assert_eq!(fake.actions(), ["start", "delete"]);
     assert!(!fake.path("shim.sock").exists());
 }
@@ -114,7 +131,7 @@ async fn a_shim_that_died_meanwhile_is_cleaned_up_and_its_end_told() {
 async fn a_shim_whose_task_was_never_made_is_sent_away() {
     let fake = Fake::new();
     let gone = Answer::Refuse(|| Error::not_found("container not created"));
-    let mut daemon = restarted(&fake, || {
+    let mut daemon = restarted_with(&fake, Timeouts { state: SHORT, ..patient() }, || {
         fake.on("State", gone.clone());
         fake.on("Delete", gone.clone());
     })
@@ -124,7 +141,7 @@ async fn a_shim_whose_task_was_never_made_is_sent_away() {
     let calls = fake.calls();
     assert_eq!(calls[calls.len() - 3..], ["State", "Delete", "Shutdown"]);
     assert_eq!(fake.actions(), ["start", "delete"]);
-    assert!(daemon.topics().await.is_empty());
+    assert!(daemon.topics(0).await.is_empty());
 }
 
 #[tokio::test]
@@ -136,27 +153,11 @@ async fn a_delete_that_the_last_daemon_did_not_live_to_see_frees_the_id() {
     // Only now does the shim come to the end of it.
     let gone = Answer::Refuse(|| Error::not_found("container not created"));
     fake.on("State", gone);
-    // The shim goes and another one has to be there for the next.
-    fake.on("Shutdown", Answer::Die);
-    let created = daemon.create("c1");
-    tokio::pin!(created);
-    eventually_with(&mut created, || fake.calls().iter().any(|call| call == "Shutdown")).await;
-    fake.live();
-    created.await.unwrap();
+    fake.on("Shutdown", Answer::MakeRoom);
+    assert_eq!(daemon.create("c1").await.unwrap(), 42);
     assert_eq!(daemon.runtime.list(&namespace()), ["c1"]);
-}
-
-/// As `eventually`, while `work` goes on.
-async fn eventually_with<F: Future + Unpin>(work: &mut F, mut holds: impl FnMut() -> bool) {
-    let waiting = async {
-        while !holds() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::select! {
-        _ = work => panic!("it ended before the condition held"),
-        () = waiting => {}
-    }
+    let sent_away = fake.calls().iter().filter(|call| *call == "Shutdown").count();
+    assert_eq!(sent_away, 1);
 }
 
 #[tokio::test]
@@ -166,7 +167,8 @@ async fn a_create_that_the_last_daemon_did_not_live_to_see_is_found() {
         fake.on("State", Answer::Refuse(|| Error::not_found("container not created")));
     })
     .await;
-    tokio::time::sleep(Duration::from_millis(70)).await;
+    // It was asked more than once, and is asked again.
+    eventually(|| fake.calls().iter().filter(|call| *call == "State").count() > 1).await;
     let created = wire::StateResponse { pid: 42, status: 1, ..Default::default() };
     fake.on("State", Answer::Say(created.encode_to_vec()));
     let state = daemon.runtime.state(&namespace(), "c1", "").await.unwrap();
@@ -177,13 +179,13 @@ async fn a_create_that_the_last_daemon_did_not_live_to_see_is_found() {
 async fn a_shim_that_is_busy_creating_is_asked_to_go_until_it_goes() {
     let fake = Fake::new();
     let gone = Answer::Refuse(|| Error::not_found("container not created"));
-    let _daemon = restarted(&fake, || {
+    let _daemon = restarted_with(&fake, Timeouts { state: SHORT, ..patient() }, || {
         fake.on("State", gone.clone());
         fake.on("Delete", gone.clone());
         fake.on("Shutdown", Answer::Say(Vec::new()));
     })
     .await;
-    eventually(|| fake.calls().iter().filter(|call| *call == "Shutdown").count() == 2).await;
+    eventually(|| fake.calls().iter().filter(|call| *call == "Shutdown").count() > 1).await;
     assert_eq!(fake.left(), ["root/c1", "state/c1"]);
     fake.on("Shutdown", Answer::Die);
     fake.assert_nothing_left().await;
@@ -199,7 +201,7 @@ async fn a_bundle_without_an_address_is_cleaned_up() {
     .await;
     fake.assert_nothing_left().await;
     assert_eq!(fake.actions(), ["start", "delete"]);
-    assert_eq!(daemon.topics().await, ["/tasks/exit", "/tasks/delete"]);
+    assert_eq!(daemon.topics(2).await, ["/tasks/exit", "/tasks/delete"]);
 }
 
 #[tokio::test]

@@ -25,14 +25,28 @@ pub enum Answer {
     Refuse(fn() -> Error),
     BeSilent,
     Die,
+    /// Dies, and another shim is there at the same moment.
+    MakeRoom,
+}
+
+/// Deadlines that no working shim meets late, however loaded the machine.
+pub fn patient() -> Timeouts {
+    let long = Duration::from_secs(60);
+    Timeouts { start: long, load: long, cleanup: long, shutdown: long, state: long, stats: long }
 }
 
 /// One daemon's directories and one fake shim.
 pub struct Fake {
     pub dir: tempfile::TempDir,
-    answers: Arc<Mutex<HashMap<&'static str, Answer>>>,
-    calls: Arc<Mutex<Vec<String>>>,
-    server: Arc<Mutex<Option<AbortHandle>>>,
+    process: Arc<Process>,
+}
+
+/// The shim's process, as it were.
+struct Process {
+    socket: PathBuf,
+    answers: Mutex<HashMap<&'static str, Answer>>,
+    calls: Mutex<Vec<String>>,
+    server: Mutex<Option<AbortHandle>>,
 }
 
 pub struct Daemon {
@@ -60,7 +74,13 @@ impl Fake {
     /// A shim that does everything right: pid 42, exit code 7.
     pub fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("fk").tempdir().unwrap();
-        let fake = Self { dir, answers: Arc::default(), calls: Arc::default(), server: Arc::default() };
+        let process = Process {
+            socket: dir.path().join("shim.sock"),
+            answers: Mutex::default(),
+            calls: Mutex::default(),
+            server: Mutex::default(),
+        };
+        let fake = Self { dir, process: Arc::new(process) };
         fake.script("containerd-shim-fake-v2");
         let address = format!("unix://{}", fake.path("shim.sock").display());
         fake.write("answer", &format!(r#"{{"version":3,"address":"{address}","protocol":"ttrpc"}}"#));
@@ -93,42 +113,27 @@ impl Fake {
     }
 
     pub fn on(&self, method: &'static str, answer: Answer) {
-        self.answers.lock().unwrap().insert(method, answer);
+        self.process.answers.lock().unwrap().insert(method, answer);
     }
 
     /// Begins to serve.
     pub fn live(&self) {
-        let path = self.path("shim.sock");
-        let _ = std::fs::remove_file(&path);
-        let listener = tokio::net::UnixListener::bind(path).unwrap();
-        let (answers, calls) = (Arc::clone(&self.answers), Arc::clone(&self.calls));
-        let server = Arc::clone(&self.server);
-        let handler = move |request: ttrpc::Request| {
-            calls.lock().unwrap().push(format!("{}/{}", request.service, request.method));
-            let answers = answers.lock().unwrap();
-            let answer =
-                answers.iter().find(|(method, _)| **method == request.method).map(|(_, a)| a.clone());
-            act(answer, Arc::clone(&server))
-        };
-        let serving = tokio::spawn(ttrpc::serve(listener, handler));
-        *self.server.lock().unwrap() = Some(serving.abort_handle());
+        self.process.live();
     }
 
     /// Ends the server with all its connections, as a killed process would.
     pub fn die(&self) {
-        if let Some(server) = self.server.lock().unwrap().take() {
-            server.abort();
-        }
+        self.process.die();
     }
 
     /// The calls so far, without the service's name.
     pub fn calls(&self) -> Vec<String> {
         let name = |call: &String| call.rsplit('/').next().unwrap().to_owned();
-        self.calls.lock().unwrap().iter().map(name).collect()
+        self.process.calls.lock().unwrap().iter().map(name).collect()
     }
 
     pub fn services(&self) -> Vec<String> {
-        self.calls.lock().unwrap().clone()
+        self.process.calls.lock().unwrap().clone()
     }
 
     /// The actions of the program so far.
@@ -141,7 +146,12 @@ impl Fake {
         self.path("state/io.containerd.runtime.v2.task").join(namespace().as_str()).join(id)
     }
 
+    /// A daemon that waits for its shims as long as it takes.
     pub async fn daemon(&self) -> Daemon {
+        self.daemon_with(patient()).await
+    }
+
+    pub async fn daemon_with(&self, timeouts: Timeouts) -> Daemon {
         let events = Exchange::new();
         let subscription = events.subscribe();
         let options = Options {
@@ -154,14 +164,7 @@ impl Fake {
             env: Vec::new(),
             events: events.clone(),
             debug: false,
-            timeouts: Timeouts {
-                start: Duration::from_millis(500),
-                load: Duration::from_millis(300),
-                cleanup: Duration::from_secs(2),
-                shutdown: Duration::from_millis(300),
-                state: Duration::from_millis(200),
-                stats: Duration::from_millis(200),
-            },
+            timeouts,
         };
         Daemon { runtime: Runtime::open(options).await.unwrap(), bus: events, events: subscription }
     }
@@ -183,19 +186,45 @@ impl Fake {
     }
 }
 
-async fn act(answer: Option<Answer>, server: Arc<Mutex<Option<AbortHandle>>>) -> Result<Vec<u8>> {
-    match answer {
-        None => Err(Error::unimplemented("not in this shim")),
-        Some(Answer::Say(bytes)) => Ok(bytes),
-        Some(Answer::Refuse(error)) => Err(error()),
-        Some(Answer::BeSilent) => std::future::pending().await,
-        Some(Answer::Die) => {
-            if let Some(server) = server.lock().unwrap().take() {
-                server.abort();
-            }
-            std::future::pending().await
+impl Process {
+    fn live(self: &Arc<Self>) {
+        let _ = std::fs::remove_file(&self.socket);
+        let listener = tokio::net::UnixListener::bind(&self.socket).unwrap();
+        let process = Arc::clone(self);
+        let handler = move |request: ttrpc::Request| {
+            process.calls.lock().unwrap().push(format!("{}/{}", request.service, request.method));
+            let answers = process.answers.lock().unwrap();
+            let answer =
+                answers.iter().find(|(method, _)| **method == request.method).map(|(_, a)| a.clone());
+            act(answer, Arc::clone(&process))
+        };
+        let serving = tokio::spawn(ttrpc::serve(listener, handler));
+        *self.server.lock().unwrap() = Some(serving.abort_handle());
+    }
+
+    fn die(&self) {
+        if let Some(server) = self.server.lock().unwrap().take() {
+            server.abort();
         }
     }
+}
+
+async fn act(answer: Option<Answer>, process: Arc<Process>) -> Result<Vec<u8>> {
+    match answer {
+        None => return Err(Error::unimplemented("not in this shim")),
+        Some(Answer::Say(bytes)) => return Ok(bytes),
+        Some(Answer::Refuse(error)) => return Err(error()),
+        Some(Answer::BeSilent) => {}
+        Some(Answer::Die) => process.die(),
+        Some(Answer::MakeRoom) => {
+            let old = process.server.lock().unwrap().take();
+            process.live();
+            if let Some(old) = old {
+                old.abort();
+            }
+        }
+    }
+    std::future::pending().await
 }
 
 pub fn create() -> Create {
@@ -209,21 +238,24 @@ pub fn create() -> Create {
 }
 
 pub async fn eventually(mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !holds() {
-        assert!(Instant::now() < deadline, "not within 10 s");
+        assert!(Instant::now() < deadline, "not within 60 s");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
 impl Daemon {
-    /// The topics of the events so far.
-    pub async fn topics(&mut self) -> Vec<String> {
+    /// The topics of the next `count` events, however long they take, and of those that come at their heels.
+    pub async fn topics(&mut self, count: usize) -> Vec<String> {
         let mut topics = Vec::new();
-        while let Ok(next) = tokio::time::timeout(Duration::from_millis(50), self.events.next()).await {
-            topics.push(next.unwrap().topic.clone());
+        loop {
+            let limit = Duration::from_millis(if topics.len() < count { 60_000 } else { 50 });
+            match tokio::time::timeout(limit, self.events.next()).await {
+                Ok(next) => topics.push(next.unwrap().topic.clone()),
+                Err(_) => return topics,
+            }
         }
-        topics
     }
 
     pub async fn create(&self, id: &str) -> Result<u32> {
