@@ -37,6 +37,7 @@ pub use options::{read_only, without_volatile};
 pub use rustix::mount::UnmountFlags;
 pub use temp::TempMount;
 
+use crate::loopdev::{Access, AutoClear, LoopDevice};
 use options::Options;
 
 /// How long an unmount is tried again while the kernel says that the mount is busy: a fork between `open` and `exec`
@@ -165,6 +166,16 @@ fn perform(mount: &Mount, options: &Options, place: &Path) -> Result<()> {
     }
     if mount.kind == "overlay" && !bind && overlay::needs_more_than_a_page(options) {
         return overlay::mount(mount, options, place);
+    }
+    if options.through_loop && !bind {
+        let access = match options.flags.contains(MountFlags::RDONLY) {
+            true => Access::ReadOnly,
+            false => Access::ReadWrite,
+        };
+        // The mount keeps the device; without the mount it goes with this descriptor.
+        let device = LoopDevice::attach(Path::new(&mount.source), access, AutoClear::Yes)?;
+        let mount = Mount { source: device.path().to_string_lossy().into_owned(), ..mount.clone() };
+        return plain_mount(&mount, options, &options.data()?, place);
     }
     plain_mount(mount, options, &options.data()?, place)
 }

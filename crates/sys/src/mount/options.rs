@@ -23,6 +23,8 @@ pub(super) struct Options {
     pub(super) propagation: Vec<MountPropagationFlags>,
     /// Change an existing mount.
     pub(super) remount: bool,
+    /// The source is a file: it is mounted through a loop device.
+    pub(super) through_loop: bool,
     /// Words for the filesystem.
     pub(super) words: Vec<String>,
     /// Shift owners through these maps.
@@ -87,13 +89,14 @@ fn word(text: &str) -> Word {
 }
 
 impl Options {
-    /// Sorts fstab words. `loop` is refused, id maps need both halves.
+    /// Sorts fstab words; id maps need both halves.
     pub(super) fn parse(options: &[String]) -> Result<Self> {
         let mut parsed = Self {
             flags: MountFlags::empty(),
             cleared: MountFlags::empty(),
             propagation: Vec::new(),
             remount: false,
+            through_loop: false,
             words: Vec::new(),
             remap: None,
         };
@@ -111,9 +114,7 @@ impl Options {
                 Word::Propagate(kind) => parsed.propagation.push(kind),
                 Word::Remount => parsed.remount = true,
                 Word::Nothing => {}
-                Word::Data if option == "loop" => {
-                    return Err(Error::unimplemented("mount option \"loop\" is not supported"));
-                }
+                Word::Data if option == "loop" => parsed.through_loop = true,
                 Word::Data if option.starts_with(INTERNAL) => {}
                 Word::Data => match option.split_once('=') {
                     Some(("uidmap", map)) => uids = Some(map.to_owned()),
@@ -196,10 +197,11 @@ mod tests {
     }
 
     #[test]
-    fn one_half_of_an_id_map_is_ignored_and_a_loop_refused() {
+    fn one_half_of_an_id_map_is_ignored_and_a_loop_is_no_data() {
         assert_eq!(parse(&["uidmap=0:1:2"]).remap, None);
         assert!(parse(&["uidmap=0:1:2", "gidmap=0:1:2"]).remap.is_some());
-        assert_eq!(Options::parse(&["loop".to_owned()]).unwrap_err().class(), types::Class::Unimplemented);
+        let options = parse(&["loop", "noload"]);
+        assert!(options.through_loop && options.words == ["noload"]);
     }
 
     #[test]
