@@ -9,7 +9,7 @@ use types::container::{Container, RuntimeInfo};
 use types::fields::{FieldPaths, Path};
 use types::filters::{Fields, Filters, label};
 use types::namespace::validate_identifier;
-use types::{Error, Namespace, Result, labels};
+use types::{Error, Namespace, Result, crash, labels};
 
 use crate::db::Db;
 use crate::record::{Opaque, Time, record, stored, time};
@@ -108,6 +108,7 @@ impl Containers {
                 Ok(container.clone())
             })
             .await
+            .inspect(|_| crash::point("container-row"))
     }
 
     /// Changes the fields of a mask (`labels`, `spec`, `extensions`, `image`, `snapshotkey`; `labels.<key>`,
@@ -148,6 +149,7 @@ impl Containers {
                 false => Err(Error::not_found(format!("container {id:?}: not found"))),
             })
             .await
+            .inspect(|()| crash::point("container-row-deleted"))
     }
 }
 

@@ -9,7 +9,7 @@ use types::fields::{FieldPaths, Path};
 use types::filters::{Fields, Filters, label};
 use types::image::Image;
 use types::oci::Descriptor;
-use types::{Digest, Error, Result, Scope, labels};
+use types::{Digest, Error, Result, Scope, crash, labels};
 
 use crate::db::Db;
 use crate::leases;
@@ -102,6 +102,7 @@ impl Images {
                 Ok(image.clone())
             })
             .await
+            .inspect(|_| crash::point("image-row"))
     }
 
     /// Changes the fields of a mask (`labels`, `target`, `annotations`; `labels.<key>`, `annotations.<key>`), or all of
@@ -151,6 +152,7 @@ impl Images {
                 Ok(())
             })
             .await
+            .inspect(|()| crash::point("image-row-deleted"))
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use prost::Message;
 use types::filters::{Fields, Filters, label};
 use types::lease::{Lease, Resource};
-use types::{Digest, Error, Labels, Namespace, Result, Scope, labels};
+use types::{Digest, Error, Labels, Namespace, Result, Scope, crash, labels};
 
 use crate::db::Db;
 use crate::record::{Time, record, stored, time};
@@ -85,6 +85,7 @@ impl Leases {
                 Ok(Lease { id: id.clone(), labels: labels.clone(), created_at })
             })
             .await
+            .inspect(|_| crash::point("lease-row"))
     }
 
     /// Removes a lease. What it held stays.
@@ -98,6 +99,7 @@ impl Leases {
                 remove_resources(tx, LEASE_RESOURCES, namespace.as_str(), &id)
             })
             .await
+            .inspect(|()| crash::point("lease-deleted"))
     }
 
     /// Lets a lease hold a resource, which need not exist yet.

@@ -30,7 +30,7 @@ use types::fields::{FieldPaths, Path};
 use types::filters::Filters;
 use types::mount::Mount;
 use types::snapshot::{Info, Kind, Usage};
-use types::{Error, Labels, Namespace, Result, Scope, labels};
+use types::{Error, Labels, Namespace, Result, Scope, crash, labels};
 
 use crate::db::Db;
 use crate::leases;
@@ -147,6 +147,7 @@ impl Snapshots {
             }
             Err(error) => return Err(error),
         };
+        crash::point("snapshot-made");
         let now = Some(SystemTime::now().into());
         let row = SnapshotRecord {
             version: 0,
@@ -162,6 +163,7 @@ impl Snapshots {
             self.db.remove_snapshot(&self.name, &backend_key).await;
             return Err(error);
         }
+        crash::point("snapshot-row");
         Ok(mounts)
     }
 
@@ -334,6 +336,7 @@ impl Snapshotter for Snapshots {
         let _held = self.hold(key).await;
         resolve(&self.db, &self.scope.namespace, &self.name, key).await?;
         let backend_key = self.delete(key).await?;
+        crash::point("snapshot-row-deleted");
         self.db.remove_snapshot(&self.name, &backend_key).await;
         Ok(())
     }

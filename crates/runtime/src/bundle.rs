@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use types::any::RUNTIME_SPEC;
-use types::{Any, Class, Error, Result, ResultExt};
+use types::{Any, Class, Error, Result, ResultExt, crash};
 
 use crate::bootstrap::Bootstrap;
 use crate::key::TaskKey;
@@ -102,6 +102,7 @@ impl Bundle {
             .mode(0o700)
             .create(&self.path)
             .context(|| format!("create bundle {:?}", self.path))?;
+        crash::point("bundle-begun");
         let filled = self.fill(spec, gid);
         if filled.is_err()
             && let Err(error) = self.remove()
@@ -262,7 +263,10 @@ fn vanish(path: &Path) -> Result<()> {
     let hidden = hidden(path);
     loop {
         match std::fs::rename(path, &hidden).map_err(Error::from) {
-            Ok(()) => return sys::fs::remove_tree(&hidden),
+            Ok(()) => {
+                crash::point("bundle-hidden");
+                return sys::fs::remove_tree(&hidden);
+            }
             Err(error) if error.is_not_found() => return Ok(()),
             // An earlier removal was interrupted.
             Err(_) if hidden.symlink_metadata().is_ok() => sys::fs::remove_tree(&hidden)?,

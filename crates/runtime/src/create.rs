@@ -6,7 +6,7 @@ use std::sync::Arc;
 use api::containerd::task::v3 as wire;
 use types::task::Create;
 use types::undo::Undo;
-use types::{Class, Error, Namespace, Result, ResultExt};
+use types::{Class, Error, Namespace, Result, ResultExt, crash};
 
 use crate::bundle::Bundle;
 use crate::key::TaskKey;
@@ -66,6 +66,7 @@ impl Runtime {
 
     async fn create_steps(&self, creation: &Creation, undo: &mut Undo) -> Result<u32> {
         self.make_bundle(creation).await?;
+        crash::point("bundle-made");
         undo.push("remove bundle", remove_bundle(creation));
         let log = ShimLog::open(&creation.bundle, &creation.key).context(|| "failed to start shim")?;
         // The program may have left something even if it failed, and certainly if we fail to reach what it started.
@@ -76,6 +77,7 @@ impl Runtime {
         self.watch(&shim);
         undo.push("delete shim", self.clone().give_up(Arc::clone(&shim), Arc::clone(&creation.place)));
         let pid = create_task(&shim, &creation.create).await.context(|| "failed to create shim task")?;
+        crash::point("created");
         shim.set_created(pid);
         drop(creating);
         Ok(pid)
@@ -116,7 +118,9 @@ impl Runtime {
         let limit = self.inner.timeouts.start;
         let started = self.inner.launcher.start(target, create.options.as_ref(), limit).await;
         let bootstrap = started.context(|| "start failed")?;
+        crash::point("shim-started");
         bundle.write_bootstrap(&bootstrap)?;
+        crash::point("address-stored");
         let connecting = self.inner.connections.connect(&bootstrap.address);
         let connection = tokio::time::timeout(self.inner.timeouts.load, connecting)
             .await

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use api::containerd::events::TaskDelete;
 use types::events::{Envelope, Subscription};
 use types::task::{Deleted, Status};
-use types::{Class, Error, Namespace, Result};
+use types::{Class, Error, Namespace, Result, crash};
 
 use crate::death::TASK_DELETE;
 use crate::key::TaskKey;
@@ -27,6 +27,7 @@ impl Runtime {
         let deleting = shim.deleting.lock().await;
         let heard = self.inner.events.subscribe();
         let deleted = shim.delete("", None).await;
+        crash::point("deleted");
         if let Err(Failure::Closed) = deleted {
             // Its death is being dealt with, and is an end like any other.
             drop(deleting);
@@ -109,6 +110,7 @@ impl Runtime {
                 tracing::error!(task = %shim.key, ?error, "shim does not go and might be leaked");
             }
         }
+        crash::point("shim-gone");
         self.remove_bundle(shim).await;
         shim.finished(end);
     }

@@ -11,7 +11,7 @@ use types::events::Exchange;
 use types::labels::Labels;
 use types::namespace::validate_identifier;
 use types::task::{Deleted, Exec, Exit, Pid, Process, Status, Stdio};
-use types::{Any, Class, Error, Namespace, Result};
+use types::{Any, Class, Error, Namespace, Result, crash};
 
 use crate::bundle::Layout;
 use crate::connect::Connections;
@@ -216,6 +216,7 @@ impl Runtime {
     pub async fn start(&self, namespace: &Namespace, id: &str, exec: &str) -> Result<u32> {
         let request = wire::StartRequest { id: id.to_owned(), exec_id: exec.to_owned() };
         let response: wire::StartResponse = self.pass(namespace, "Start", request).await?;
+        crash::point("started");
         Ok(response.pid)
     }
 

@@ -1,6 +1,6 @@
 //! Who still needs a blob, and removing one that nobody does.
 
-use types::{Digest, Error, Result, Scope};
+use types::{Digest, Error, Result, Scope, crash};
 
 use std::ops::ControlFlow;
 
@@ -65,6 +65,7 @@ impl Db {
                 Ok(last)
             })
             .await?;
+        crash::point("blob-row-deleted");
         if last { self.remove_blob(digest).await } else { Ok(()) }
     }
 

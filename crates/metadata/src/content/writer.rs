@@ -7,7 +7,7 @@ use ::content::{Writer, WriterOptions};
 use async_trait::async_trait;
 use bytes::Bytes;
 use types::content::Status;
-use types::{Digest, Error, Result, Scope};
+use types::{Digest, Error, Result, Scope, crash};
 
 use crate::db::Db;
 use crate::leases;
@@ -213,6 +213,7 @@ impl IngestWriter {
             Err(error) => return Err(error),
         }
         drop(writer);
+        crash::point("blob-committed");
         match self.record(&digest, offset, labels).await {
             Err(error) if !error.is_already_exists() => {
                 // The blob has no row and will not get one.
@@ -267,7 +268,10 @@ impl IngestWriter {
             .await?;
         match exists {
             true => Err(Error::already_exists(format!("content {digest}: already exists"))),
-            false => Ok(()),
+            false => {
+                crash::point("blob-row");
+                Ok(())
+            }
         }
     }
 }

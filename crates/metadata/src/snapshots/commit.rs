@@ -3,7 +3,7 @@
 
 use std::time::SystemTime;
 
-use types::{Error, Labels, Namespace, Result, Scope};
+use types::{Error, Labels, Namespace, Result, Scope, crash};
 
 use crate::db::Db;
 use crate::leases;
@@ -45,13 +45,17 @@ pub(super) async fn commit(
     let Some(intended) = intended else {
         return Err(Error::already_exists(format!("snapshot {name:?}: already exists")));
     };
+    crash::point("snapshot-commit-noted");
     let committed = view
         .backend
         .commit(&intent.backend_key, &intended.key, intended.parent.as_deref(), inherited(&labels))
         .await;
     let at = At::new(namespace, &view.name, key);
     match committed {
-        Ok(()) => view.db.mutate(move |tx| finish(tx, &at)).await,
+        Ok(()) => {
+            crash::point("snapshot-committed");
+            view.db.mutate(move |tx| finish(tx, &at)).await
+        }
         Err(error) => {
             view.db.mutate(move |tx| take_back(tx, &at)).await?;
             Err(error)

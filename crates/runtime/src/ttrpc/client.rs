@@ -9,7 +9,7 @@ use prost::Message;
 use tokio::net::UnixStream;
 use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
-use types::{Class, Error, Namespace, Result};
+use types::{Class, Error, Namespace, Result, crash};
 
 use super::decoder::Incoming;
 use super::wire::Wire;
@@ -102,6 +102,12 @@ impl Client {
     /// Calls and waits for the answer. Cancel safe: an answer that nobody waits for any more is thrown away.
     pub async fn call(&self, call: Call<'_>, payload: Vec<u8>) -> Result<Vec<u8>, Failure> {
         let answer = self.shared.send(call, payload)?;
+        match call.method {
+            "Create" => crash::point("create-sent"),
+            "Start" => crash::point("start-sent"),
+            "Delete" => crash::point("delete-sent"),
+            _ => {}
+        }
         let answered = match call.timeout {
             None => answer.wait().await,
             Some(limit) => tokio::time::timeout(limit, answer.wait()).await.map_err(|_| Failure::Deadline)?,
