@@ -31,6 +31,41 @@ pub struct RuntimeFlags {
     pub runc_systemd_cgroup: bool,
 }
 
+/// How a registry is reached.
+#[derive(Args, Clone, Debug, Default)]
+pub struct RegistryFlags {
+    /// Skip SSL certificate validation
+    #[arg(long, short = 'k')]
+    pub skip_verify: bool,
+    /// Allow connections using plain HTTP
+    #[arg(long)]
+    pub plain_http: bool,
+    /// User[:password] Registry user and password
+    #[arg(long, short, default_value = "")]
+    pub user: String,
+    /// Refresh token for authorization server
+    #[arg(long, default_value = "")]
+    pub refresh: String,
+    /// Custom hosts configuration directory
+    #[arg(long, default_value = "")]
+    pub hosts_dir: String,
+    /// Path to TLS root CA
+    #[arg(long, default_value = "")]
+    pub tlscacert: String,
+    /// Path to TLS client certificate
+    #[arg(long, default_value = "")]
+    pub tlscert: String,
+    /// Path to TLS client key
+    #[arg(long, default_value = "")]
+    pub tlskey: String,
+    /// Dump all HTTP request/responses when interacting with container registry
+    #[arg(long)]
+    pub http_dump: bool,
+    /// Enable HTTP tracing for registry interactions
+    #[arg(long)]
+    pub http_trace: bool,
+}
+
 /// Filters or names behind the flags.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Words {

@@ -16,11 +16,14 @@ use crate::flags::{self, Words};
 use crate::go::Columns;
 use crate::{go, log};
 
+mod checkpoint;
 mod info;
 
 /// `ctr containers ...`.
 #[derive(Subcommand, Debug)]
 pub enum Command {
+    /// Checkpoint a container
+    Checkpoint(checkpoint::CheckpointFlags),
     /// Create container
     Create(Box<CreateFlags>),
     /// Delete one or more existing containers
@@ -51,6 +54,8 @@ pub enum Command {
     },
     /// Set and clear labels for a container
     Label(Words),
+    /// Restore a container from checkpoint
+    Restore(checkpoint::RestoreFlags),
 }
 
 /// `ctr containers create`.
@@ -65,6 +70,8 @@ pub struct CreateFlags {
 /// Runs a command.
 pub async fn run(globals: &Globals, command: Command) -> Result<()> {
     match command {
+        Command::Checkpoint(flags) => checkpoint::checkpoint(globals, flags).await,
+        Command::Restore(flags) => checkpoint::restore(globals, flags).await,
         Command::Create(flags) => create(globals, *flags).await,
         Command::Delete { ids, .. } if ids.words.is_empty() => {
             Client::open(globals)?;

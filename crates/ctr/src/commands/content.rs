@@ -17,6 +17,9 @@ use crate::client::Client;
 use crate::flags::{self, Words};
 use crate::{go, log};
 
+mod edit;
+mod registry;
+
 /// `ctr content ...`.
 #[derive(Subcommand, Debug)]
 pub enum Command {
@@ -34,6 +37,14 @@ pub enum Command {
     /// Permanently delete one or more blobs
     #[command(visible_aliases = ["del", "remove", "rm"])]
     Delete(Words),
+    /// Edit a blob and return a new digest
+    Edit(edit::Flags),
+    /// Fetch all content for an image into containerd
+    Fetch(Box<registry::FetchFlags>),
+    /// Retrieve objects from a remote
+    FetchObject(registry::ObjectFlags),
+    /// Retrieve blobs from a remote
+    FetchBlob(registry::BlobFlags),
     /// Get the data for an object
     Get(Words),
     /// Accept content into the store
@@ -56,6 +67,8 @@ pub enum Command {
         #[command(flatten)]
         filters: Words,
     },
+    /// Push an object to a remote
+    PushObject(registry::ObjectFlags),
     /// Add labels to content
     Label(Words),
 }
@@ -65,6 +78,11 @@ pub async fn run(globals: &Globals, command: Command) -> Result<()> {
     match command {
         Command::Active { filter, .. } => active(&Client::open(globals)?, filter.first()).await,
         Command::Delete(digests) => delete(&Client::open(globals)?, &digests.words).await,
+        Command::Edit(flags) => edit::run(globals, flags).await,
+        Command::Fetch(flags) => registry::fetch(globals, &flags),
+        Command::FetchObject(flags) => registry::fetch_object(&flags),
+        Command::FetchBlob(flags) => registry::fetch_blob(&flags),
+        Command::PushObject(flags) => registry::push_object(globals, &flags),
         Command::Get(digests) => get(globals, go::digest(digests.first())?).await,
         Command::Ingest { expected_size, expected_digest, key } => {
             let expected = Some(expected_digest).filter(|digest| !digest.is_empty());

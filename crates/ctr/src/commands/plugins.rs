@@ -9,8 +9,10 @@ use types::Result;
 
 use super::print;
 use crate::client::Client;
-use crate::flags::Words;
+use crate::flags::{RuntimeFlags, Words};
 use crate::go::Columns;
+
+mod runtime;
 
 /// `ctr plugins ...`.
 #[derive(Subcommand, Debug)]
@@ -27,6 +29,8 @@ pub enum Command {
         #[command(flatten)]
         filters: Words,
     },
+    /// Display runtime info
+    InspectRuntime(RuntimeFlags),
 }
 
 /// What the message of a plugin that did not want to be loaded contains.
@@ -34,7 +38,10 @@ const SKIPPED: &str = "skip plugin";
 
 /// Lists the plugins.
 pub async fn run(client: &Client, command: Command) -> Result<()> {
-    let Command::List { quiet, detailed, filters } = command;
+    let (quiet, detailed, filters) = match command {
+        Command::List { quiet, detailed, filters } => (quiet, detailed, filters),
+        Command::InspectRuntime(flags) => return runtime::run(client, &flags).await,
+    };
     let request = PluginsRequest { filters: filters.words };
     let plugins = client.introspection().plugins(request).await.map_err(from_status)?.into_inner().plugins;
     if quiet {

@@ -20,6 +20,13 @@ pub fn local(time: SystemTime) -> String {
     }
 }
 
+/// A protobuf timestamp as Go's `%s` shows it.
+pub fn proto(time: &api::Timestamp) -> String {
+    let part = |name: &str, value: i64| (value != 0).then(|| format!("{name}:{value}"));
+    let parts = [part("seconds", time.seconds), part("nanos", time.nanos.into())];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

@@ -2,8 +2,10 @@
 
 mod check;
 mod import;
+mod inspect;
 mod list;
 mod mount;
+pub mod registry;
 
 use std::collections::BTreeSet;
 
@@ -39,6 +41,15 @@ pub enum Command {
     },
     /// Import images
     Import(Box<import::Flags>),
+    /// inspect an image
+    #[command(visible_alias = "i")]
+    Inspect {
+        /// Show JSON content
+        #[arg(long)]
+        content: bool,
+        #[command(flatten)]
+        name: Words,
+    },
     /// List images known to containerd
     #[command(visible_alias = "ls")]
     List {
@@ -52,6 +63,10 @@ pub enum Command {
     Mount(mount::MountFlags),
     /// Unmount the image from the target
     Unmount(mount::UnmountFlags),
+    /// Pull an image from a remote
+    Pull(Box<registry::PullFlags>),
+    /// Push an image to a remote
+    Push(Box<registry::PushFlags>),
     /// Remove unused images
     Prune {
         /// Remove all unused images (if all is not specified no images will be pruned)
@@ -107,6 +122,11 @@ pub async fn run(globals: &Globals, command: Command) -> Result<()> {
             check::run(&Client::open(globals)?, quiet, &snapshotter.snapshotter, filters.words).await
         }
         Command::Import(flags) => import::run(globals, *flags).await,
+        Command::Inspect { content, name } => {
+            inspect::run(&Client::open(globals)?, name.first(), content).await
+        }
+        Command::Pull(flags) => registry::pull(globals, &flags),
+        Command::Push(flags) => registry::push(globals, &flags),
         Command::List { quiet, filters } => list::run(&Client::open(globals)?, quiet, filters.words).await,
         Command::Mount(flags) => mount::mount(globals, flags).await,
         Command::Unmount(flags) => mount::unmount(globals, flags).await,

@@ -12,7 +12,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::containerd::runc::v1::Options;
 use api::containerd::services::containers::v1 as wire;
 use remote::{RemoteSnapshotter, from_status};
 use snapshots::Snapshotter;
@@ -26,7 +25,7 @@ use super::flags::{Source, Wanted};
 use super::image::{self, Resolved};
 use super::spec::Changes;
 use super::view::View;
-use super::{remap, specfile};
+use super::{remap, runtime, specfile};
 use crate::client::{Client, Leased};
 use crate::{flags, log};
 
@@ -47,7 +46,7 @@ pub struct Created {
 
 /// Makes what is wanted, or nothing. The lease is not ended yet.
 pub async fn make(client: &Client, wanted: &Wanted) -> Result<Created> {
-    let runtime = runtime(wanted)?;
+    let runtime = runtime::of(&wanted.flags.runtime, wanted.run.cgroup.as_deref())?;
     let name = match &wanted.source {
         Source::Config(path) => {
             let spec = specfile::read(path, &flags::labels(&wanted.flags.label))?;
@@ -266,39 +265,4 @@ async fn save(client: &Client, container: Container) -> Result<Container> {
 
 fn encode(spec: &types::oci::spec::Spec) -> Result<Any> {
     Ok(Any::new(RUNTIME_SPEC, crate::go::json::compact(spec)?))
-}
-
-fn runtime(wanted: &Wanted) -> Result<RuntimeInfo> {
-    const RUNC: &str = "io.containerd.runc.v2";
-    let flags = &wanted.flags.runtime;
-    let name = flags.runtime.clone();
-    if name != RUNC {
-        if !flags.runc_binary.is_empty() || flags.runc_systemd_cgroup {
-            let text = "specifying runc-binary and runc-systemd-cgroup is only supported for \
-                        \"io.containerd.runc.v2\" runtime";
-            return Err(Error::invalid(text));
-        }
-        let path = flags.runtime_config_path.clone();
-        let options = (!path.is_empty()).then(|| runtime_options(&path));
-        return Ok(RuntimeInfo { name, options });
-    }
-    if flags.runc_systemd_cgroup && wanted.run.cgroup.as_deref().unwrap_or_default().is_empty() {
-        let text =
-            "option --runc-systemd-cgroup requires --cgroup to be set, e.g. \"machine.slice:foo:deadbeef\"";
-        return Err(Error::invalid(text));
-    }
-    let options = Options {
-        binary_name: flags.runc_binary.clone(),
-        systemd_cgroup: flags.runc_systemd_cgroup,
-        root: flags.runc_root.clone(),
-        ..Default::default()
-    };
-    Ok(RuntimeInfo { name, options: Some(api::any::pack(&options)) })
-}
-
-/// `runtimeoptions.v1.Options { config_path = 2 }`, the only field of it that ctr sets.
-fn runtime_options(path: &str) -> Any {
-    let mut value = Vec::new();
-    prost::encoding::string::encode(2, &path.to_owned(), &mut value);
-    Any::new("runtimeoptions.v1.Options", value)
 }

@@ -17,6 +17,7 @@ pub mod flags;
 pub mod image;
 pub mod lookup;
 mod remap;
+pub mod runtime;
 mod spec;
 mod specfile;
 mod users;

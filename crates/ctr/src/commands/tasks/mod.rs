@@ -1,8 +1,10 @@
 //! `ctr tasks`.
 
 mod attach;
+mod checkpoint;
 mod exec;
 mod kill;
+mod metrics;
 pub mod new;
 mod start;
 
@@ -27,6 +29,8 @@ use crate::{io, log};
 pub enum Command {
     /// Attach to the IO of a running container
     Attach(Words),
+    /// Checkpoint a container
+    Checkpoint(checkpoint::Flags),
     /// Delete one or more tasks
     #[command(visible_aliases = ["del", "remove", "rm"])]
     Delete {
@@ -52,6 +56,9 @@ pub enum Command {
     },
     /// Signal a container (default: SIGTERM)
     Kill(kill::Flags),
+    /// Get a single data point of metrics for a task with the built-in Linux runtime
+    #[command(visible_alias = "metric")]
+    Metrics(metrics::Flags),
     /// Pause an existing container
     Pause(Words),
     /// List processes for container
@@ -66,12 +73,14 @@ pub enum Command {
 pub async fn run(globals: &Globals, command: Command) -> Result<u8> {
     match command {
         Command::Attach(words) => attach::run(&Client::open(globals)?, words.first()).await,
+        Command::Checkpoint(flags) => checkpoint::run(globals, flags).await.map(|()| 0),
         Command::Delete { force, exec_id, ids } => {
             delete(&Client::open(globals)?, force, &exec_id, &ids).await
         }
         Command::Exec(flags) => exec::run(globals, flags).await,
         Command::List { quiet, extra: _ } => list(&Client::open(globals)?, quiet).await.map(|()| 0),
         Command::Kill(flags) => kill::run(globals, flags).await.map(|()| 0),
+        Command::Metrics(flags) => metrics::run(&Client::open(globals)?, flags).await.map(|()| 0),
         Command::Pause(words) => {
             let process = Process::init(&Client::open(globals)?, words.first());
             let request = wire::PauseTaskRequest { container_id: process.container.clone() };
