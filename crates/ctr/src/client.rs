@@ -14,7 +14,8 @@ use grpc::namespaces::namespaces_client::NamespacesClient;
 use grpc::tasks::tasks_client::TasksClient;
 use grpc::version::version_client::VersionClient;
 use remote::{
-    Connection, MAX_MESSAGE, RemoteApplier, RemoteSnapshotter, RemoteStore, Transport, from_status,
+    Connection, MAX_MESSAGE, RemoteApplier, RemoteDiffer, RemoteSnapshotter, RemoteStore, Transport,
+    from_status,
 };
 use types::container::Container;
 use types::image::Image;
@@ -110,6 +111,11 @@ impl Client {
         };
         Ok(labels.get(DEFAULT_SNAPSHOTTER_LABEL).filter(|name| !name.is_empty()).cloned())
             .map(|name| name.unwrap_or_else(|| DEFAULT_SNAPSHOTTER.into()))
+    }
+
+    /// The diff service, to make layers.
+    pub fn differ(&self) -> RemoteDiffer {
+        RemoteDiffer::new(&self.connection)
     }
 
     /// The diff service.

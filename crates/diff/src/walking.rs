@@ -5,7 +5,7 @@
 //! path leads, the upper directory is emptied again and the overlay really mounted. Anything else is mounted.
 
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -20,8 +20,9 @@ use types::{Class, Error, Result, ResultExt};
 
 use crate::applier::{Applied, Applier, ApplyOptions};
 use crate::compression::{self, Wrapping};
-use crate::extract::{Stop, Target, extract, in_user_namespace};
+use crate::extract::{Stop, Target, extract};
 use crate::pipeline::{self, Passed};
+use crate::stack::{self, Bind, Overlay};
 use crate::tar;
 
 /// Applies layers that are tar archives, compressed or not.
@@ -82,11 +83,14 @@ struct Job {
 
 impl Job {
     fn run(&self) -> Result<Passed> {
-        if let Some(dir) = bind_source(&self.mounts)? {
+        if let Some(Bind { source: dir, read_only }) = stack::bind(&self.mounts) {
+            if read_only {
+                return Err(Error::precondition(format!("{dir:?} is mounted read-only")));
+            }
             let passed = self.only(Target::View(dir.clone()))?;
             return self.synced(&dir, passed);
         }
-        if let Some((upper, lowers)) = overlay_dirs(&self.mounts) {
+        if let Some(Overlay { upper: Some(upper), lowers }) = stack::overlay(&self.mounts) {
             let target = Target::Upper { dir: upper.clone(), lowers };
             match self.extract(target) {
                 Ok(passed) => return self.synced(&upper, passed),
@@ -156,66 +160,6 @@ impl Read for Source<'_> {
     }
 }
 
-/// The source directory where the mounts are nothing but one writable bind mount.
-fn bind_source(mounts: &[Mount]) -> Result<Option<PathBuf>> {
-    let [mount] = mounts else { return Ok(None) };
-    let bind = mount.kind == "bind" || mount.kind == "rbind";
-    let plain = |option: &String| matches!(option.as_str(), "bind" | "rbind" | "rw" | "ro");
-    if !bind || !mount.target.is_empty() || !mount.options.iter().all(plain) {
-        return Ok(None);
-    }
-    if mount.options.iter().any(|option| option == "ro") {
-        return Err(Error::precondition(format!("{:?} is mounted read-only", mount.source)));
-    }
-    Ok(Some(PathBuf::from(&mount.source)))
-}
-
-/// The upper directory and those below, topmost first, where the mounts are one plain overlay.
-fn overlay_dirs(mounts: &[Mount]) -> Option<(PathBuf, Vec<PathBuf>)> {
-    let [mount] = mounts else { return None };
-    // Device 0:0 cannot be made in a user namespace, and `userxattr` keeps its marks elsewhere.
-    if mount.kind != "overlay" || !mount.target.is_empty() || in_user_namespace() {
-        return None;
-    }
-    let (mut upper, mut lowers) = (None, Vec::new());
-    for option in &mount.options {
-        match option.split_once('=').unwrap_or((option, "")) {
-            ("upperdir", dir) => upper = Some(PathBuf::from(unescape(dir))),
-            ("lowerdir", dirs) => lowers = split_dirs(dirs),
-            ("lowerdir+", dir) => lowers.push(PathBuf::from(dir)),
-            ("workdir" | "index" | "volatile" | "rw", _) => {}
-            // An option that may change what the files below mean.
-            _ => return None,
-        }
-    }
-    upper.map(|upper| (upper, lowers))
-}
-
-/// Splits at colons; a backslash takes the next character's meaning away.
-fn split_dirs(dirs: &str) -> Vec<PathBuf> {
-    let mut all = vec![String::new()];
-    let mut chars = dirs.chars();
-    while let Some(char) = chars.next() {
-        match (char, all.last_mut()) {
-            (':', _) => all.push(String::new()),
-            ('\\', Some(last)) => last.extend(chars.next()),
-            (char, Some(last)) => last.push(char),
-            (_, None) => {}
-        }
-    }
-    all.retain(|dir| !dir.is_empty());
-    all.into_iter().map(PathBuf::from).collect()
-}
-
-fn unescape(dir: &str) -> String {
-    let mut chars = dir.chars();
-    let mut plain = String::new();
-    while let Some(char) = chars.next() {
-        plain.extend(if char == '\\' { chars.next() } else { Some(char) });
-    }
-    plain
-}
-
 /// Removes everything in `dir` and what an extraction may have put on it.
 fn empty(dir: &Path) -> Result<()> {
     let doing = || format!("empty {dir:?}");
@@ -225,39 +169,4 @@ fn empty(dir: &Path) -> Result<()> {
         sys::fs::remove_tree_at(&fd, Path::new(&name)).context(doing)?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn overlay(options: &[&str]) -> Vec<Mount> {
-        let options = options.iter().map(|o| (*o).to_owned()).collect();
-        vec![Mount { kind: "overlay".into(), source: "overlay".into(), target: String::new(), options }]
-    }
-
-    #[test]
-    fn an_overlay_is_written_directly_only_if_its_options_are_known() {
-        let (upper, lowers) =
-            overlay_dirs(&overlay(&["index=off", "workdir=/w", "upperdir=/u", "lowerdir=/b\\:c:/a"]))
-                .unwrap();
-        assert_eq!((upper, lowers), ("/u".into(), vec!["/b:c".into(), "/a".into()]));
-        assert!(overlay_dirs(&overlay(&["lowerdir=/a:/b"])).is_none());
-        assert!(overlay_dirs(&overlay(&["upperdir=/u", "lowerdir=/b", "userxattr"])).is_none());
-    }
-
-    #[test]
-    fn a_bind_mount_is_written_directly_unless_it_is_read_only() {
-        let bind = |option: &str| {
-            vec![Mount {
-                kind: "bind".into(),
-                source: "/x".into(),
-                target: String::new(),
-                options: vec![option.into(), "rbind".into()],
-            }]
-        };
-        assert_eq!(bind_source(&bind("rw")).unwrap(), Some("/x".into()));
-        assert_eq!(bind_source(&bind("ro")).unwrap_err().class(), Class::FailedPrecondition);
-        assert_eq!(bind_source(&bind("uidmap=0:1:1")).unwrap(), None);
-    }
 }

@@ -16,6 +16,6 @@ mod status;
 
 pub use connection::{Connection, Headers, MAX_MESSAGE, Transport};
 pub use content::RemoteStore;
-pub use diff::RemoteApplier;
+pub use diff::{RemoteApplier, RemoteDiffer};
 pub use snapshots::RemoteSnapshotter;
 pub use status::{from_status, text};

@@ -1,17 +1,20 @@
 //! `containerd.services.diff.v1.Diff`.
 //!
-//! Apply is not detached: a client that goes away ends it, and its snapshot, half-written, is never committed.
+//! Neither call is detached: a client that goes away ends it. A snapshot that is half-written is never committed, and what a
+//! comparison has begun is taken back.
 
 use std::sync::Arc;
 
 use api::containerd::services::diff::v1 as wire;
 use api::convert;
 use diff::applier::{Applier, ApplyOptions};
+use diff::differ::CompareOptions;
+use diff::tar::Time;
 use grpc::diff::diff_server;
 use tonic::{Request, Response, Status};
 
 use super::House;
-use super::reply::{namespace, reply, required};
+use super::reply::{reply, required};
 
 /// Layers onto filesystems.
 pub struct Diff {
@@ -47,7 +50,21 @@ impl diff_server::Diff for Diff {
         &self,
         request: Request<wire::DiffRequest>,
     ) -> Result<Response<wire::DiffResponse>, Status> {
-        namespace(request.metadata())?;
-        Err(Status::unimplemented("comparing filesystems: not implemented"))
+        let scope = super::reply::scope(request.metadata())?;
+        let request = request.into_inner();
+        let mounts = |mounts: Vec<_>| mounts.into_iter().map(convert::mount).collect::<Vec<_>>();
+        let epoch = request
+            .source_date_epoch
+            .map(|epoch| Time { secs: epoch.seconds, nanos: u32::try_from(epoch.nanos).unwrap_or(0) });
+        let options = CompareOptions {
+            media_type: request.media_type,
+            reference: request.r#ref,
+            labels: request.labels,
+            epoch,
+        };
+        let differ = self.house.differ(scope);
+        let made = reply(differ.compare(&mounts(request.left), &mounts(request.right), options).await);
+        self.house.work.trim();
+        Ok(Response::new(wire::DiffResponse { diff: Some(convert::descriptor_to_wire(made?)) }))
     }
 }

@@ -21,6 +21,8 @@ mod version;
 use std::sync::Arc;
 
 use ::diff::applier::Applier;
+use ::diff::compare::WalkingDiffer;
+use ::diff::differ::Differ;
 use ::diff::walking::WalkingApplier;
 use metadata::Db;
 use prost::{Message, Name};
@@ -61,6 +63,11 @@ impl House {
         if let Err(error) = self.events.publish(namespace, topic, api::any::pack(event)) {
             warn!(%namespace, topic, %error, "publish event");
         }
+    }
+
+    /// Makes layers into the content that `scope` can see.
+    pub fn differ(&self, scope: Scope) -> Arc<dyn Differ> {
+        Arc::new(WalkingDiffer::new(self.db.content(scope)))
     }
 
     /// Extracts layers from the content that `scope` can see.

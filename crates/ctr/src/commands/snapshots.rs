@@ -19,6 +19,7 @@ use crate::client::Client;
 use crate::flags::{self, SnapshotterFlags, Words};
 use crate::go::{self, Columns, json};
 
+mod diff;
 mod tree;
 mod unpack;
 
@@ -35,6 +36,8 @@ pub struct Flags {
 enum Command {
     /// Commit an active snapshot into the provided name
     Commit(Words),
+    /// Get the diff of two snapshots. the default second snapshot is the first snapshot's parent.
+    Diff(Box<diff::Flags>),
     /// Get info about a snapshot
     Info(Words),
     /// List snapshots
@@ -102,6 +105,7 @@ pub async fn run(globals: &Globals, flags: Flags) -> Result<()> {
             open().await?.commit(w.get(0), w.get(1), None, rooted()).await
         }
         Command::Commit(_) => cli::show_help(&["snapshots", "commit"]),
+        Command::Diff(flags) => diff::run(globals, name, *flags).await,
         Command::Info(w) if words(&w, 1, 1) => info(&open().await?, w.first()).await,
         Command::Info(_) => cli::show_help(&["snapshots", "info"]),
         Command::List(_) => list(&open().await?).await,

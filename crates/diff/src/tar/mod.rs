@@ -1,4 +1,4 @@
-//! Reading tar archives that come from strangers.
+//! Reading tar archives that come from strangers, and writing our own.
 //!
 //! The rules are those of Go's archive/tar, which every other tool of the container world agrees with: what overrides
 //! what when a header, a PAX record and a GNU extension disagree, which entries have a body, where an archive ends.
@@ -13,17 +13,20 @@
 //!  pax           records of an extended header
 //!  sparse        the maps of sparse files: old GNU, 0.0, 0.1, 1.0
 //!  reader        blocks -> entries and their bodies
+//!  writer        entries and their bodies -> blocks
 //! ```
 
 mod header;
 mod pax;
 mod reader;
 mod sparse;
+mod writer;
 
 use types::{Class, Error};
 
 pub use reader::Reader;
 pub use sparse::Region;
+pub use writer::Writer;
 
 /// The unit of everything in a tar archive, in bytes.
 pub const BLOCK: usize = 512;
@@ -91,6 +94,26 @@ pub struct Entry {
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     /// Of a sparse file, where the bytes of the body belong.
     pub sparse: Option<Vec<Region>>,
+}
+
+impl Entry {
+    /// An entry of a kind, with nothing else said.
+    pub fn new(kind: Kind) -> Self {
+        Self {
+            name: Vec::new(),
+            kind,
+            link: Vec::new(),
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            size: 0,
+            mtime: Time::default(),
+            atime: None,
+            device: (0, 0),
+            xattrs: Vec::new(),
+            sparse: None,
+        }
+    }
 }
 
 /// An archive that does not follow the format.

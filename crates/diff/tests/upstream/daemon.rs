@@ -57,11 +57,11 @@ impl Upstream {
         upstream
     }
 
-    fn command(&self, args: &[&str]) -> std::process::Output {
+    pub fn command(&self, args: &[&str]) -> std::process::Output {
         Command::new(self.bin.join("ctr")).arg("-a").arg(self.dir.join("sock")).args(args).output().unwrap()
     }
 
-    fn ctr(&self, args: &[&str]) -> String {
+    pub fn ctr(&self, args: &[&str]) -> String {
         let output = self.command(args);
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "ctr {args:?}: {out} {err}");

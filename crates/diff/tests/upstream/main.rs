@@ -7,6 +7,10 @@
 #[path = "../archive/mod.rs"]
 mod archive;
 mod daemon;
+mod diffs;
+#[path = "../comparison/forest.rs"]
+#[allow(dead_code, reason = "each test binary uses another part")]
+mod forest;
 mod layers;
 mod tree;
 
