@@ -14,7 +14,7 @@ use types::{Error, Namespace, Result, crash, labels};
 use crate::db::Db;
 use crate::record::{Opaque, Time, record, stored, time};
 use crate::schema::CONTAINERS;
-use crate::tx::{NEXT, Source};
+use crate::tx::{Counts, NEXT, Source};
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct ContainerRecord {
@@ -144,9 +144,12 @@ impl Containers {
     pub async fn delete(&self, id: &str) -> Result<()> {
         let (namespace, id) = (self.namespace.clone(), id.to_owned());
         self.db
-            .mutate(move |tx| match tx.remove(CONTAINERS.table, (namespace.as_str(), &id))? {
-                true => Ok(()),
-                false => Err(Error::not_found(format!("container {id:?}: not found"))),
+            .mutate(move |tx| {
+                tx.count_as(Counts::Deletion);
+                match tx.remove(CONTAINERS.table, (namespace.as_str(), &id))? {
+                    true => Ok(()),
+                    false => Err(Error::not_found(format!("container {id:?}: not found"))),
+                }
             })
             .await
             .inspect(|()| crash::point("container-row-deleted"))
@@ -210,6 +213,12 @@ fn validate(container: &Container) -> Result<()> {
 }
 
 impl ContainerRecord {
+    /// A container on this snapshot.
+    #[cfg(test)]
+    pub(crate) fn of_snapshot(snapshotter: &str, key: &str, labels: BTreeMap<String, String>) -> Self {
+        Self { snapshotter: snapshotter.to_owned(), snapshot_key: key.to_owned(), labels, ..Self::default() }
+    }
+
     fn into_container(self, id: &str) -> Container {
         Container {
             id: id.to_owned(),

@@ -8,14 +8,12 @@
 //!  writer   ingest row, then the backend's ingest
 //!  commit   (ingest row: what it becomes,) then the backend's commit, then the blob's row instead of the ingest's
 //!  abort    the backend's ingest, then the row
-//!  delete   the row, and a note in `dead` if it was the last one, then the backend's blob
+//!  delete   the row, and a note in `dead` if it was the last one, then the backend's blob (a collection does the same)
 //! ```
 //!
 //! So after a crash at any point there is a row or a note for whatever the backend has (see `recover`). While steps span
 //! the backend and the database they hold the lock of the digest or of the ingest, so that a blob is never removed
 //! between the look and the row of somebody who has just been told that it is there.
-//!
-//! There is no garbage collector yet: `delete` removes the file when the last namespace lets go of it.
 
 mod blobs;
 mod writer;

@@ -3,26 +3,28 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use ::content::Store;
 use ::snapshots::Snapshotter;
 use redb::ReadTransaction;
 use types::{Error, Namespace, Result, ResultExt, Scope};
 
+use crate::changes::Changes;
 use crate::containers::Containers;
 use crate::content::Contents;
+use crate::gc::Collectible;
 use crate::images::Images;
 use crate::leases::Leases;
 use crate::locks::Locks;
 use crate::namespaces::Namespaces;
 use crate::root::{self, RootLock};
 use crate::schema::{FORMAT, FORMATS, FormatRecord, PRODUCT, create_tables};
-use crate::snapshots::{Dead, Snapshots};
+use crate::snapshots::{Graves, Snapshots};
 use crate::storage::{Storage, failure, open_file};
 use crate::tx::{Source, Tx};
-use crate::writer::Writer;
+use crate::writer::{Observed, Writer};
 
 /// What a database stands on.
 pub struct Options {
@@ -48,8 +50,14 @@ pub(crate) struct Inner {
     pub(crate) snapshotters: BTreeMap<String, Arc<dyn Snapshotter>>,
     /// Locks of digests, ingests and snapshots, for steps that span a store and the database.
     pub(crate) locks: Arc<Locks>,
-    /// Snapshots that could not be removed from their backend when their rows were.
-    pub(crate) dead_snapshots: Dead,
+    /// What collections want to know of the writing.
+    pub(crate) observed: Arc<Observed>,
+    /// What is collected besides rows.
+    pub(crate) collectibles: Mutex<Vec<Arc<dyn Collectible>>>,
+    /// Held by the collection that is under way.
+    pub(crate) collecting: tokio::sync::Mutex<()>,
+    /// Snapshots whose rows are gone and which their backends still have.
+    pub(crate) graves: Graves,
     uuid: String,
     generation: u64,
     counter: AtomicU64,
@@ -103,13 +111,17 @@ impl Db {
         snapshotters: BTreeMap<String, Arc<dyn Snapshotter>>,
     ) -> Result<Self> {
         let storage = Arc::new(storage);
+        let observed: Arc<Observed> = Arc::default();
         let inner = Inner {
-            writer: Writer::start(Arc::clone(&storage))?,
+            writer: Writer::start(Arc::clone(&storage), Arc::clone(&observed))?,
             storage,
             content,
+            graves: Graves::of(snapshotters.keys()),
             snapshotters,
             locks: Arc::default(),
-            dead_snapshots: Dead::default(),
+            observed,
+            collectibles: Mutex::default(),
+            collecting: tokio::sync::Mutex::default(),
             uuid: format.uuid,
             generation: format.generation,
             counter: AtomicU64::new(0),
@@ -162,6 +174,11 @@ impl Db {
     /// How many transactions were committed durably since the opening.
     pub fn commits(&self) -> u64 {
         self.inner.storage.commits()
+    }
+
+    /// How much has changed since whoever schedules collections has asked last.
+    pub fn changes(&self) -> &Changes {
+        &self.inner.observed.changes
     }
 
     /// Runs `look` on a consistent view.

@@ -12,12 +12,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::sync::Notify;
+use types::container::{Container, RuntimeInfo};
 use types::content::{Info as Blob, Status};
 use types::fields::FieldPaths;
 use types::filters::Filters;
+use types::image::Image;
 use types::mount::Mount;
+use types::oci::Descriptor;
 use types::snapshot::{Info, Kind, Usage};
-use types::{Digest, Error, Labels, Namespace, Result, Scope};
+use types::{Any, Digest, Error, Labels, Namespace, Result, Scope};
 
 use crate::{Db, Options};
 
@@ -119,6 +122,34 @@ pub(crate) fn labels(pairs: &[(&str, &str)]) -> Labels {
 
 pub(crate) fn paths(paths: &[&str]) -> FieldPaths {
     FieldPaths(paths.iter().map(|path| (*path).to_owned()).collect())
+}
+
+/// A container without anything.
+pub(crate) fn container(id: &str) -> Container {
+    Container {
+        id: id.to_owned(),
+        labels: Labels::new(),
+        image: String::new(),
+        runtime: RuntimeInfo { name: "r".to_owned(), options: None },
+        spec: Some(Any::default()),
+        snapshotter: String::new(),
+        snapshot_key: String::new(),
+        created_at: SystemTime::now(),
+        updated_at: SystemTime::now(),
+        extensions: BTreeMap::new(),
+        sandbox: String::new(),
+    }
+}
+
+/// An image of a digest.
+pub(crate) fn image(name: &str, target: &Digest) -> Image {
+    Image {
+        name: name.to_owned(),
+        labels: Labels::new(),
+        target: Descriptor::new("t", target.clone(), 1),
+        created_at: SystemTime::now(),
+        updated_at: SystemTime::now(),
+    }
 }
 
 /// Writes and commits `bytes` as `reference`.

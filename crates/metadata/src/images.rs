@@ -15,7 +15,7 @@ use crate::db::Db;
 use crate::leases;
 use crate::record::{Time, record, stored, time};
 use crate::schema::IMAGES;
-use crate::tx::{NEXT, Source, Tx};
+use crate::tx::{Counts, NEXT, Source, Tx};
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct ImageRecord {
@@ -134,7 +134,7 @@ impl Images {
             .await
     }
 
-    /// Removes a name; with a target only if it still names that. Blobs and snapshots stay until they are removed.
+    /// Removes a name; with a target only if it still names that. What nothing else keeps goes with the next collection.
     pub async fn delete(&self, name: &str, target: Option<&Digest>) -> Result<()> {
         let (scope, name, target) = (self.scope.clone(), name.to_owned(), target.cloned());
         self.db
@@ -147,6 +147,7 @@ impl Images {
                         row.digest
                     )));
                 }
+                tx.count_as(Counts::Deletion);
                 leases::drop_resource(tx, &scope, "images", &name)?;
                 tx.remove(IMAGES.table, key)?;
                 Ok(())
@@ -205,6 +206,12 @@ fn validate(image: &Image) -> Result<()> {
 }
 
 impl ImageRecord {
+    /// An image of this digest.
+    #[cfg(test)]
+    pub(crate) fn of_target(digest: &str, labels: BTreeMap<String, String>) -> Self {
+        Self { digest: digest.to_owned(), labels, ..Self::default() }
+    }
+
     fn into_image(self, name: &str) -> Result<Image> {
         let digest: Digest = self.digest.parse().map_err(|e: Error| e.context(format!("image {name:?}")))?;
         let mut target = Descriptor::new(self.media_type, digest, 0);

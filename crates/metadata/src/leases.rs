@@ -1,8 +1,7 @@
 //! Leases: what holds resources that nothing else refers to yet.
 //!
-//! Until there is a garbage collector (issue 4) a lease only says what it holds: removing it removes nothing else, and
-//! its label `containerd.io/gc.expire` is kept but nobody looks at the clock. The collector will read
-//! `lease_resources` as its roots, and start where [`Leases::delete`] ends.
+//! A lease only says what it holds. What that means, and when a lease has expired, is the collector's to know (`gc`): it
+//! reads `lease_resources` as roots.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -17,7 +16,7 @@ use types::{Digest, Error, Labels, Namespace, Result, Scope, crash, labels};
 use crate::db::Db;
 use crate::record::{Time, record, stored, time};
 use crate::schema::{Index, LEASE_RESOURCES, LEASES, Quad};
-use crate::tx::{NEXT, Source, Tx};
+use crate::tx::{Counts, NEXT, Source, Tx};
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct LeaseRecord {
@@ -88,7 +87,7 @@ impl Leases {
             .inspect(|_| crash::point("lease-row"))
     }
 
-    /// Removes a lease. What it held stays.
+    /// Removes a lease. What nothing else keeps goes with the next collection.
     pub async fn delete(&self, id: &str) -> Result<()> {
         let (namespace, id) = (self.namespace.clone(), id.to_owned());
         self.db
@@ -96,6 +95,7 @@ impl Leases {
                 if !tx.remove(LEASES.table, (namespace.as_str(), &id))? {
                     return Err(not_found(&id));
                 }
+                tx.count_as(Counts::Deletion);
                 remove_resources(tx, LEASE_RESOURCES, namespace.as_str(), &id)
             })
             .await
@@ -121,6 +121,7 @@ impl Leases {
             .mutate(move |tx| {
                 require(tx, &namespace, &id)?;
                 validate(&resource)?;
+                tx.count_as(Counts::Deletion);
                 tx.remove(LEASE_RESOURCES, (namespace.as_str(), &id, &resource.kind, &resource.id)).map(drop)
             })
             .await

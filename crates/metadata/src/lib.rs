@@ -10,14 +10,17 @@
 //! - A root that is not ours is never touched (see [`Db::check_root`]).
 //!
 //! What stands where is drawn in `schema`; why it is built like this is told in `docs/decisions/0001-database.md`.
-//! There is no garbage collector yet: what is deleted is removed at once, what a lease held stays until it is deleted.
+//! What nothing refers to any more is removed by [`Db::collect`] (see `gc`); when to, is its caller's to say ([`Changes`]).
 
 #![forbid(unsafe_code)]
 
+mod barrier;
+mod changes;
 mod containers;
 mod content;
 mod db;
 mod file;
+mod gc;
 mod images;
 mod leases;
 mod locks;
@@ -36,8 +39,10 @@ mod fakes;
 #[cfg(test)]
 mod random_operations;
 
+pub use changes::{Changed, Changes};
 pub use containers::Containers;
 pub use db::{Db, Options};
+pub use gc::{Collected, Collectible, Item, Observer, Statistics};
 pub use images::Images;
 pub use leases::Leases;
 pub use namespaces::Namespaces;

@@ -11,7 +11,7 @@ use types::{Error, Labels, Namespace, Result, labels};
 use crate::db::Db;
 use crate::record::{record, stored};
 use crate::schema::{
-    BLOBS, CONTAINERS, DEAD, IMAGES, INGESTS, LEASE_RESOURCES, LEASES, NAMESPACES, Pair, SNAPSHOTS,
+    BLOBS, CONTAINERS, IMAGES, INGESTS, LEASE_RESOURCES, LEASES, NAMESPACES, Pair, SNAPSHOTS,
 };
 use crate::tx::{NEXT, Source, Tx};
 
@@ -127,14 +127,7 @@ fn delete(tx: &Tx<'_>, ns: &str) -> Result<()> {
         return Err(Error::not_found(format!("namespace {ns:?}: not found")));
     }
     for reference in ids(tx, INGESTS.table, ns)? {
-        if let Some(row) = tx.get(INGESTS, (ns, &reference))? {
-            tx.mark(DEAD, ("ingest", &row.backend_ref))?;
-            // What it became counts as well: its writer may have gone away in the middle of its commit.
-            for blob in [&row.shares, &row.becomes].into_iter().filter(|blob| !blob.is_empty()) {
-                tx.mark(DEAD, ("blob", blob))?;
-            }
-        }
-        tx.remove(INGESTS.table, (ns, &reference))?;
+        crate::gc::remove_ingest(tx, ns, &reference)?;
     }
     for lease in ids(tx, LEASES.table, ns)? {
         crate::leases::remove_resources(tx, LEASE_RESOURCES, ns, &lease)?;

@@ -5,16 +5,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use types::container::{Container, RuntimeInfo};
+use types::container::Container;
 use types::fields::FieldPaths;
 use types::filters::Filters;
 use types::image::Image;
 use types::lease::Resource;
-use types::oci::Descriptor;
-use types::{Any, Class, Digest, Labels, Result, Scope};
+use types::{Class, Digest, Labels, Result, Scope};
 
 use crate::Db;
-use crate::fakes::{Bench, SNAPSHOTTER, ns, put};
+use crate::fakes::{Bench, SNAPSHOTTER, container, image, ns, put};
 
 const NAMES: [&str; 4] = ["w", "x", "y", "z"];
 const NAMESPACES: [&str; 2] = ["a", "b"];
@@ -101,32 +100,6 @@ fn digest(number: usize) -> Digest {
 
 fn content(number: usize) -> Resource {
     Resource { kind: "content".to_owned(), id: digest(number).to_string() }
-}
-
-fn container(name: &str) -> Container {
-    Container {
-        id: name.to_owned(),
-        labels: Labels::new(),
-        image: String::new(),
-        runtime: RuntimeInfo { name: "r".to_owned(), options: None },
-        spec: Some(Any::default()),
-        snapshotter: String::new(),
-        snapshot_key: String::new(),
-        created_at: std::time::SystemTime::now(),
-        updated_at: std::time::SystemTime::now(),
-        extensions: BTreeMap::new(),
-        sandbox: String::new(),
-    }
-}
-
-fn image(name: &str, target: usize) -> Image {
-    Image {
-        name: name.to_owned(),
-        labels: Labels::new(),
-        target: Descriptor::new("t", digest(target), 1),
-        created_at: std::time::SystemTime::now(),
-        updated_at: std::time::SystemTime::now(),
-    }
 }
 
 impl Space {
@@ -271,7 +244,9 @@ async fn perform(db: &Db, namespace: &str, what: &Do) -> Result<()> {
             db.containers(&namespace).update(changed, &mask).await.map(drop)
         }
         Do::DeleteContainer(name) => db.containers(&namespace).delete(NAMES[name]).await,
-        Do::CreateImage(name, target) => db.images(&scope).create(image(NAMES[name], target)).await.map(drop),
+        Do::CreateImage(name, target) => {
+            db.images(&scope).create(image(NAMES[name], &digest(target))).await.map(drop)
+        }
         Do::DeleteImage(name, target) => {
             db.images(&scope).delete(NAMES[name], target.map(digest).as_ref()).await
         }

@@ -4,7 +4,7 @@
 //! written back without the fields that a newer program put into it.
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
+use std::fmt::{Debug, Display};
 use std::time::SystemTime;
 
 use prost::Message;
@@ -50,11 +50,20 @@ pub(crate) fn encode<R: Record>(mut record: R) -> Vec<u8> {
 
 /// The record in `bytes`, which stand under `key`.
 pub(crate) fn decode<R: Record>(key: impl Debug, bytes: &[u8]) -> Result<R> {
-    let damaged = |why: String| Error::data_loss(format!("{} record {key:?} is damaged: {why}", R::KIND));
-    let head = Head::decode(bytes).map_err(|e| damaged(e.to_string()))?;
-    match head.version {
-        0 => Err(damaged("it has no version".to_owned())),
-        known if known <= R::VERSION => R::decode(bytes).map_err(|e| damaged(e.to_string())),
+    let head = Head::decode(bytes).map_err(|e| damaged::<R>(&key, &e))?;
+    check_version::<R>(&key, head.version.into())?;
+    R::decode(bytes).map_err(|e| damaged::<R>(&key, &e))
+}
+
+fn damaged<R: Record>(key: &impl Debug, why: &impl Display) -> Error {
+    Error::data_loss(format!("{} record {key:?} is damaged: {why}", R::KIND))
+}
+
+/// Refuses a record of a version that this program does not know.
+pub(crate) fn check_version<R: Record>(key: impl Debug, version: u64) -> Result<()> {
+    match version {
+        0 => Err(damaged::<R>(&key, &"it has no version")),
+        known if known <= R::VERSION.into() => Ok(()),
         newer => Err(Error::precondition(format!(
             "{} record {key:?} has version {newer}, and this containerd-rs knows versions up to {}: it was \
              written by a newer one, which is needed to read it",

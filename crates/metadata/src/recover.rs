@@ -21,7 +21,7 @@ use types::{Namespace, Result, Scope};
 
 use crate::content::{IngestRecord, ingest_lock};
 use crate::db::Db;
-use crate::schema::{DEAD, INGESTS, SNAPSHOTS};
+use crate::schema::{INGESTS, SNAPSHOTS};
 use crate::snapshots::{resolve, snapshot_lock};
 use crate::tx::{NEXT, Source};
 
@@ -44,43 +44,6 @@ impl Db {
             swept = swept.and(self.sweep(name, backend).await);
         }
         ingests.and(commits).and(swept)
-    }
-
-    /// Removes what the notes in `dead` name. What fails is kept for the next time.
-    pub(crate) async fn bury(&self) {
-        let mut notes = Vec::new();
-        let found = self.read(|txn| {
-            txn.scan_raw(DEAD, ("", ""), |key, ()| {
-                notes.push((key.0.to_owned(), key.1.to_owned()));
-                NEXT
-            })
-        });
-        let mut buried = Vec::new();
-        for (kind, id) in notes {
-            let removed = match kind.as_str() {
-                "blob" => self.release_text(&id).await,
-                _ => match self.inner.content.abort(&id).await {
-                    Err(error) if !error.is_not_found() => Err(error),
-                    _ => Ok(()),
-                },
-            };
-            match removed {
-                Ok(()) => buried.push((kind, id)),
-                Err(error) => tracing::warn!(kind, id, %error, "cannot remove what nobody refers to yet"),
-            }
-        }
-        let forgotten = match buried.is_empty() {
-            true => Ok(()),
-            false => {
-                let forget = move |tx: &crate::tx::Tx<'_>| {
-                    buried.iter().try_for_each(|(kind, id)| tx.remove(DEAD, (kind, id)).map(drop))
-                };
-                self.mutate(forget).await
-            }
-        };
-        if let Err(error) = found.and(forgotten) {
-            tracing::warn!(%error, "cannot read or clear the notes of what is to be removed");
-        }
     }
 
     async fn recover_ingests(&self) -> Result<()> {

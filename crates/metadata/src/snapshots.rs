@@ -10,17 +10,17 @@
 //! that says that it was being committed is completed or taken back (see `recover`). Keys are locked while steps span
 //! the backend and the database.
 //!
-//! Labels stay here; only those that are meant for snapshotters go through. There is no garbage collector yet: `remove`
-//! removes the backend's snapshot at once.
+//! Labels stay here; only those that are meant for snapshotters go through.
 
 mod commit;
+mod graves;
 mod rows;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use ::snapshots::Snapshotter;
@@ -40,6 +40,8 @@ use crate::schema::SNAPSHOTS;
 use crate::tx::Source;
 
 pub(crate) use commit::resolve;
+pub(crate) use graves::Graves;
+pub(crate) use rows::has_children;
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct SnapshotRecord {
@@ -78,10 +80,6 @@ pub(crate) struct CommitIntent {
     #[prost(string, tag = "5")]
     lease: String,
 }
-
-/// Snapshots (snapshotter, backend key) whose rows are gone and whose backend would not let them go; tried again with
-/// the next removal, and swept when the daemon starts, from what the backends have.
-pub(crate) type Dead = Mutex<BTreeSet<(String, String)>>;
 
 /// How many rows a walk reads at a time; between them it asks the backend about each.
 const BATCH: usize = 100;
@@ -169,19 +167,23 @@ impl Snapshots {
 
     /// `AlreadyExists` if the key is taken, or the target is there; either is added to the lease.
     async fn refuse_existing(&self, key: &str, target: &str) -> Result<()> {
-        let find = |txn: &redb::ReadTransaction| -> Result<Option<(String, String)>> {
-            if !target.is_empty() && txn.has(SNAPSHOTS.table, self.key(target))? {
-                return Ok(Some((target.to_owned(), format!("target snapshot {target:?}: already exists"))));
-            }
-            let taken = txn.has(SNAPSHOTS.table, self.key(key))?;
-            Ok(taken.then(|| (key.to_owned(), format!("snapshot {key:?}: already exists"))))
-        };
-        let Some((found, message)) = self.db.read(find)? else { return Ok(()) };
-        if self.scope.lease.is_some() {
-            let (scope, kind) = (self.scope.clone(), resource_kind(&self.name));
-            self.db.mutate(move |tx| leases::add_resource(tx, &scope, &kind, &found)).await?;
+        let (scope, name) = (self.scope.clone(), self.name.clone());
+        let (key, target) = (key.to_owned(), target.to_owned());
+        if self.db.read(|txn| existing(txn, &scope, &name, [&target, &key]))?.is_none() {
+            return Ok(());
         }
-        Err(Error::already_exists(message))
+        // Looked at again on the writer thread: a collection that is under way then knows that somebody relies on it.
+        let found = self.db.mutate(move |tx| {
+            let found = existing(tx, &scope, &name, [&target, &key])?;
+            if let Some((found, _)) = &found {
+                leases::add_resource(tx, &scope, &resource_kind(&name), found)?;
+            }
+            Ok(found)
+        });
+        match found.await? {
+            Some((_, message)) => Err(Error::already_exists(message)),
+            None => Ok(()),
+        }
     }
 
     /// Takes over a committed snapshot that the backend has under the target's reference: that of a snapshotter which
@@ -227,6 +229,21 @@ impl Snapshots {
         let info = self.backend.stat(&row.backend_key).await?;
         Ok(overlay(info, key, row))
     }
+}
+
+/// What there is already of a target and a key, with what is said of it.
+fn existing(
+    txn: &impl Source,
+    scope: &Scope,
+    snapshotter: &str,
+    [target, key]: [&str; 2],
+) -> Result<Option<(String, String)>> {
+    let at = |key| (scope.namespace.as_str(), snapshotter, key);
+    if !target.is_empty() && txn.has(SNAPSHOTS.table, at(target))? {
+        return Ok(Some((target.to_owned(), format!("target snapshot {target:?}: already exists"))));
+    }
+    let taken = txn.has(SNAPSHOTS.table, at(key))?;
+    Ok(taken.then(|| (key.to_owned(), format!("snapshot {key:?}: already exists"))))
 }
 
 fn overlay(info: Info, key: &str, row: SnapshotRecord) -> Info {
@@ -365,39 +382,5 @@ impl Snapshotter for Snapshots {
     async fn cleanup(&self) -> Result<()> {
         self.db.bury_snapshots(&self.name).await;
         self.backend.cleanup().await
-    }
-}
-
-impl Db {
-    /// Removes a snapshot that no row names from its backend. One that will not go is kept in mind and logged: to the
-    /// client it is gone.
-    pub(crate) async fn remove_snapshot(&self, snapshotter: &str, backend_key: &str) {
-        self.dead().insert((snapshotter.to_owned(), backend_key.to_owned()));
-        self.bury_snapshots(snapshotter).await;
-    }
-
-    /// Tries to remove what is dead in a backend: again and again as long as that helps, as one may stand on another.
-    pub(crate) async fn bury_snapshots(&self, snapshotter: &str) {
-        let Some(backend) = self.inner.snapshotters.get(snapshotter) else { return };
-        loop {
-            let dead: Vec<_> = self.dead().iter().filter(|(name, _)| name == snapshotter).cloned().collect();
-            let mut removed = false;
-            for entry in &dead {
-                match backend.remove(&entry.1).await {
-                    Err(error) if !error.is_not_found() => {
-                        tracing::warn!(snapshotter, key = entry.1, %error, "cannot remove a snapshot yet");
-                    }
-                    _ => removed |= self.dead().remove(entry),
-                }
-            }
-            if !removed || self.dead().is_empty() {
-                return;
-            }
-        }
-    }
-
-    fn dead(&self) -> std::sync::MutexGuard<'_, BTreeSet<(String, String)>> {
-        // The set is whole whoever panicked.
-        self.inner.dead_snapshots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -196,7 +196,7 @@ mod tests {
         let txn = storage.begin_write().unwrap();
         create_tables(&txn).unwrap();
         storage.commit(txn).unwrap();
-        let writer = Writer::start(Arc::clone(&storage)).unwrap();
+        let writer = Writer::start(Arc::clone(&storage), Arc::default()).unwrap();
         Bench { _dir: dir, storage, writer, full, no_growth }
     }
 

@@ -3,12 +3,13 @@
 use std::cell::{Cell, RefCell};
 use std::ops::ControlFlow;
 
-use redb::{Key, ReadTransaction, ReadableTable, TableDefinition, Value, WriteTransaction};
+use redb::{Key, ReadTransaction, ReadableTable, TableDefinition, TableHandle, Value, WriteTransaction};
 use types::{Error, Namespace, Result};
 
+use crate::barrier::Barrier;
 use crate::namespaces::NamespaceRecord;
 use crate::record::{Record, decode, encode};
-use crate::schema::{Index, NAMESPACES, Rows};
+use crate::schema::{Index, NAMESPACES, Rows, Table};
 use crate::storage::failure;
 
 /// What a visitor of [`Source::scan`] answers: go on, or stop.
@@ -28,12 +29,21 @@ pub(crate) trait Source {
         failure(error)
     }
 
+    /// Notes that somebody looks at a row, for a collection that may be under way.
+    fn looked_at<'k, K: Key + 'static, V: Value + 'static>(
+        &self,
+        _table: TableDefinition<'static, K, V>,
+        _key: &K::SelfType<'k>,
+    ) {
+    }
+
     /// The record under `key`.
     fn get<'k, K: Key + 'static, R: Record>(
         &self,
         rows: Rows<K, R>,
         key: K::SelfType<'k>,
     ) -> Result<Option<R>> {
+        self.looked_at(rows.table, &key);
         let table = self.open(rows.table)?;
         let found = table.get(&key).map_err(|e| self.failed(e))?;
         found.map(|value| decode(&key, value.value())).transpose()
@@ -45,6 +55,7 @@ pub(crate) trait Source {
         table: TableDefinition<'static, K, V>,
         key: K::SelfType<'k>,
     ) -> Result<bool> {
+        self.looked_at(table, &key);
         let table = self.open(table)?;
         let found = table.get(&key).map_err(|e| self.failed(e))?.is_some();
         Ok(found)
@@ -97,15 +108,56 @@ impl Source for ReadTransaction {
 ///
 /// A mutation checks first and writes then: one that fails without having written costs nobody anything, while one
 /// that fails after writing makes the writer start the whole group again without it.
+///
+/// What it reads by key and what it writes is kept by a collection that is under way (see `barrier`).
 pub(crate) struct Tx<'a> {
     txn: &'a WriteTransaction,
+    barrier: Cell<Option<&'a Barrier>>,
     wrote: Cell<bool>,
+    counts: Cell<Counts>,
     broken: RefCell<Option<Error>>,
+}
+
+/// As what a mutation counts for the scheduler of collections.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Counts {
+    /// It wrote something, maybe.
+    Change,
+    /// It let go of something that others may have stood on.
+    Deletion,
+    /// It belongs to a collection.
+    Nothing,
 }
 
 impl<'a> Tx<'a> {
     pub(crate) fn new(txn: &'a WriteTransaction) -> Self {
-        Self { txn, wrote: Cell::new(false), broken: RefCell::new(None) }
+        Self {
+            txn,
+            barrier: Cell::new(None),
+            wrote: Cell::new(false),
+            counts: Cell::new(Counts::Change),
+            broken: RefCell::new(None),
+        }
+    }
+
+    /// A transaction that tells `barrier` what it touches, if a collection wants to know.
+    pub(crate) fn watched(txn: &'a WriteTransaction, barrier: &'a Barrier) -> Self {
+        Self { barrier: Cell::new(barrier.raised().then_some(barrier)), ..Self::new(txn) }
+    }
+
+    /// What this mutation touches from now on is no reason to keep it: it belongs to the collection itself.
+    pub(crate) fn unwatch(&self) {
+        self.barrier.set(None);
+    }
+
+    /// Says that this mutation counts as something else than a change.
+    pub(crate) fn count_as(&self, counts: Counts) {
+        self.counts.set(counts);
+    }
+
+    /// As what it counts.
+    pub(crate) fn counts(&self) -> Counts {
+        self.counts.get()
     }
 
     /// Whether anything was written.
@@ -163,6 +215,7 @@ impl<'a> Tx<'a> {
         key: K::SelfType<'k>,
         value: V::SelfType<'v>,
     ) -> Result<()> {
+        self.looked_at(table, &key);
         let mut table = self.txn.open_table(table).map_err(|e| self.failed(e))?;
         self.wrote.set(true);
         table.insert(key, value).map_err(|e| self.failed(e))?;
@@ -171,6 +224,18 @@ impl<'a> Tx<'a> {
 }
 
 impl Source for Tx<'_> {
+    fn looked_at<'k, K: Key + 'static, V: Value + 'static>(
+        &self,
+        table: TableDefinition<'static, K, V>,
+        key: &K::SelfType<'k>,
+    ) {
+        if let Some(barrier) = self.barrier.get()
+            && let Some(table) = Table::called(table.name())
+        {
+            barrier.touch(table, K::as_bytes(key).as_ref());
+        }
+    }
+
     fn open<K: Key + 'static, V: Value + 'static>(
         &self,
         table: TableDefinition<'static, K, V>,

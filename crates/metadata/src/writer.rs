@@ -20,13 +20,24 @@ use std::thread::JoinHandle;
 use tokio::sync::{mpsc, oneshot};
 use types::{Error, Result, ResultExt};
 
+use crate::barrier::Barrier;
+use crate::changes::Changes;
 use crate::storage::Storage;
-use crate::tx::Tx;
+use crate::tx::{Counts, Tx};
 
 /// How many mutations may wait before callers wait to queue theirs.
 const QUEUE: usize = 1024;
 /// How many share one commit at most; it bounds how long one can wait for the others of its group.
 const GROUP: usize = 512;
+
+/// What collections want to know of the writing.
+#[derive(Default)]
+pub(crate) struct Observed {
+    /// What is touched while one is under way.
+    pub(crate) barrier: Barrier,
+    /// How much has changed since the last.
+    pub(crate) changes: Changes,
+}
 
 /// The queue to the thread, and the thread.
 pub(crate) struct Writer {
@@ -35,12 +46,12 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread.
-    pub(crate) fn start(storage: Arc<Storage>) -> Result<Self> {
+    /// Starts the thread. What it does is told to `observed`.
+    pub(crate) fn start(storage: Arc<Storage>, observed: Arc<Observed>) -> Result<Self> {
         let (queue, jobs) = mpsc::channel(QUEUE);
         let thread = std::thread::Builder::new()
             .name("metadata".to_owned())
-            .spawn(move || run(&storage, jobs))
+            .spawn(move || run(&storage, &observed, jobs))
             .context(|| "start the metadata writer thread")?;
         Ok(Self { queue: Some(queue), thread: Some(thread) })
     }
@@ -117,7 +128,7 @@ impl<T: Send, F: FnMut(&Tx<'_>) -> Result<T> + Send> Mutation for Change<T, F> {
     }
 }
 
-fn run(storage: &Storage, mut queue: mpsc::Receiver<Box<dyn Mutation>>) {
+fn run(storage: &Storage, observed: &Observed, mut queue: mpsc::Receiver<Box<dyn Mutation>>) {
     let mut group = Vec::new();
     while let Some(first) = queue.blocking_recv() {
         group.push(first);
@@ -127,7 +138,7 @@ fn run(storage: &Storage, mut queue: mpsc::Receiver<Box<dyn Mutation>>) {
                 Err(_) => break,
             }
         }
-        let committed = commit(storage, &mut group);
+        let committed = commit(storage, observed, &mut group);
         for mutation in group.drain(..) {
             mutation.answer(&committed);
         }
@@ -150,9 +161,9 @@ enum Spoilt {
 }
 
 /// Runs and commits `group`, without those that spoil it: they are answered and removed.
-fn commit(storage: &Storage, group: &mut Vec<Box<dyn Mutation>>) -> Result<()> {
+fn commit(storage: &Storage, observed: &Observed, group: &mut Vec<Box<dyn Mutation>>) -> Result<()> {
     loop {
-        match attempt(storage, group) {
+        match attempt(storage, observed, group) {
             Tried::Committed(result) => {
                 if result.is_err() {
                     reopen(storage);
@@ -169,14 +180,14 @@ fn commit(storage: &Storage, group: &mut Vec<Box<dyn Mutation>>) -> Result<()> {
     }
 }
 
-fn attempt(storage: &Storage, group: &mut [Box<dyn Mutation>]) -> Tried {
+fn attempt(storage: &Storage, observed: &Observed, group: &mut [Box<dyn Mutation>]) -> Tried {
     let txn = match storage.begin_write() {
         Ok(txn) => txn,
         Err(error) => return Tried::Broken(error),
     };
-    let mut wrote = false;
+    let (mut wrote, mut changes, mut deletions) = (false, 0, 0);
     for (place, mutation) in group.iter_mut().enumerate() {
-        let tx = Tx::new(&txn);
+        let tx = Tx::watched(&txn, &observed.barrier);
         // What a panic leaves behind is in the transaction, which is thrown away.
         let Ok(succeeded) = catch_unwind(AssertUnwindSafe(|| mutation.run(&tx))) else {
             return Tried::Spoilt(place, Spoilt::Panicked);
@@ -188,11 +199,18 @@ fn attempt(storage: &Storage, group: &mut [Box<dyn Mutation>]) -> Tried {
             return Tried::Spoilt(place, Spoilt::Failed);
         }
         wrote |= tx.wrote();
+        let counted = u64::from(tx.wrote() && tx.counts() != Counts::Nothing);
+        changes += counted;
+        deletions += if tx.counts() == Counts::Deletion { counted } else { 0 };
     }
     if !wrote {
         return Tried::Committed(Ok(()));
     }
-    Tried::Committed(storage.commit(txn))
+    let committed = storage.commit(txn);
+    if committed.is_ok() {
+        observed.changes.committed(changes, deletions);
+    }
+    Tried::Committed(committed)
 }
 
 fn reopen(storage: &Storage) {
@@ -227,7 +245,7 @@ mod tests {
         let txn = storage.begin_write().unwrap();
         create_tables(&txn).unwrap();
         storage.commit(txn).unwrap();
-        let writer = Arc::new(Writer::start(Arc::clone(&storage)).unwrap());
+        let writer = Arc::new(Writer::start(Arc::clone(&storage), Arc::default()).unwrap());
         Bench { _dir: dir, storage, writer }
     }
 

@@ -11,6 +11,7 @@ pub mod container;
 pub mod content;
 pub mod crash;
 pub mod digest;
+pub mod duration;
 pub mod error;
 pub mod events;
 pub mod fields;

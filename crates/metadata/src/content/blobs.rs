@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 
 use crate::db::Db;
 use crate::leases;
-use crate::schema::{BLOB_HOLDERS, BLOBS, DEAD, INGESTS};
-use crate::tx::{NEXT, Source};
+use crate::schema::{BLOB_HOLDERS, INGESTS};
+use crate::tx::{Counts, NEXT, Source};
 
 /// The name of a digest's lock: held from looking whether a blob is there until a row says so, and while it is removed.
 pub(crate) fn blob_lock(digest: &str) -> String {
@@ -53,16 +53,12 @@ impl Db {
         let last = self
             .mutate(move |tx| {
                 let ns = scope.namespace.as_str();
-                if !tx.remove(BLOBS.table, (ns, &text))? {
+                if !crate::gc::remove_blob(tx, ns, &text)? {
                     return Err(Error::not_found(format!("content digest {text}: not found")));
                 }
-                tx.remove(BLOB_HOLDERS, (&text, ns))?;
+                tx.count_as(Counts::Deletion);
                 leases::drop_resource(tx, &scope, "content", &text)?;
-                let last = !needed(tx, &text)?;
-                if last {
-                    tx.mark(DEAD, ("blob", &text))?;
-                }
-                Ok(last)
+                Ok(!needed(tx, &text)?)
             })
             .await?;
         crash::point("blob-row-deleted");

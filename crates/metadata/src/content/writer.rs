@@ -16,7 +16,7 @@ use crate::tx::{Source, Tx};
 
 use super::{BlobRecord, blob_lock, ingest_lock, validate};
 
-/// How long an ingest that no lease holds stays, once there is a garbage collector.
+/// How long an ingest that no lease holds stays after it was opened last.
 const EXPIRES_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 /// How much of a shared blob is copied at a time when it turns out that more is written to it.
 const COPY: usize = 1 << 20;
@@ -64,7 +64,9 @@ struct Shared {
 async fn begin_expected(db: &Db, scope: &Scope, options: &WriterOptions, expected: &Digest) -> Result<Begun> {
     let exists = || Error::already_exists(format!("content {expected}: already exists"));
     let ns = scope.namespace.as_str();
-    if scope.lease.is_none() && db.read(|txn| txn.has(BLOBS.table, (ns, expected.as_str())))? {
+    // What is promised while a collection is under way must be known to it, so the writer thread has to look then.
+    let unobserved = scope.lease.is_none() && !db.inner.observed.barrier.raised();
+    if unobserved && db.read(|txn| txn.has(BLOBS.table, (ns, expected.as_str())))? {
         return Err(exists());
     }
     // From here until the row of the ingest says that it needs the blob, nobody removes it.
@@ -110,10 +112,9 @@ async fn begin(db: &Db, scope: &Scope, options: &WriterOptions, shared: Option<&
         if !becomes.is_empty() {
             row.becomes.clone_from(&becomes);
         }
-        row.expires = match (&scope.lease, row.expires) {
-            (Some(_), _) => None,
-            (None, Some(expires)) => Some(expires),
-            (None, None) => Some((SystemTime::now() + EXPIRES_AFTER).into()),
+        row.expires = match scope.lease {
+            Some(_) => None,
+            None => Some((SystemTime::now() + EXPIRES_AFTER).into()),
         };
         let backend_ref = row.backend_ref.clone();
         if found.as_ref() != Some(&row) {

@@ -6,7 +6,7 @@ use types::{Error, Result};
 
 use crate::leases;
 use crate::schema::{CHILDREN, SNAPSHOTS};
-use crate::tx::{NEXT, Source, Tx};
+use crate::tx::{Counts, NEXT, Source, Tx};
 
 use super::{BATCH, SnapshotRecord, Snapshots, not_found, parent_not_found, resource_kind};
 
@@ -54,6 +54,7 @@ impl Snapshots {
                         "cannot remove snapshot with child: failed precondition",
                     ));
                 }
+                tx.count_as(Counts::Deletion);
                 tx.remove(CHILDREN, (ns, &name, &row.parent, &key))?;
                 tx.remove(SNAPSHOTS.table, (ns, &name, &key))?;
                 leases::drop_resource(tx, &scope, &resource_kind(&name), &key)?;
@@ -99,7 +100,8 @@ impl Snapshots {
     }
 }
 
-fn has_children(tx: &Tx<'_>, ns: &str, snapshotter: &str, key: &str) -> Result<bool> {
+/// Whether another snapshot stands on this one.
+pub(crate) fn has_children(tx: &Tx<'_>, ns: &str, snapshotter: &str, key: &str) -> Result<bool> {
     let mut found = false;
     tx.scan_raw(CHILDREN, (ns, snapshotter, key, ""), |child, ()| {
         found = (child.0, child.1, child.2) == (ns, snapshotter, key);
