@@ -67,6 +67,20 @@ pub fn tested() -> Binaries {
     Binaries { daemon, ctr, shim_dir }
 }
 
+/// Our programs with debug assertions and crash points, as cargo built them beside this test program.
+///
+/// # Panics
+/// If they are not there, with the command that builds them.
+pub fn debug() -> Binaries {
+    let test = env::current_exe().expect("the path of this program");
+    let dir = test.ancestors().nth(2).expect("a directory of cargo's").to_path_buf();
+    let binaries = Binaries { daemon: dir.join("containerd"), ctr: dir.join("ctr"), shim_dir: dir.clone() };
+    for path in [&binaries.daemon, &binaries.ctr, &dir.join("containerd-shim-runc-v2")] {
+        assert!(path.exists(), "{} does not exist; `cargo build --workspace` makes it", path.display());
+    }
+    binaries
+}
+
 /// Upstream's programs, for tests that mix them with ours; `None` (said aloud) where they are not at hand.
 pub fn peer() -> Option<Binaries> {
     let Some(dir) = env::var_os("PEER_DIR").map(PathBuf::from) else {

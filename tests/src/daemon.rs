@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
@@ -23,14 +23,15 @@ pub struct Daemon {
     dir: TempDir,
     binaries: Binaries,
     namespace: String,
+    sockets: PathBuf,
     child: Mutex<Option<Child>>,
     imported: OnceLock<()>,
 }
 
-/// A name that no other daemon of this or another run uses.
+/// A name that no other daemon of this or another run uses; all of one run are equally long, so that columns line up.
 fn unique(what: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    format!("{what}{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+    format!("{what}{}-{:04}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 impl Daemon {
@@ -77,12 +78,32 @@ impl Daemon {
             dir,
             binaries,
             namespace: unique("bb"),
+            sockets: PathBuf::from("/run/containerd/s"),
             child: Mutex::new(None),
             imported: OnceLock::new(),
         };
         let version = if suite == Suite::Upstream { 2 } else { 3 };
         fs::write(daemon.config(), config(version)).expect("write the configuration");
         daemon
+    }
+
+    /// The same daemon, whose shims keep their sockets below its directory, so that no other daemon's are taken for
+    /// theirs.
+    ///
+    /// # Panics
+    /// If the configuration cannot be written.
+    #[must_use]
+    pub fn with_own_sockets(mut self) -> Self {
+        self.sockets = self.dir().join("s");
+        let section = format!("[plugins.'io.containerd.shim.v1.manager']\nsocket_dir = {:?}\n", self.sockets);
+        let config = fs::read_to_string(self.config()).expect("read the configuration") + &section;
+        fs::write(self.config(), config).expect("write the configuration");
+        self
+    }
+
+    /// Where its shims keep their sockets.
+    pub fn sockets(&self) -> &Path {
+        &self.sockets
     }
 
     /// The directory that holds everything of this daemon.
@@ -132,9 +153,20 @@ impl Daemon {
     /// If it ends, or does not serve in time; with its log.
     #[track_caller]
     pub fn launch(&self) {
+        self.launch_with(&[]);
+    }
+
+    /// As [`Daemon::launch`], with variables in its environment.
+    ///
+    /// # Panics
+    /// As that.
+    #[track_caller]
+    pub fn launch_with(&self, variables: &[(&str, &str)]) {
         let log =
             fs::File::options().create(true).append(true).open(self.dir().join("log")).expect("log file");
-        let mut child = self.command().stderr(log).spawn().expect("start the daemon");
+        let mut command = self.command();
+        command.stderr(log).envs(variables.iter().copied());
+        let mut child = command.spawn().expect("start the daemon");
         deadline::eventually("the daemon serves", || {
             if let Some(status) = child.try_wait().expect("waiting for the daemon") {
                 panic!("the daemon ended with {status}:\n{}", self.log());
@@ -161,6 +193,15 @@ impl Daemon {
             .stdin(Stdio::null())
             .stdout(Stdio::null());
         command
+    }
+
+    /// How the daemon ended, if it did so on its own.
+    ///
+    /// # Panics
+    /// If the system does not tell.
+    pub fn ended(&self) -> Option<ExitStatus> {
+        let mut child = self.child.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        child.as_mut().and_then(|child| child.try_wait().expect("waiting for the daemon"))
     }
 
     /// Kills the daemon with SIGKILL.

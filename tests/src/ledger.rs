@@ -4,7 +4,7 @@
 //!   process  shims of the namespace, processes in its cgroups
 //!   mount    below the daemon's directory, and any bound network namespace
 //!   cgroup   /<namespace>/<id> in each hierarchy
-//!   socket   /run/containerd/s/* that nobody listens on
+//!   socket   /run/containerd/s/*, or where else the shims keep them, that nobody listens on
 //!   fifo     /run/containerd/fifo/*/<id>-*
 //!   runc     /run/containerd/runc/<namespace>/*
 //!   bundle   <state> and <root>, io.containerd.runtime.v2.task/<namespace>/*
@@ -44,7 +44,7 @@ impl Ledger {
         for cgroup in proc::cgroups(namespace).iter().filter(|dir| !dir.ends_with(namespace)) {
             lines.insert(format!("cgroup {}", cgroup.display()));
         }
-        stale_sockets(&mut lines);
+        stale_sockets(daemon.sockets(), &mut lines);
         list("runc", &Path::new("/run/containerd/runc").join(namespace), &mut lines);
         fifos(&format!("{namespace}-"), &mut lines);
         directories(daemon, &mut lines);
@@ -71,8 +71,8 @@ impl Ledger {
     }
 }
 
-fn stale_sockets(lines: &mut BTreeSet<String>) {
-    let listed: Vec<_> = fs::read_dir("/run/containerd/s").into_iter().flatten().flatten().collect();
+fn stale_sockets(dir: &Path, lines: &mut BTreeSet<String>) {
+    let listed: Vec<_> = fs::read_dir(dir).into_iter().flatten().flatten().collect();
     let bound = proc::bound_sockets();
     for path in listed.iter().map(fs::DirEntry::path).filter(|path| !bound.contains(path)) {
         lines.insert(format!("socket {}", path.display()));

@@ -23,6 +23,7 @@ pub mod daemon;
 pub mod deadline;
 pub mod ledger;
 pub mod proc;
+pub mod rpc;
 pub mod tar;
 pub mod terminal;
 
@@ -31,3 +32,4 @@ pub use command::{Finished, Invocation};
 pub use daemon::Daemon;
 pub use deadline::{eventually, eventually_within};
 pub use ledger::Ledger;
+pub use rpc::Rpc;
