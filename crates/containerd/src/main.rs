@@ -4,10 +4,14 @@
 
 #![forbid(unsafe_code)]
 
+mod calls;
 mod cli;
 mod config;
+mod debug;
 mod directories;
 mod logging;
+mod metrics;
+mod pages;
 mod plugins;
 mod publish;
 mod serve;
@@ -98,6 +102,8 @@ async fn live(config: &Config, begun: Instant) -> Result<()> {
     };
     let routes = services::routes(&house, house.db.server_uuid(), doors).await;
     let sockets = serve::Sockets::bind(config)?;
+    metrics::start(config, &house).await?;
+    let _debug = debug::start(config, &house).await?;
     sys::memory::trim();
     serve::serve(house, routes, sockets, &mut signals, begun).await;
     Ok(())

@@ -17,6 +17,7 @@ use tracing::{info, warn};
 use types::events::Exchange;
 use types::{Result, ResultExt};
 
+use crate::calls::Observe;
 use crate::config::Config;
 use crate::services::House;
 use crate::socket::{self, SocketFile};
@@ -86,7 +87,8 @@ pub async fn serve(house: House, routes: Routes, sockets: Sockets, signals: &mut
     let (grpc, grpc_file) = sockets.grpc;
     let (ttrpc, ttrpc_file) = sockets.ttrpc;
     let (stop, stopped) = oneshot::channel::<()>();
-    let mut server = tokio::spawn(grpc_server(grpc, routes, house.work.clone(), stopped));
+    let observe = Observe::new(house.calls.clone());
+    let mut server = tokio::spawn(grpc_server((grpc, house.work.clone()), routes, observe, stopped));
     let shims = tokio::spawn(ttrpc_server(ttrpc, house.events.clone()));
     notify(&NotifyState::Ready);
     info!("containerd successfully booted in {:.6}s", begun.elapsed().as_secs_f64());
@@ -105,13 +107,19 @@ pub async fn serve(house: House, routes: Routes, sockets: Sockets, signals: &mut
     drop((grpc_file, ttrpc_file));
 }
 
-async fn grpc_server(listener: UnixListener, routes: Routes, work: Work, stopped: oneshot::Receiver<()>) {
+async fn grpc_server(
+    (listener, work): (UnixListener, Work),
+    routes: Routes,
+    observe: Observe,
+    stopped: oneshot::Receiver<()>,
+) {
     let server = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_max_header_list_size(HEADERS)
         .http2_max_pending_accept_reset_streams(Some(RESETS))
         .http2_max_local_error_reset_streams(Some(RESETS))
+        .layer(observe)
         .add_routes(routes);
     let stopped = async {
         // An error means that the sender was dropped, which is the signal.

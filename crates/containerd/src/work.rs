@@ -3,8 +3,12 @@
 //! A handler that changes something runs its change through [`Work::run`]: on a task of its own, so that a client that
 //! hangs up cannot leave it half-done. Handlers that only wait (Tasks.Wait) do not: they end with their caller.
 //!
+//! Each change is one line of the log when it is done, with namespace, id and duration, and the error if it failed. What the
+//! caller sent is not in it: specs, labels and environments may hold secrets.
+//!
 //! It is also here that memory is given back to the kernel: after something big, and when clients have been and gone.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,15 +16,16 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tonic::Status;
-use tracing::debug;
-use types::Result;
+use tracing::{Instrument, Level, Span, error};
+use types::{Class, Error, Result};
 
 use crate::services::reply::status;
 
 /// The changes under way. Cloning shares them.
 #[derive(Clone, Debug)]
 pub struct Work {
-    running: watch::Sender<usize>,
+    /// By number, as they came.
+    changes: watch::Sender<BTreeMap<u64, (Change, Instant)>>,
     /// Whether memory is being given back at the moment.
     trimming: Arc<AtomicBool>,
     calm: Arc<Calm>,
@@ -47,27 +52,72 @@ pub struct Change {
     pub namespace: String,
     /// The id, key, name or digest.
     pub id: String,
+    /// The process in the container, if it is not the first one.
+    pub exec: String,
 }
 
 impl Change {
     /// The change `what` to `id`.
     pub fn new(what: &'static str, namespace: impl ToString, id: impl Into<String>) -> Self {
-        Self { what, namespace: namespace.to_string(), id: id.into() }
+        Self { what, namespace: namespace.to_string(), id: id.into(), exec: String::new() }
+    }
+
+    /// The same, to a process that was added to the container.
+    pub fn exec(self, exec: impl Into<String>) -> Self {
+        Self { exec: exec.into(), ..self }
     }
 }
 
-struct Running(watch::Sender<usize>);
+/// Changes that clients make all the time and that nobody looks for in a log.
+const ROUTINE: [&str; 2] = ["resize terminal", "close stdin"];
+
+/// A change under way. Dropped before it has ended: it panicked.
+struct Running {
+    changes: watch::Sender<BTreeMap<u64, (Change, Instant)>>,
+    number: u64,
+}
+
+impl Running {
+    fn end(&self) -> Option<(Change, Instant)> {
+        let mut ended = None;
+        self.changes.send_modify(|changes| ended = changes.remove(&self.number));
+        ended
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.send_modify(|running| *running -= 1);
+        if let Some((Change { what, namespace, id, .. }, _)) = self.end() {
+            error!(namespace, id, "{what} panicked");
+        }
+    }
+}
+
+/// One line about a change that is done.
+fn log(change: &Change, begun: Instant, failure: Option<&Error>) {
+    let Change { what, namespace, id, exec } = change;
+    let exec = (!exec.is_empty()).then_some(exec.as_str());
+    let duration = begun.elapsed();
+    // Macros need a level that is known when they are compiled.
+    macro_rules! line {
+        ($level:expr) => {
+            match failure {
+                None => tracing::event!($level, namespace, id, exec, ?duration, "{what}"),
+                Some(error) => tracing::event!($level, namespace, id, exec, ?duration, %error, "{what} failed"),
+            }
+        };
+    }
+    match failure.map(Error::class) {
+        Some(Class::Internal | Class::Unknown | Class::Unavailable | Class::DataLoss) => line!(Level::WARN),
+        _ if ROUTINE.contains(what) => line!(Level::DEBUG),
+        _ => line!(Level::INFO),
     }
 }
 
 impl Work {
     /// Nothing under way.
     pub fn new() -> Self {
-        Self { running: watch::Sender::new(0), trimming: Arc::default(), calm: Arc::default() }
+        Self { changes: watch::Sender::default(), trimming: Arc::default(), calm: Arc::default() }
     }
 
     /// Runs a change to its end, whether or not the caller waits for it, and logs when it is done.
@@ -76,24 +126,35 @@ impl Work {
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        self.running.send_modify(|running| *running += 1);
-        let running = Running(self.running.clone());
-        let task = tokio::spawn(async move {
-            let _running = running;
-            let begun = Instant::now();
-            let done = future.await;
-            let duration = format!("{:?}", begun.elapsed());
-            let Change { what, namespace, id } = change;
-            match &done {
-                Ok(_) => debug!(namespace, id, duration, "{what}"),
-                Err(error) => debug!(namespace, id, duration, %error, "{what} failed"),
+        let running = self.begin(change);
+        let task = tokio::spawn(
+            async move {
+                let done = future.await;
+                if let Some((change, begun)) = running.end() {
+                    log(&change, begun, done.as_ref().err());
+                }
+                done
             }
-            done
-        });
+            .instrument(Span::current()),
+        );
         match task.await {
             Ok(done) => done.map_err(|error| status(&error)),
             Err(_) => Err(Status::internal("the operation panicked")),
         }
+    }
+
+    fn begin(&self, change: Change) -> Running {
+        let mut number = 0;
+        self.changes.send_modify(|changes| {
+            number = changes.last_key_value().map_or(0, |(last, _)| last + 1);
+            changes.insert(number, (change, Instant::now()));
+        });
+        Running { changes: self.changes.clone(), number }
+    }
+
+    /// The changes under way, the oldest first, each with when it was begun.
+    pub fn under_way(&self) -> Vec<(Change, Instant)> {
+        self.changes.borrow().values().cloned().collect()
     }
 
     /// Gives memory back to the kernel, unless that is under way already.
@@ -127,10 +188,10 @@ impl Work {
 
     /// Waits until nothing is under way, but no longer than `limit`. Returns how many changes are cut off.
     pub async fn drain(&self, limit: Duration) -> usize {
-        let mut running = self.running.subscribe();
+        let mut changes = self.changes.subscribe();
         // Either way the count is what matters; the sender lives as long as `self`.
-        drop(tokio::time::timeout(limit, running.wait_for(|running| *running == 0)).await);
-        *self.running.borrow()
+        drop(tokio::time::timeout(limit, changes.wait_for(BTreeMap::is_empty)).await);
+        self.changes.borrow().len()
     }
 }
 

@@ -33,7 +33,9 @@ use tracing::warn;
 use types::events::Exchange;
 use types::{Namespace, Scope};
 
+use crate::calls::Calls;
 use crate::config::MessageSize;
+use crate::metrics::Collections;
 use crate::plugins::{Kind, Plugins};
 use crate::work::Work;
 
@@ -48,6 +50,10 @@ pub struct House {
     pub events: Exchange,
     /// What is being changed.
     pub work: Work,
+    /// What is being asked, and has been.
+    pub calls: Calls,
+    /// How garbage collection went.
+    pub collections: Collections,
     /// No other daemon has our tasks.
     _state: Arc<StateLock>,
 }
@@ -55,7 +61,15 @@ pub struct House {
 impl House {
     /// Puts the parts together.
     pub fn new(db: Db, runtime: Runtime, events: Exchange, state: StateLock) -> Self {
-        Self { db, runtime, events, work: Work::new(), _state: Arc::new(state) }
+        Self {
+            db,
+            runtime,
+            events,
+            work: Work::new(),
+            calls: Calls::new(),
+            collections: Collections::default(),
+            _state: Arc::new(state),
+        }
     }
 
     /// Tells subscribers what was done. The change stands either way, so a failure is only logged.
@@ -90,12 +104,13 @@ pub struct Doors<'a> {
 
 /// Adds each named service that is wanted, with the limits of messages that tonic sets service by service.
 macro_rules! serve {
-    ($routes:ident, $health:ident, $doors:expr, $($id:literal => $server:ty, $service:expr;)*) => {
+    ($routes:ident, $health:ident, $calls:expr, $doors:expr, $($id:literal => $server:ty, $service:expr;)*) => {
         $(if $doors.plugins.wants(Kind::Service, $id) {
             let server = <$server>::new($service)
                 .max_decoding_message_size($doors.size.receive)
                 .max_encoding_message_size($doors.size.send);
             $health.set_service_status(name(&server), tonic_health::ServingStatus::Serving).await;
+            $calls.serves(name(&server));
             $routes.add_service(server);
         })*
     };
@@ -111,7 +126,7 @@ pub async fn routes(house: &House, uuid: String, doors: Doors<'_>) -> Routes {
     let health = tonic_health::server::HealthReporter::new();
     let mut routes = RoutesBuilder::default();
     let introspection = introspection::Introspection { plugins: doors.listed.clone(), uuid };
-    serve! { routes, health, doors,
+    serve! { routes, health, house.calls, doors,
         "containers" => grpc::containers::containers_server::ContainersServer<_>, containers::Containers(house.clone());
         "content" => grpc::content::content_server::ContentServer<_>, content::Content(house.clone());
         "diff" => grpc::diff::diff_server::DiffServer<_>, diff::Diff { house: house.clone(), sync: doors.sync_fs };
@@ -126,6 +141,7 @@ pub async fn routes(house: &House, uuid: String, doors: Doors<'_>) -> Routes {
     }
     if doors.plugins.wants(Kind::Service, "healthcheck") {
         let service = tonic_health::server::HealthService::from_health_reporter(health);
+        house.calls.serves("grpc.health.v1.Health");
         routes.add_service(
             tonic_health::pb::health_server::HealthServer::new(service)
                 .max_decoding_message_size(doors.size.receive)

@@ -37,7 +37,7 @@ impl Tasks {
     {
         let namespace = namespace(request.metadata())?;
         let request = request.into_inner();
-        let change = Change::new(what, &namespace, request.container());
+        let change = Change::new(what, &namespace, request.container()).exec(request.exec());
         self.0.work.run(change, run(self.tasks(), namespace, request)).await
     }
 }
@@ -45,21 +45,30 @@ impl Tasks {
 /// Requests that name their container.
 trait OfContainer {
     fn container(&self) -> &str;
+
+    /// The process in it, if it is not the first one.
+    fn exec(&self) -> &str {
+        ""
+    }
 }
 
 macro_rules! of_container {
-    ($($name:ident)*) => {
+    ($($name:ident $($exec:ident)?,)*) => {
         $(impl OfContainer for wire::$name {
             fn container(&self) -> &str {
                 &self.container_id
             }
+            $(fn exec(&self) -> &str {
+                &self.$exec
+            })?
         })*
     };
 }
 
 of_container! {
-    CreateTaskRequest StartRequest DeleteTaskRequest DeleteProcessRequest KillRequest ExecProcessRequest
-    ResizePtyRequest CloseIoRequest PauseTaskRequest ResumeTaskRequest UpdateTaskRequest
+    CreateTaskRequest, DeleteTaskRequest, PauseTaskRequest, ResumeTaskRequest, UpdateTaskRequest,
+    StartRequest exec_id, KillRequest exec_id, ExecProcessRequest exec_id, DeleteProcessRequest exec_id,
+    ResizePtyRequest exec_id, CloseIoRequest exec_id,
 }
 
 /// What cannot be done yet is refused before anything is.

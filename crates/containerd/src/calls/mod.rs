@@ -1,0 +1,168 @@
+//! Every gRPC call, counted and listed while it lasts.
+//!
+//! [`layer`] wraps the routes: it announces a call here when its headers have come and tells its end when its trailers go,
+//! or when the client has gone away. The metrics page reads the counters, the dump the calls under way. Counting is a few
+//! atomic additions a call, whether or not anybody looks.
+
+mod body;
+mod layer;
+pub mod methods;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use http::{HeaderValue, Uri};
+use tonic::Code;
+
+pub use layer::Observe;
+use methods::Method;
+
+/// How many codes a call can end with.
+const CODES: usize = 17;
+/// The upper bounds of the latencies that are told apart, in milliseconds.
+pub const BOUNDS: [u64; 11] = [5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000];
+
+/// The calls of this daemon's life. Cloning shares them.
+#[derive(Clone, Debug)]
+pub struct Calls(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// By [`Method::index`].
+    counted: Vec<Counters>,
+    /// The services on the routes; others are not counted, as by upstream.
+    served: Mutex<BTreeSet<&'static str>>,
+    flights: Mutex<HashMap<u64, Flight>>,
+    next: AtomicU64,
+}
+
+/// What is counted about a method.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Calls begun.
+    pub started: AtomicU64,
+    /// Messages that came.
+    pub received: AtomicU64,
+    /// Messages that went.
+    pub sent: AtomicU64,
+    /// Calls ended, by code.
+    pub handled: [AtomicU64; CODES],
+    /// Calls ended, by the first of [`BOUNDS`] that was enough; those that took longer are in none.
+    pub took: [AtomicU64; BOUNDS.len()],
+    /// The time that all of them took, in nanoseconds.
+    pub nanoseconds: AtomicU64,
+}
+
+impl Counters {
+    fn ended(&self, code: Code, took: Duration) {
+        add(&self.handled[(code as usize).min(CODES - 1)]);
+        if let Some(bound) = BOUNDS.iter().position(|bound| took <= Duration::from_millis(*bound)) {
+            add(&self.took[bound]);
+        }
+        let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
+    }
+}
+
+fn add(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// A call under way. Its parts are counted references into the request.
+#[derive(Clone, Debug)]
+pub struct Flight {
+    /// Whose path is the method.
+    pub uri: Uri,
+    /// In which namespace, as the client wrote it.
+    pub namespace: Option<HeaderValue>,
+    /// Since when.
+    pub since: Instant,
+}
+
+impl Calls {
+    /// Nothing called yet.
+    pub fn new() -> Self {
+        Self(Arc::new(Inner {
+            counted: methods::all().map(|_| Counters::default()).collect(),
+            served: Mutex::default(),
+            flights: Mutex::default(),
+            next: AtomicU64::new(0),
+        }))
+    }
+
+    /// A service is on the routes: its methods are counted and shown from now on.
+    pub fn serves(&self, service: &'static str) {
+        if !methods::knows(service) {
+            tracing::error!(service, "calls are not counted: calls/methods.rs does not know the service");
+        }
+        lock(&self.0.served).insert(service);
+    }
+
+    /// The methods served, in order, each with what was counted.
+    pub fn counted(&self) -> impl Iterator<Item = (Method, &Counters)> {
+        let served = lock(&self.0.served).clone();
+        methods::all().zip(&self.0.counted).filter(move |(method, _)| served.contains(method.service))
+    }
+
+    /// The calls under way, the oldest first.
+    pub fn under_way(&self) -> Vec<Flight> {
+        let mut flights: Vec<_> = lock(&self.0.flights).values().cloned().collect();
+        flights.sort_by_key(|flight| flight.since);
+        flights
+    }
+
+    /// What to count a request at.
+    fn method(&self, path: &str) -> Option<Method> {
+        methods::find(path).filter(|method| lock(&self.0.served).contains(method.service))
+    }
+
+    fn counters(&self, method: Method) -> &Counters {
+        &self.0.counted[method.index]
+    }
+
+    /// Lists a call; returns what [`Calls::land`] wants.
+    fn take_off(&self, flight: Flight) -> u64 {
+        let number = self.0.next.fetch_add(1, Ordering::Relaxed);
+        lock(&self.0.flights).insert(number, flight);
+        number
+    }
+
+    fn land(&self, number: u64) {
+        let mut flights = lock(&self.0.flights);
+        flights.remove(&number);
+        // A burst of calls does not keep its table.
+        if flights.is_empty() && flights.capacity() > 64 {
+            flights.shrink_to(16);
+        }
+    }
+}
+
+/// What is locked here is whole between any two statements.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A code as the label `grpc_code` has it.
+pub fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "Canceled",
+        Code::Unknown => "Unknown",
+        Code::InvalidArgument => "InvalidArgument",
+        Code::DeadlineExceeded => "DeadlineExceeded",
+        Code::NotFound => "NotFound",
+        Code::AlreadyExists => "AlreadyExists",
+        Code::PermissionDenied => "PermissionDenied",
+        Code::ResourceExhausted => "ResourceExhausted",
+        Code::FailedPrecondition => "FailedPrecondition",
+        Code::Aborted => "Aborted",
+        Code::OutOfRange => "OutOfRange",
+        Code::Unimplemented => "Unimplemented",
+        Code::Internal => "Internal",
+        Code::Unavailable => "Unavailable",
+        Code::DataLoss => "DataLoss",
+        Code::Unauthenticated => "Unauthenticated",
+    }
+}

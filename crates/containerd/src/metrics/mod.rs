@@ -1,0 +1,114 @@
+//! `/v1/metrics`: what Prometheus scrapes, with the names, types and labels of containerd 2.3.
+//!
+//! ```text
+//!  container_*   the shims are asked when the page is asked for      containers.rs, cgroup1.rs, cgroup2.rs
+//!  containerd_*  build, garbage collection                           here, collections.rs
+//!  grpc_*        counted by the layer around the routes              grpc.rs, crate::calls
+//!  process_*     /proc/self                                          process.rs
+//!  promhttp_*    this page itself                                    here
+//! ```
+//!
+//! Nothing here runs while nobody asks. There are no families about a Go runtime (`go_*`): there is none.
+
+mod cgroup1;
+mod cgroup2;
+mod collections;
+mod containers;
+mod grpc;
+mod process;
+mod text;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use http::{Request, StatusCode};
+use hyper::body::Incoming;
+use tracing::info;
+use types::{Result, version};
+
+pub use collections::Collections;
+
+use crate::config::Config;
+use crate::pages::{self, Door, Page};
+use crate::services::House;
+use text::Kind;
+
+/// The type of the page, as Go's handler calls it.
+const TYPE: &str = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
+
+/// What the page is made of.
+struct Sources {
+    house: House,
+    /// How long a shim may take; none is asked if absent.
+    stats: Option<Duration>,
+    histogram: bool,
+    served: AtomicU64,
+    being_served: AtomicU64,
+}
+
+/// Listens where the configuration says, if it does. The page is served until the process ends.
+pub async fn start(config: &Config, house: &House) -> Result<()> {
+    let telemetry = &config.telemetry;
+    if telemetry.metrics.is_empty() {
+        return Ok(());
+    }
+    let door = Door::tcp(&telemetry.metrics).await?;
+    info!(address = telemetry.metrics, "serving metrics");
+    let sources = Arc::new(Sources {
+        house: house.clone(),
+        stats: (!telemetry.no_prometheus).then_some(config.shims.stats),
+        histogram: telemetry.histogram,
+        served: AtomicU64::new(0),
+        being_served: AtomicU64::new(0),
+    });
+    tokio::spawn(door.serve(move |request| answer(Arc::clone(&sources), request)));
+    Ok(())
+}
+
+async fn answer(sources: Arc<Sources>, request: Request<Incoming>) -> Page {
+    if request.uri().path() != "/v1/metrics" {
+        return pages::missing();
+    }
+    sources.being_served.fetch_add(1, Ordering::Relaxed);
+    // Counted down also if the client goes away.
+    let served = Served(&sources);
+    let page = write(&sources).await;
+    sources.served.fetch_add(1, Ordering::Relaxed);
+    drop(served);
+    pages::typed(StatusCode::OK, TYPE, page)
+}
+
+struct Served<'a>(&'a Sources);
+
+impl Drop for Served<'_> {
+    fn drop(&mut self) {
+        self.0.being_served.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn write(sources: &Sources) -> String {
+    let mut page = text::Page::default();
+    if let Some(limit) = sources.stats {
+        containers::write(&mut page, &sources.house, limit).await;
+    }
+    page.family("containerd_build_info_total", Kind::Counter, "Which containerd this is.");
+    let labels = [("revision", version::REVISION), ("version", version::VERSION)];
+    page.sample("containerd_build_info_total", &labels, 1);
+    sources.house.collections.write(&mut page);
+    grpc::write(&mut page, &sources.house.calls, sources.histogram);
+    process::write(&mut page);
+    const NOW: &str = "promhttp_metric_handler_requests_in_flight";
+    page.single(NOW, Kind::Gauge, "Pages being written.", sources.being_served.load(Ordering::Relaxed));
+    const TOTAL: &str = "promhttp_metric_handler_requests_total";
+    page.family(TOTAL, Kind::Counter, "Pages written by status.");
+    for (code, count) in [("200", sources.served.load(Ordering::Relaxed)), ("500", 0), ("503", 0)] {
+        page.sample(TOTAL, &[("code", code)], count);
+    }
+    page.finish()
+}
+
+/// A count of nanoseconds in seconds.
+fn seconds(nanoseconds: u64) -> f64 {
+    nanoseconds as f64 / 1e9
+}
