@@ -8,6 +8,7 @@
 //!   check-static formatting, lints, layering, documentation
 //!   deps         who uses whom, compared with the law in deps/law.rs
 //!   bench        side by side with containerd; `--peer DIR` for another than Debian's
+//!   guest        suites in a virtual machine: kernel 6.1, cgroup v2, AppArmor, systemd; `systemd`, `crash` or `blackbox`
 //!   soak         a thousand containers one after another, two hundred side by side, and what they leave
 //! ```
 
@@ -18,6 +19,7 @@ mod check;
 mod chroot;
 mod deps;
 mod dist;
+mod guest;
 mod machine;
 mod map;
 mod paths;
@@ -60,6 +62,7 @@ fn run(arguments: &[String]) -> Result<ExitCode> {
         ("check-static", []) => check::without_containers(),
         ("deps", []) => deps::run(),
         ("bench", flags) => benches::run(flags),
+        ("guest", suites) => guest::run(suites),
         ("soak", []) => suites::soak(),
         ("help" | "--help" | "-h", _) => {
             println!("{USAGE}");

@@ -12,6 +12,8 @@ use anyhow::{Context, Result, bail};
 use crate::{machine, paths, program};
 
 const PACKAGES: [&str; 3] = ["containerd", "runc", "busybox-static"];
+/// dockerd, its client, and the library that a small installation lacks.
+const DOCKER: [&str; 2] = ["docker.io", "libdevmapper1.02.1"];
 
 /// Debian's programs, unpacked below one directory.
 #[derive(Clone, Debug)]
@@ -47,26 +49,40 @@ impl Peers {
 
 /// Takes Debian's programs from the cache, or fetches them first.
 pub fn fetch() -> Result<Peers> {
-    let root = paths::cache().join("peers");
-    let peers = Peers { root: root.clone() };
+    let peers = Peers { root: paths::cache().join("peers") };
     if peers.bin().join("containerd").exists()
         && peers.sbin().join("runc").exists()
         && peers.busybox().exists()
     {
         return Ok(peers);
     }
+    unpack(&PACKAGES, &peers.root)?;
+    Ok(peers)
+}
+
+/// The same for Debian's dockerd; gives the directory that it was unpacked into.
+pub fn fetch_docker() -> Result<PathBuf> {
+    let root = paths::cache().join("docker");
+    if !root.join("usr/sbin/dockerd").exists() {
+        unpack(&DOCKER, &root)?;
+    }
+    Ok(root)
+}
+
+/// Downloads `packages` and unpacks them into `root`, whole or not at all.
+fn unpack(packages: &[&str], root: &Path) -> Result<()> {
     if !machine::has_program("apt-get") || !machine::has_program("dpkg-deb") {
         bail!("Debian's packages cannot be fetched: there is no apt-get and dpkg-deb here");
     }
-    eprintln!("fetching Debian's {} (unpacked into {}, not installed)", PACKAGES.join(", "), root.display());
-    let new = paths::cache().join("peers.new");
+    eprintln!("fetching Debian's {} (unpacked into {}, not installed)", packages.join(", "), root.display());
+    let new = root.with_extension("new");
     if new.exists() {
         fs::remove_dir_all(&new).with_context(|| format!("remove {}", new.display()))?;
     }
     fs::create_dir_all(&new).with_context(|| format!("create {}", new.display()))?;
-    if download(&new).is_err() {
+    if download(packages, &new).is_err() {
         update_lists()?;
-        download(&new)?;
+        download(packages, &new)?;
     }
     for entry in fs::read_dir(&new)? {
         let path = entry?.path();
@@ -76,16 +92,15 @@ pub fn fetch() -> Result<Peers> {
         }
     }
     if root.exists() {
-        fs::remove_dir_all(&root)?;
+        fs::remove_dir_all(root)?;
     }
-    fs::rename(&new, &root).with_context(|| format!("replace {}", root.display()))?;
-    Ok(peers)
+    fs::rename(&new, root).with_context(|| format!("replace {}", root.display()))
 }
 
-fn download(dir: &Path) -> Result<()> {
+fn download(packages: &[&str], dir: &Path) -> Result<()> {
     // The unprivileged user of apt cannot write into a checkout; the files are verified all the same.
     let mut apt = Command::new("apt-get");
-    apt.args(["-q", "-o", "APT::Sandbox::User=root", "download"]).args(PACKAGES).current_dir(dir);
+    apt.args(["-q", "-o", "APT::Sandbox::User=root", "download"]).args(packages).current_dir(dir);
     program::run(&mut apt)
 }
 

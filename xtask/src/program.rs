@@ -1,5 +1,6 @@
 //! Running other programs: shown before they run, their failure an error that names them.
 
+use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -32,6 +33,28 @@ pub fn output(command: &mut Command) -> Result<String> {
         bail!("{} failed: {}", shown(command), done.status);
     }
     String::from_utf8(done.stdout).with_context(|| format!("read the output of {}", shown(command)))
+}
+
+/// Runs `command`; shows what it writes to its standard output, gives it, and whether it succeeded.
+pub fn tee(command: &mut Command) -> Result<(String, bool)> {
+    let shown = shown(command);
+    eprintln!("$ {shown}");
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("run {shown}"))?;
+    let stdout = child.stdout.take().context("its output is a pipe")?;
+    let mut output = String::new();
+    for line in BufReader::new(stdout).split(b'\n') {
+        let line = line.with_context(|| format!("read from {shown}"))?;
+        let line = String::from_utf8_lossy(&line);
+        println!("{}", line.trim_end_matches('\r'));
+        output.push_str(line.trim_end_matches('\r'));
+        output.push('\n');
+    }
+    let status = child.wait().with_context(|| format!("wait for {shown}"))?;
+    Ok((output, status.success()))
 }
 
 /// The command line, for people.

@@ -13,10 +13,12 @@ use crate::tally::{Suite, Tally, as_one, by_module, not_run};
 use crate::{dist, machine, peers, program};
 
 /// A test program that cargo built.
-struct TestProgram {
+pub struct TestProgram {
     package: String,
-    target: String,
-    path: PathBuf,
+    /// As cargo names it.
+    pub target: String,
+    /// The program.
+    pub path: PathBuf,
     dir: PathBuf,
 }
 
@@ -28,11 +30,12 @@ pub fn run() -> Result<ExitCode> {
     machine::require_containers()?;
     let mut tally = Tally::default();
     let peers = fetch_peers(&mut tally);
+    let environment = environment(peers.as_ref());
     let dist = dist::build()?;
     let programs = build_tests()?;
     for test in programs.iter().filter(|test| !test.is_black_box()) {
         let started = Instant::now();
-        let done = execute(test, &environment(peers.as_ref()), &[])?;
+        let done = execute(test, &environment, &[])?;
         // A program that prints no result crashed.
         let mut suite = as_one(&format!("{} {}", test.package, test.target), &done.output);
         suite.failed += usize::from(!done.success && suite.failed == 0);
@@ -41,9 +44,9 @@ pub fn run() -> Result<ExitCode> {
         }
     }
     let Some(test) = programs.iter().find(|test| test.is_black_box()) else { return Ok(tally.finish()) };
-    black_box(&mut tally, test, Side::ours(&dist, peers.as_ref()), &[])?;
+    black_box(&mut tally, test, Side::ours(&dist, environment.clone()), &[])?;
     if let Some(peers) = &peers {
-        black_box(&mut tally, test, Side::debian(peers), &[])?;
+        black_box(&mut tally, test, Side::debian(peers, environment), &[])?;
     }
     Ok(tally.finish())
 }
@@ -56,7 +59,7 @@ pub fn soak() -> Result<ExitCode> {
     let dist = dist::build()?;
     let programs = build_tests()?;
     if let Some(test) = programs.iter().find(|test| test.is_black_box()) {
-        black_box(&mut tally, test, Side::ours(&dist, peers.as_ref()), &["--ignored"])?;
+        black_box(&mut tally, test, Side::ours(&dist, environment(peers.as_ref())), &["--ignored"])?;
     }
     Ok(tally.finish())
 }
@@ -74,14 +77,12 @@ struct Side {
 }
 
 impl Side {
-    fn ours(dist: &Path, peers: Option<&Peers>) -> Self {
-        let mut variables = environment(peers);
+    fn ours(dist: &Path, mut variables: Vec<(&'static str, PathBuf)>) -> Self {
         variables.extend([("SUITE", "ours".into()), ("CONTAINERD_BIN", dist.join("containerd"))]);
         Self { name: "ours", variables }
     }
 
-    fn debian(peers: &Peers) -> Self {
-        let mut variables = environment(Some(peers));
+    fn debian(peers: &Peers, mut variables: Vec<(&'static str, PathBuf)>) -> Self {
         variables.extend([("SUITE", "upstream".into()), ("CONTAINERD_BIN", peers.bin().join("containerd"))]);
         Self { name: "debian", variables }
     }
@@ -90,6 +91,10 @@ impl Side {
 fn environment(peers: Option<&Peers>) -> Vec<(&'static str, PathBuf)> {
     let Some(peers) = peers else { return Vec::new() };
     let mut variables = vec![("BUSYBOX", peers.busybox()), ("PEER_DIR", peers.bin())];
+    match peers::fetch_docker() {
+        Ok(docker) => variables.push(("DOCKER_DIR", docker)),
+        Err(error) => eprintln!("SKIPPED: nothing is tried with dockerd: {error:#}"),
+    }
     if !machine::has_program("runc") {
         variables.push(("RUNTIME_DIR", peers.sbin()));
     }
@@ -130,7 +135,7 @@ fn black_box(tally: &mut Tally, test: &TestProgram, side: Side, flags: &[&str]) 
 }
 
 /// Builds all tests; gives the programs, in cargo's order.
-fn build_tests() -> Result<Vec<TestProgram>> {
+pub fn build_tests() -> Result<Vec<TestProgram>> {
     let mut command = program::cargo(&["test", "--workspace", "--locked", "--no-run"]);
     command.arg("--message-format=json-render-diagnostics");
     eprintln!("$ {}", program::shown(&command));

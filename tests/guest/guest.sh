@@ -1,0 +1,208 @@
+#!/bin/bash
+# Runs a command in a virtual machine with Debian's kernel (6.1, cgroup v2, AppArmor enforcing), which sees a tree of this
+# machine read-only under a tmpfs: what a stock Debian 12 node is, wherever the tests run. No KVM is needed (TCG: 5 to 15
+# times slower than the host); a guest that runs `true` takes six seconds.
+#
+#   guest.sh [option...] -- COMMAND [ARG...]
+#
+#   --out DIR       writable in the guest as /out; needed
+#   --root DIR      the guest's root (default: this machine's /)
+#   --systemd       boot the root's systemd; COMMAND is a unit of its own, started after multi-user.target
+#   --cgroup v2|v1|hybrid    (v2; systemd mounts v2)
+#   --lsm apparmor|selinux|none   (apparmor)
+#   --timeout S     (1800)
+#   --memory MB     (4096)
+#
+# The exit status is the command's; 125: the guest ended without an answer. Needs root and Debian's qemu-system-x86,
+# busybox-static, cpio and kmod; the kernel is downloaded, not installed, into $GUEST_CACHE.
+set -euo pipefail
+
+cache=${GUEST_CACHE:-/var/cache/containerd-rs-guest}
+out='' root=/ systemd='' cgroup=v2 lsm=apparmor timeout=1800 memory=4096
+while [ $# -gt 0 ]; do
+    case $1 in
+    --out) out=$2 && shift 2 ;;
+    --root) root=$2 && shift 2 ;;
+    --systemd) systemd=yes && shift ;;
+    --cgroup) cgroup=$2 && shift 2 ;;
+    --lsm) lsm=$2 && shift 2 ;;
+    --timeout) timeout=$2 && shift 2 ;;
+    --memory) memory=$2 && shift 2 ;;
+    --) shift && break ;;
+    *) echo "guest.sh: unknown option $1" >&2 && exit 2 ;;
+    esac
+done
+if [ $# -eq 0 ] || [ -z "$out" ]; then
+    sed -n '2,20p' "$0"
+    exit 2
+fi
+
+# The kernel of Debian's cloud image and its modules, once.
+fetch_kernel() {
+    [ -e "$cache/ready" ] && return
+    rm -rf "$cache" && mkdir -p "$cache"
+    local package
+    package=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image/ { print $2; exit }')
+    (cd "$cache" && apt-get -q -o APT::Sandbox::User=root download "$package" >&2)
+    dpkg-deb -x "$cache"/linux-image-*.deb "$cache" && rm "$cache"/linux-image-*.deb
+    depmod -b "$cache" "$(kernel_version)"
+    make_initrd && touch "$cache/ready"
+}
+
+kernel_version() { ls "$cache/lib/modules"; }
+
+# Busybox, and the modules without which the shared tree cannot be reached.
+make_initrd() {
+    local dir module n=100
+    dir=$(mktemp -d)
+    mkdir -p "$dir"/{bin,modules,proc,sys,dev,lower,upper,new,out}
+    cp "$(command -v busybox)" "$dir/bin/busybox"
+    for module in virtio_pci virtiofs overlay; do
+        modprobe -d "$cache" -S "$(kernel_version)" --show-depends "$module" | awk '/^insmod/ { print $2 }'
+    done | awk '!seen[$0]++' | while read -r module; do
+        cp "$module" "$dir/modules/$n.ko"
+        n=$((n + 1))
+    done
+    cat > "$dir/init" <<'INIT'
+#!/bin/busybox sh
+/bin/busybox --install -s /bin
+export PATH=/bin
+mount -t proc proc /proc && mount -t sysfs sys /sys && mount -t devtmpfs dev /dev
+for module in /modules/*; do insmod "$module"; done
+mount -t virtiofs root /lower -o ro
+mount -t tmpfs -o size=80% upper /upper && mkdir /upper/upper /upper/work
+mount -t overlay root /new -o lowerdir=/lower,upperdir=/upper/upper,workdir=/upper/work
+mkdir -p /new/proc /new/sys /new/dev /new/out
+for dir in proc sys dev; do mount --move /$dir /new/$dir; done
+mount -t virtiofs out /new/out
+/bin/busybox sh /new/out/.guest/prepare /new
+exec switch_root /new $(cat /new/out/.guest/program)
+INIT
+    chmod +x "$dir/init"
+    (cd "$dir" && find . | cpio -o -H newc --quiet | gzip -1) > "$cache/initrd"
+    rm -rf "$dir"
+}
+
+# What the guest reads below /out/.guest: the program to boot, what to do before it, the command.
+write_orders() {
+    mkdir -p "$out/.guest" && rm -f "$out/.guest/status"
+    {
+        echo 'export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root'
+        declare -p $(compgen -v | grep -E '^(TEST_|RUST_|CONTAINERD_|CTR_|PEER_|RUNTIME_DIR|SUITE)' || true) 2>/dev/null \
+            | sed 's/^declare -[^ ]* /export /'
+        printf 'cd %q\n' "$PWD"
+        printf '%q ' "$@"
+        echo
+    } > "$out/.guest/command"
+    # Prepared by the initrd, as what the shared tree brings of its own is not wanted.
+    cat > "$out/.guest/prepare" <<PREPARE
+mkdir -p \$1/lib/modules/$(kernel_version)
+cp -a /new/out/.guest/modules/. \$1/lib/modules/$(kernel_version)/
+PREPARE
+    rm -rf "$out/.guest/modules"
+    cp -a "$cache/lib/modules/$(kernel_version)" "$out/.guest/modules"
+    if [ -n "$systemd" ]; then
+        echo /lib/systemd/systemd > "$out/.guest/program"
+        cat >> "$out/.guest/prepare" <<'PREPARE'
+mkdir -p $1/etc/systemd/system/multi-user.target.wants
+cat > $1/etc/systemd/system/guest-command.service <<UNIT
+[Unit]
+After=multi-user.target
+[Service]
+Type=oneshot
+ExecStart=/bin/bash /out/.guest/run
+[Install]
+WantedBy=multi-user.target
+UNIT
+ln -s ../guest-command.service $1/etc/systemd/system/multi-user.target.wants/
+PREPARE
+    else
+        echo /bin/bash /out/.guest/init > "$out/.guest/program"
+        write_init
+    fi
+    cat > "$out/.guest/run" <<'RUN'
+setsid bash /out/.guest/command < /dev/null > /dev/ttyS1 2>&1
+echo $? > /out/.guest/status
+sync
+echo o > /proc/sysrq-trigger
+sleep 60
+RUN
+}
+
+# Without systemd: mounts as a distribution has them, nothing else runs.
+write_init() {
+    cat > "$out/.guest/init" <<INIT
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+for dir in /tmp /var/tmp /run /var/lib; do mount -t tmpfs -o mode=1777 tmpfs \$dir; done
+chmod 755 /run /var/lib
+mkdir -p /dev/pts /dev/shm /dev/mqueue
+mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts /dev/pts
+mount -t tmpfs shm /dev/shm
+mount -t mqueue mqueue /dev/mqueue
+mount -t securityfs securityfs /sys/kernel/security
+[ -e /dev/fd ] || ln -s /proc/self/fd /dev/fd
+if [ $cgroup = v2 ]; then
+    mount -t cgroup2 cgroup2 /sys/fs/cgroup
+    for name in \$(cat /sys/fs/cgroup/cgroup.controllers); do echo +\$name > /sys/fs/cgroup/cgroup.subtree_control; done
+else
+    mount -t tmpfs -o mode=755 cgroup /sys/fs/cgroup
+    for name in cpu,cpuacct cpuset memory devices freezer blkio pids hugetlb; do
+        mkdir /sys/fs/cgroup/\$name && mount -t cgroup -o \$name cgroup /sys/fs/cgroup/\$name
+    done
+    mkdir /sys/fs/cgroup/systemd && mount -t cgroup -o none,name=systemd cgroup /sys/fs/cgroup/systemd
+    [ $cgroup = hybrid ] && mkdir /sys/fs/cgroup/unified && mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified
+fi
+modprobe -qa loop fuse veth bridge nf_tables
+ip link set lo up
+hostname guest
+ulimit -n 65536
+exec bash /out/.guest/run
+INIT
+}
+
+# Shares a directory with the guest by virtiofs.
+share() {
+    "$virtiofsd" --socket-path="$work/$1.sock" -o source="$2" -o sandbox=chroot -o cache="$3" -o xattr -f \
+        > "$work/$1.log" 2>&1 &
+    echo $! >> "$work/pids"
+    for _ in $(seq 200); do
+        [ -S "$work/$1.sock" ] && return
+        sleep 0.05
+    done
+    cat "$work/$1.log" >&2
+    exit 1
+}
+
+cleanup() {
+    local pid
+    for pid in $(cat "$work/pids" 2> /dev/null); do kill "$pid" 2> /dev/null || true; done
+    rm -rf "$work" "$out/.guest/modules"
+}
+
+virtiofsd=$(command -v virtiofsd || echo /usr/lib/qemu/virtiofsd)
+work=$(mktemp -d)
+trap cleanup EXIT
+mkdir -p "$out" && out=$(realpath "$out")
+fetch_kernel
+write_orders "$@"
+share root "$root" always
+share out "$out" auto
+case $lsm in
+none) flags='apparmor=0 selinux=0' ;;
+selinux) flags='security=selinux selinux=1 apparmor=0' ;;
+*) flags='apparmor=1 security=apparmor' ;;
+esac
+code=0
+timeout -s KILL "$timeout" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m "$memory" -nodefaults -no-reboot \
+    -object memory-backend-memfd,id=memory,size="${memory}M",share=on -numa node,memdev=memory \
+    -chardev socket,id=root,path="$work/root.sock" -device vhost-user-fs-pci,chardev=root,tag=root \
+    -chardev socket,id=out,path="$work/out.sock" -device vhost-user-fs-pci,chardev=out,tag=out \
+    -display none -serial file:"$out/.guest/console" -serial stdio \
+    -kernel "$(echo "$cache"/boot/vmlinuz*)" -initrd "$cache/initrd" \
+    -append "console=ttyS0 quiet loglevel=4 panic=-1 $flags systemd.unified_cgroup_hierarchy=1" < /dev/null || code=$?
+if [ -e "$out/.guest/status" ]; then
+    exit "$(cat "$out/.guest/status")"
+fi
+echo "guest.sh: the guest ended without an answer (status $code); the end of its console:" >&2
+tail -15 "$out/.guest/console" >&2
+exit 125
