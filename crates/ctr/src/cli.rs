@@ -7,8 +7,8 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::argv::{self, Stop};
 use crate::commands::{
-    containers, content, deprecations, events, images, leases, namespaces, oci, plugins, run, snapshots,
-    tasks, version,
+    containers, content, deprecations, events, images, leases, namespaces, oci, plugins, pprof, run, shim,
+    snapshots, tasks, version,
 };
 use crate::go::duration;
 
@@ -74,6 +74,8 @@ pub enum Command {
     /// Manage namespaces
     #[command(visible_aliases = ["namespace", "ns"], subcommand)]
     Namespaces(namespaces::Command),
+    /// Provide golang pprof outputs for containerd
+    Pprof(pprof::Flags),
     /// Run a container
     Run(Box<run::Flags>),
     /// Manage snapshots
@@ -85,6 +87,8 @@ pub enum Command {
     /// OCI tools
     #[command(subcommand)]
     Oci(oci::Command),
+    /// Interact with a shim directly
+    Shim(shim::Flags),
     /// Print the server info
     Info,
     /// Show what this machine does with containers, in a private root, and leave nothing behind

@@ -11,7 +11,9 @@ pub mod leases;
 pub mod namespaces;
 pub mod oci;
 pub mod plugins;
+pub mod pprof;
 pub mod run;
+pub mod shim;
 pub mod snapshots;
 pub mod tasks;
 pub mod version;
@@ -37,6 +39,8 @@ pub async fn dispatch(cli: Cli) -> Result<u8> {
         Command::Namespaces(command) => done(namespaces::run(globals, command).await),
         Command::Run(flags) => run::run(globals, *flags).await,
         Command::Snapshots(flags) => done(snapshots::run(globals, flags).await),
+        Command::Pprof(flags) => done(pprof::run(&flags)),
+        Command::Shim(flags) => done(shim::run(globals, flags).await),
         Command::Tasks(command) => tasks::run(globals, command).await,
         Command::Oci(command) => done(oci::run(globals, command)),
         Command::Info => done(info::run(&Client::open(globals)?).await),

@@ -89,7 +89,7 @@ fn details(plugins: &[Plugin]) -> String {
         }
         if let Some(error) = &plugin.init_err {
             table.line("Error:\t");
-            table.line(format!("\t Code:\t {:?}", tonic::Code::from_i32(error.code)));
+            table.line(format!("\t Code:\t {}", crate::go::code(tonic::Code::from_i32(error.code))));
             table.line(format!("\t Message:\t {}", error.message));
         }
     }

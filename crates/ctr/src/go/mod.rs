@@ -43,6 +43,28 @@ pub fn labels_or_dash(all: &Labels) -> String {
     if all.is_empty() { "-".into() } else { labels(all) }
 }
 
+/// A gRPC code by the name that Go gives it.
+pub fn code(code: tonic::Code) -> String {
+    match code {
+        tonic::Code::Ok => "OK".into(),
+        tonic::Code::Cancelled => "Canceled".into(),
+        code => format!("{code:?}"),
+    }
+}
+
+/// What `path.Clean` makes of a rooted path.
+pub fn clean_path(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
 /// An operating system error in Go's words: `no such file or directory`.
 pub fn os_error(error: &std::io::Error) -> String {
     let text = error.to_string();
