@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-const SERVICES: [&str; 12] = [
+const SERVICES: [&str; 13] = [
     "containers",
     "content",
     "diff",
@@ -39,6 +39,7 @@ const SERVICES: [&str; 12] = [
     "images",
     "introspection",
     "leases",
+    "mounts",
     "namespaces",
     "sandbox",
     "snapshots",

@@ -15,6 +15,7 @@ const DIFFER: &str = "io.containerd.differ.v1";
 const EVENT: &str = "io.containerd.event.v1";
 const GRPC: &str = "io.containerd.grpc.v1";
 const LEASE: &str = "io.containerd.lease.v1";
+const MOUNT_MANAGER: &str = "io.containerd.mount-manager.v1";
 const METADATA: &str = "io.containerd.metadata.v1";
 const RUNTIME: &str = "io.containerd.runtime.v2";
 const SERVER: &str = "io.containerd.server.v1";
@@ -59,8 +60,9 @@ const TABLE: &[Plugin] = &[
     core(METADATA, "bolt", &[CONTENT, EVENT, SNAPSHOTTER]),
     core(LEASE, "manager", &[METADATA]),
     Plugin { platform: true, ..core(DIFFER, "walking", &[METADATA]) },
+    core(MOUNT_MANAGER, "bolt", &[METADATA]),
     core(SHIM, "manager", &[EVENT, METADATA]),
-    Plugin { platform: true, ..core(RUNTIME, "task", &[SHIM]) },
+    Plugin { platform: true, ..core(RUNTIME, "task", &[SHIM, MOUNT_MANAGER]) },
     service("containers", &[METADATA, EVENT]),
     service("content", &[METADATA, EVENT]),
     service("diff", &[DIFFER]),
@@ -69,6 +71,7 @@ const TABLE: &[Plugin] = &[
     service("images", &[METADATA, EVENT]),
     service("introspection", &[]),
     service("leases", &[LEASE]),
+    service("mounts", &[MOUNT_MANAGER]),
     service("namespaces", &[METADATA, EVENT]),
     service("snapshots", &[METADATA, EVENT]),
     service("tasks", &[EVENT, METADATA, RUNTIME]),

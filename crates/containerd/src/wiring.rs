@@ -23,7 +23,10 @@ use types::{Result, ResultExt};
 use crate::config::Config;
 use crate::directories;
 use crate::plugins::{Kind, Plugins, snapshotter_root};
-use crate::services::House;
+use crate::services::{House, Parts};
+
+/// Where mounts that the daemon keeps are, below the state directory.
+const MOUNTS: &str = "io.containerd.mount-manager.v1.records";
 
 /// Builds the daemon's inside. Afterwards it can be served.
 pub async fn build(config: &Config, plugins: &mut Plugins) -> Result<House> {
@@ -41,7 +44,9 @@ pub async fn build(config: &Config, plugins: &mut Plugins) -> Result<House> {
     })?;
     let events = Exchange::new();
     let runtime = Runtime::open(runtime_options(config, events.clone())?).await?;
-    Ok(House::new(db, runtime, events, lock))
+    let mounts = mounts::Manager::open(config.state.join(MOUNTS), vec![config.root.clone()]).await?;
+    let gc = Collector::start(&db, events.clone(), &config.gc);
+    Ok(House::new(Parts { db, runtime, mounts, events, gc, state: lock }))
 }
 
 /// Opens the snapshotters that are wanted. One that cannot be opened is reported by Introspection, not fatal.

@@ -125,10 +125,10 @@ impl Launcher {
     }
 }
 
-struct Output {
-    status: ExitStatus,
-    stdout: Vec<u8>,
-    stderr: Vec<u8>,
+pub(crate) struct Output {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: Vec<u8>,
 }
 
 impl Output {
@@ -140,7 +140,7 @@ impl Output {
 }
 
 /// Runs a command to its end, with its whole process group killed at the deadline.
-async fn run(mut command: Command, stdin: &[u8], limit: Duration) -> Result<Output> {
+pub(crate) async fn run(mut command: Command, stdin: &[u8], limit: Duration) -> Result<Output> {
     let input = if stdin.is_empty() { Stdio::null() } else { Stdio::piped() };
     let mut child = command
         .stdin(input)
@@ -198,7 +198,7 @@ async fn read(pipe: Option<impl AsyncRead + Unpin>, into: &mut Vec<u8>) {
 }
 
 /// As Go's `os/exec` says it.
-fn words(status: ExitStatus) -> String {
+pub(crate) fn words(status: ExitStatus) -> String {
     use std::os::unix::process::ExitStatusExt;
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit status {code}"),

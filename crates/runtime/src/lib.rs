@@ -9,6 +9,7 @@
 //!  bundle     the directory of a task               launch           executing shims
 //!  load       after a start of the daemon           death            after the end of a shim
 //!  lock       one daemon per state directory
+//!  info       what a runtime says of itself
 //!  ttrpc      the protocol                          connect, log     sockets and FIFOs of shims
 //! ```
 
@@ -21,6 +22,7 @@ mod connect;
 mod create;
 mod death;
 mod delete;
+mod info;
 mod key;
 mod launch;
 mod load;

@@ -35,14 +35,20 @@ impl Tasks {
             return Err(Error::unimplemented("restore from a checkpoint: not implemented"));
         }
         let runtime = [create.runtime, container.runtime.name].into_iter().find(|name| !name.is_empty());
+        let runtime = runtime.unwrap_or_else(|| DEFAULT_RUNTIME.to_owned());
+        let rootfs = self.activate(namespace, &create.id, create.rootfs, &runtime).await?;
         let task = types::task::Create {
-            rootfs: create.rootfs,
+            rootfs: rootfs.mounts,
             stdio: create.stdio,
             spec: container.spec,
-            runtime: runtime.unwrap_or_else(|| DEFAULT_RUNTIME.to_owned()),
+            runtime,
             options: given.or(container.runtime.options),
         };
-        self.runtime.create(namespace, &create.id, task).await
+        let created = self.runtime.create(namespace, &create.id, task).await;
+        if created.is_err() && rootfs.activated {
+            self.deactivate(namespace, &create.id).await;
+        }
+        created
     }
 }
 

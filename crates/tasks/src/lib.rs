@@ -7,7 +7,9 @@
 
 mod create;
 mod metrics;
+mod mounts;
 
+use ::mounts::Manager;
 use metadata::Db;
 use runtime::{Checkpoint, Runtime, Signal, Update};
 use types::task::{Deleted, Exec, Exit, Pid, Process};
@@ -21,12 +23,13 @@ pub use metrics::Metric;
 pub struct Tasks {
     db: Db,
     runtime: Runtime,
+    mounts: Manager,
 }
 
 impl Tasks {
-    /// Tasks of the containers in `db`, run by `runtime`.
-    pub fn new(db: Db, runtime: Runtime) -> Self {
-        Self { db, runtime }
+    /// Tasks of the containers in `db`, run by `runtime`; `mounts` does what shims cannot mount.
+    pub fn new(db: Db, runtime: Runtime, mounts: Manager) -> Self {
+        Self { db, runtime, mounts }
     }
 
     /// Starts init, or an exec process, and returns its pid.
@@ -36,7 +39,9 @@ impl Tasks {
 
     /// Removes a task that has ended. Not cancel safe.
     pub async fn delete(&self, namespace: &Namespace, id: &str) -> Result<Deleted> {
-        self.explain(namespace, id, self.runtime.delete(namespace, id).await)
+        let deleted = self.explain(namespace, id, self.runtime.delete(namespace, id).await)?;
+        self.deactivate(namespace, id).await;
+        Ok(deleted)
     }
 
     /// Forgets an exec process that has ended.

@@ -69,7 +69,8 @@ impl House {
             root,
         };
         let runtime = Runtime::open(options).await.unwrap();
-        Self { tasks: Tasks::new(db, runtime), dir }
+        let mounts = mounts::Manager::open(dir.path().join("mounts"), Vec::new()).await.unwrap();
+        Self { tasks: Tasks::new(db, runtime, mounts), dir }
     }
 
     fn told(&self, shim: &str) -> String {

@@ -5,6 +5,7 @@
 
 mod containers;
 mod content;
+pub mod deprecations;
 mod diff;
 mod event_fields;
 mod events;
@@ -12,6 +13,7 @@ mod images;
 mod ingest;
 mod introspection;
 mod leases;
+mod mounts;
 mod namespaces;
 pub mod reply;
 mod snapshots;
@@ -39,6 +41,8 @@ use crate::metrics::Collections;
 use crate::plugins::{Kind, Plugins};
 use crate::work::Work;
 
+use deprecations::Deprecations;
+
 /// What the services work with. Cloning shares it.
 #[derive(Clone)]
 pub struct House {
@@ -46,6 +50,8 @@ pub struct House {
     pub db: Db,
     /// Processes.
     pub runtime: Runtime,
+    /// Mounts that the daemon keeps.
+    pub mounts: ::mounts::Manager,
     /// What has happened.
     pub events: Exchange,
     /// What is being changed.
@@ -54,20 +60,42 @@ pub struct House {
     pub calls: Calls,
     /// How garbage collection went.
     pub collections: Collections,
+    /// What was used although it goes away.
+    pub deprecations: Deprecations,
     /// No other daemon has our tasks.
     _state: Arc<StateLock>,
 }
 
+/// What a house is built of.
+pub struct Parts {
+    /// See [`House::db`].
+    pub db: Db,
+    /// See [`House::runtime`].
+    pub runtime: Runtime,
+    /// See [`House::mounts`].
+    pub mounts: ::mounts::Manager,
+    /// See [`House::events`].
+    pub events: Exchange,
+    /// See [`House::gc`].
+    pub gc: Collector,
+    /// Held as long as the house is.
+    pub state: StateLock,
+}
+
 impl House {
     /// Puts the parts together.
-    pub fn new(db: Db, runtime: Runtime, events: Exchange, state: StateLock) -> Self {
+    pub fn new(parts: Parts) -> Self {
+        let Parts { db, runtime, mounts, events, gc, state } = parts;
         Self {
             db,
             runtime,
+            mounts,
             events,
             work: Work::new(),
             calls: Calls::new(),
-            collections: Collections::default(),
+            collections: gc.collections(),
+            gc,
+            deprecations: Deprecations::of_host(),
             _state: Arc::new(state),
         }
     }
@@ -125,7 +153,13 @@ pub async fn routes(house: &House, uuid: String, doors: Doors<'_>) -> Routes {
     // The reporter starts with the empty name, which stands for the daemon, serving.
     let health = tonic_health::server::HealthReporter::new();
     let mut routes = RoutesBuilder::default();
-    let introspection = introspection::Introspection { plugins: doors.listed.clone(), uuid };
+    let introspection = introspection::Introspection {
+        plugins: doors.listed.clone(),
+        uuid,
+        deprecations: house.deprecations.clone(),
+        runtime: house.runtime.clone(),
+    };
+    let mounts = mounts::Mounts { manager: house.mounts.clone(), work: house.work.clone() };
     serve! { routes, health, house.calls, doors,
         "containers" => grpc::containers::containers_server::ContainersServer<_>, containers::Containers(house.clone());
         "content" => grpc::content::content_server::ContentServer<_>, content::Content(house.clone());
@@ -134,6 +168,7 @@ pub async fn routes(house: &House, uuid: String, doors: Doors<'_>) -> Routes {
         "images" => grpc::images::images_server::ImagesServer<_>, images::Images(house.clone());
         "introspection" => grpc::introspection::introspection_server::IntrospectionServer<_>, introspection;
         "leases" => grpc::leases::leases_server::LeasesServer<_>, leases::Leases(house.clone());
+        "mounts" => grpc::mounts::mounts_server::MountsServer<_>, mounts;
         "namespaces" => grpc::namespaces::namespaces_server::NamespacesServer<_>, namespaces::Namespaces(house.clone());
         "snapshots" => grpc::snapshots::snapshots_server::SnapshotsServer<_>, snapshots::Snapshots(house.clone());
         "tasks" => grpc::tasks::tasks_server::TasksServer<_>, tasks::Tasks(house.clone());

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 
+use api::containerd::runc::v1::Options;
 use api::containerd::services::tasks::v1 as wire;
 use api::containerd::v1::types::{Process, ProcessInfo};
 use api::{any, convert};
@@ -12,6 +13,7 @@ use types::task::{Deleted, Exec, Stdio};
 use types::{Namespace, Result};
 
 use super::House;
+use super::deprecations::{Deprecation, Deprecations};
 use super::reply::{namespace, reply};
 use crate::work::Change;
 
@@ -20,7 +22,7 @@ pub struct Tasks(pub House);
 
 impl Tasks {
     fn tasks(&self) -> ::tasks::Tasks {
-        ::tasks::Tasks::new(self.0.db.clone(), self.0.runtime.clone())
+        ::tasks::Tasks::new(self.0.db.clone(), self.0.runtime.clone(), self.0.mounts.clone())
     }
 
     /// Runs a change detached from its caller.
@@ -72,11 +74,22 @@ of_container! {
 }
 
 /// What cannot be done yet is refused before anything is.
-fn check(request: &wire::CreateTaskRequest) -> Result<(), Status> {
+fn check(request: &wire::CreateTaskRequest, met: &Deprecations) -> Result<(), Status> {
     if request.checkpoint.is_some() {
         return Err(Status::unimplemented("restore from a checkpoint: not implemented"));
     }
-    if !request.task_api_address.is_empty() {
+    let options = request.options.clone().map(any::from_wire).unwrap_or_default();
+    let runc: Options = any::unpack(&options).unwrap_or_default();
+    // Fields that older clients use instead of the request's own.
+    #[expect(deprecated, reason = "clients still send them")]
+    let (address, version) = (runc.task_api_address, runc.task_api_version);
+    if request.task_api_address.is_empty() && !address.is_empty() {
+        met.emit(Deprecation::RuncTaskApiAddress);
+    }
+    if request.task_api_version == 0 && version != 0 {
+        met.emit(Deprecation::RuncTaskApiVersion);
+    }
+    if !request.task_api_address.is_empty() || !address.is_empty() {
         return Err(Status::unimplemented("tasks of an existing task API: not implemented"));
     }
     Ok(())
@@ -105,7 +118,7 @@ impl tasks_server::Tasks for Tasks {
         &self,
         request: Request<wire::CreateTaskRequest>,
     ) -> Result<Response<wire::CreateTaskResponse>, Status> {
-        check(request.get_ref())?;
+        check(request.get_ref(), &self.0.deprecations)?;
         let created = self.change("create task", request, |tasks, namespace, request| async move {
             let container_id = request.container_id.clone();
             let create = ::tasks::Create {
