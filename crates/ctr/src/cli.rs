@@ -7,8 +7,8 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::argv::{self, Stop};
 use crate::commands::{
-    containers, content, deprecations, events, images, leases, namespaces, oci, plugins, pprof, run, shim,
-    snapshots, tasks, version,
+    containers, content, deprecations, events, images, leases, namespaces, oci, plugins, pprof, run,
+    sandboxes, shim, snapshots, tasks, version,
 };
 use crate::go::duration;
 
@@ -87,6 +87,9 @@ pub enum Command {
     /// OCI tools
     #[command(subcommand)]
     Oci(oci::Command),
+    /// Manage sandboxes
+    #[command(visible_aliases = ["sandbox", "sb", "s"], subcommand)]
+    Sandboxes(sandboxes::Command),
     /// Interact with a shim directly
     Shim(shim::Flags),
     /// Print the server info

@@ -11,6 +11,8 @@ use grpc::images::images_client::ImagesClient;
 use grpc::introspection::introspection_client::IntrospectionClient;
 use grpc::leases::leases_client::LeasesClient;
 use grpc::namespaces::namespaces_client::NamespacesClient;
+use grpc::sandbox::controller_client::ControllerClient;
+use grpc::sandbox::store_client::StoreClient;
 use grpc::tasks::tasks_client::TasksClient;
 use grpc::version::version_client::VersionClient;
 use remote::{
@@ -59,6 +61,10 @@ services! {
     leases: LeasesClient,
     /// The namespaces service.
     namespaces: NamespacesClient,
+    /// The controllers of sandboxes.
+    sandbox_controller: ControllerClient,
+    /// The records of sandboxes.
+    sandboxes: StoreClient,
     /// The tasks service.
     tasks: TasksClient,
     /// The version service.
@@ -103,14 +109,19 @@ impl Client {
         if !name.is_empty() {
             return Ok(name.into());
         }
+        let default = self.default(DEFAULT_SNAPSHOTTER_LABEL).await?;
+        Ok(default.unwrap_or_else(|| DEFAULT_SNAPSHOTTER.into()))
+    }
+
+    /// What a label of the namespace says.
+    pub async fn default(&self, label: &str) -> Result<Option<String>> {
         let request = wire::namespaces::v1::GetNamespaceRequest { name: self.namespace().into() };
         let labels = match self.namespaces().get(request).await.map_err(from_status) {
             Ok(response) => response.into_inner().namespace.unwrap_or_default().labels,
             Err(error) if error.is_not_found() => Default::default(),
             Err(error) => return Err(error),
         };
-        Ok(labels.get(DEFAULT_SNAPSHOTTER_LABEL).filter(|name| !name.is_empty()).cloned())
-            .map(|name| name.unwrap_or_else(|| DEFAULT_SNAPSHOTTER.into()))
+        Ok(labels.get(label).filter(|name| !name.is_empty()).cloned())
     }
 
     /// The diff service, to make layers.

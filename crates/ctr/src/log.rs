@@ -12,6 +12,11 @@ pub fn error(message: &str, error: Option<&Error>) {
     line("error", "31mERRO", message, error);
 }
 
+/// What was done.
+pub fn info(message: &str) {
+    line("info", "36mINFO", message, None);
+}
+
 /// Something that somebody should know.
 pub fn warn(message: &str, error: Option<&Error>) {
     line("warning", "33mWARN", message, error);

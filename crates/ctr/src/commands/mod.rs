@@ -13,6 +13,7 @@ pub mod oci;
 pub mod plugins;
 pub mod pprof;
 pub mod run;
+pub mod sandboxes;
 pub mod shim;
 pub mod snapshots;
 pub mod tasks;
@@ -40,6 +41,7 @@ pub async fn dispatch(cli: Cli) -> Result<u8> {
         Command::Run(flags) => run::run(globals, *flags).await,
         Command::Snapshots(flags) => done(snapshots::run(globals, flags).await),
         Command::Pprof(flags) => done(pprof::run(&flags)),
+        Command::Sandboxes(command) => done(sandboxes::run(globals, command).await),
         Command::Shim(flags) => done(shim::run(globals, flags).await),
         Command::Tasks(command) => tasks::run(globals, command).await,
         Command::Oci(command) => done(oci::run(globals, command)),
