@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod many;
 mod rows;
 mod sides;
 mod statistics;
@@ -29,8 +30,8 @@ struct Options {
 
 fn main() -> Result<()> {
     let options = parse(std::env::args().skip(1))?;
-    if let Some(name) = options.rows.iter().find(|name| ROWS.iter().all(|row| row.name != **name)) {
-        let known: Vec<_> = ROWS.iter().map(|row| row.name).collect();
+    let known: Vec<_> = ROWS.iter().map(|row| row.name).chain(many::ROWS.map(|(name, _)| name)).collect();
+    if let Some(name) = options.rows.iter().find(|name| !known.contains(&name.as_str())) {
         bail!("there is no row {name}; there are: {}", known.join(" "));
     }
     println!("ours: {}\npeer: {}\n", options.ours.display(), options.peer.display());
@@ -39,12 +40,20 @@ fn main() -> Result<()> {
         "row", "unit", "ours", "min", "peer", "min", "ratio"
     );
     let mut report = Vec::new();
-    for row in ROWS.iter().filter(|row| options.rows.is_empty() || options.rows.iter().any(|n| n == row.name))
-    {
+    let wanted = |name: &str| options.rows.is_empty() || options.rows.iter().any(|wanted| wanted == name);
+    for row in ROWS.iter().filter(|row| wanted(row.name)) {
         let sides = Sides::start(&options.ours, &options.peer);
         let figures = (row.measure)(&sides).with_context(|| format!("measure {}", row.name))?;
         print_row(row.name, row.unit, &figures);
         report.push(describe(row.name, row.unit, &figures));
+    }
+    if many::ROWS.iter().any(|(name, _)| wanted(name)) {
+        let sides = Sides::start(&options.ours, &options.peer);
+        let figures = many::measure(&sides).context("measure ten thousand")?;
+        for ((name, unit), figures) in many::ROWS.iter().zip(&figures).filter(|((name, _), _)| wanted(name)) {
+            print_row(name, unit, figures);
+            report.push(describe(name, unit, figures));
+        }
     }
     if let Some(path) = options.json {
         let text = serde_json::to_string_pretty(&json!({"version": 1, "rows": report}))?;

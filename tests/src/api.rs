@@ -65,6 +65,20 @@ impl Api {
         answer.map(tonic::Response::into_inner).map_err(|status| status.code())
     }
 
+    /// All messages of a stream.
+    ///
+    /// # Errors
+    /// The code that it ended with.
+    pub fn drain<T>(&self, mut stream: tonic::Streaming<T>) -> Result<Vec<T>, Code> {
+        self.runtime.block_on(async {
+            let mut messages = Vec::new();
+            while let Some(message) = stream.message().await.map_err(|status| status.code())? {
+                messages.push(message);
+            }
+            Ok(messages)
+        })
+    }
+
     /// The channel, for clients of other services.
     pub fn channel(&self) -> Channel {
         self.channel.clone()
