@@ -70,11 +70,16 @@ impl Home {
     /// Starts a daemon and waits until it answers.
     pub async fn start(&self) -> Daemon {
         let log = std::fs::File::options().create(true).append(true).open(self.path("log")).unwrap();
-        let child = self.command().args(["-l", "debug"]).stderr(log).spawn().unwrap();
+        self.launch(self.command().args(["-l", "debug"]).stderr(log)).await
+    }
+
+    /// Starts a daemon by `command` and waits until it answers.
+    pub async fn launch(&self, command: &mut Command) -> Daemon {
+        let child = command.spawn().unwrap();
         let mut daemon = Daemon { child, address: self.path("s") };
         let begun = Instant::now();
         while UnixStream::connect(&daemon.address).await.is_err() {
-            let log = || std::fs::read_to_string(self.path("log")).unwrap();
+            let log = || std::fs::read_to_string(self.path("log")).unwrap_or_default();
             assert!(begun.elapsed() < PATIENCE, "no answer:\n{}", log());
             assert!(daemon.child.try_wait().unwrap().is_none(), "died:\n{}", log());
             tokio::time::sleep(Duration::from_millis(5)).await;
