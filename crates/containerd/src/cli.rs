@@ -72,6 +72,8 @@ pub enum ConfigCommand {
     Default,
     /// See the output of the final main config with imported in subconfig files
     Dump,
+    /// Migrate the current configuration file to the latest version (does not migrate subconfig files)
+    Migrate,
 }
 
 /// The event's envelope.

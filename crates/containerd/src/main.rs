@@ -56,12 +56,12 @@ fn run() -> Result<()> {
     }
     match command {
         None => daemon(&flags),
-        Some(Command::Config(ConfigCommand::Default)) => print(&config::print(&config::default()?)?),
-        Some(Command::Config(ConfigCommand::Dump)) => {
-            let config = config::load(&flags)?;
-            logging::start(config.log.threshold, config.log.format);
-            config.warnings.iter().for_each(|warning| warn!("{warning}"));
-            print(&config::print(&config)?)
+        Some(Command::Config(ConfigCommand::Default)) => print(&config::print_default()?),
+        Some(Command::Config(ConfigCommand::Dump | ConfigCommand::Migrate)) => {
+            let (text, warnings) = config::print(&flags)?;
+            logging::start(logging::Threshold::default(), logging::Format::default());
+            warnings.iter().for_each(|warning| warn!("{warning}"));
+            print(&text)
         }
         Some(Command::Publish(request)) => {
             let address = flags.address.unwrap_or_else(|| "/run/containerd/containerd.sock".to_owned());

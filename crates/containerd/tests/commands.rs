@@ -73,7 +73,7 @@ fn bad_flags_and_bad_configurations_are_one_line_each() {
     );
     for (text, why) in [
         ("version = 5", "equal to or less than `4`, got `5`"),
-        ("version = 4\nroot = 1", "root must be a string"),
+        ("version = 4\nroot = 1", "root must be of type string, not integer"),
         ("version = 4\nroot = '/tmp/a'\nstate = '/tmp/a'", "root and state must be different paths"),
         (
             "version = 4\nrequired_plugins = ['io.containerd.grpc.v1.nosuch']",

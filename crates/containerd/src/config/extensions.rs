@@ -67,7 +67,6 @@ fn proxy(name: &str, mut section: Section) -> Option<Proxy> {
         "diff" | "io.containerd.differ.v1" => ProxyKind::Differ,
         other => {
             section.warn(format!("proxy plugin {name}: type {other:?} is not supported, it is ignored"));
-            section.rest();
             return None;
         }
     };

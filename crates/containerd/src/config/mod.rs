@@ -1,38 +1,34 @@
-//! The configuration: what it means. What was written, and in which version, stays in [`raw`] and [`migrate`].
+//! The configuration: what it means. What was written, and in which version, stays in [`tree`].
 //!
 //! [`load`] reads the files, lets the command line override them, checks everything, and reports all mistakes together.
 //! A key that nobody knows is a warning, as upstream; so is the section of a plugin that does not exist here yet.
 
-mod duration;
 mod extensions;
 mod listeners;
-mod migrate;
-mod print;
-mod raw;
 mod section;
 mod shims;
 mod stores;
 pub mod telemetry;
+mod tree;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use toml::Table;
 use types::{Class, Error, Result};
 
 pub use extensions::{Processor, Proxy};
-pub use listeners::{Endpoint, Listener, MessageSize, Metrics};
-pub use print::print;
+pub use listeners::{Listener, MessageSize};
 pub use shims::Shims;
 pub use stores::{Gc, Overlayfs, Sharing};
 
 use crate::cli::{DEFAULT_CONFIG, Flags};
 use crate::logging::{Format, Threshold};
-use section::{Findings, Section};
+use section::Section;
 use telemetry::Telemetry;
+use tree::{Complete, Host, Written};
 
 /// What the daemon is to do.
 #[derive(Clone, Debug)]
@@ -48,6 +44,8 @@ pub struct Config {
     pub log: Log,
     /// The daemon's own `oom_score_adj`; 0 leaves it as it is.
     pub oom_score: i32,
+    /// The cgroup that the daemon moves itself to; empty is where it is.
+    pub cgroup: String,
     /// The main socket.
     pub grpc: Listener,
     /// Bytes of a message that are accepted, and sent.
@@ -70,10 +68,6 @@ pub struct Config {
     pub gc: Gc,
     /// How blobs are shared between namespaces.
     pub sharing: Sharing,
-    /// Where the daemon lets itself be looked into.
-    pub debug: Option<Endpoint>,
-    /// What is measured, and where it is told.
-    pub metrics: Metrics,
     /// How often containers are looked at that are to be restarted.
     pub restart_interval: Duration,
     /// Plugins in other processes.
@@ -84,12 +78,6 @@ pub struct Config {
     pub shims: Shims,
     /// Metrics and the debug socket.
     pub telemetry: Telemetry,
-    /// Patterns of files that were imported.
-    pub imports: Vec<String>,
-    /// Sections of plugins that are not here, kept for `config dump`.
-    pub foreign: Table,
-    /// Timeouts that nothing here reads, kept for `config dump`.
-    pub foreign_timeouts: BTreeMap<String, String>,
     /// For the log, once there is one.
     pub warnings: Vec<String>,
 }
@@ -97,8 +85,6 @@ pub struct Config {
 /// How to log.
 #[derive(Clone, Debug, Default)]
 pub struct Log {
-    /// As written, or empty.
-    pub level: String,
     /// The least severe level.
     pub threshold: Threshold,
     /// The form of the lines.
@@ -107,75 +93,121 @@ pub struct Log {
 
 /// The configuration that the command line means.
 pub fn load(flags: &Flags) -> Result<Config> {
-    let (path, chosen) = match &flags.config {
-        Some(path) => (path.as_path(), true),
-        None => (Path::new(DEFAULT_CONFIG), false),
-    };
-    let written = match raw::read(path) {
+    let (path, chosen) = chosen(flags);
+    let mut written = match tree::read(path) {
         // Only the file that nobody named may be missing, and only itself, not what it imports.
-        Err(error) if error.is_not_found() && !chosen && !path.exists() => raw::Written::default(),
+        Err(error) if error.is_not_found() && !chosen && !path.exists() => Written::nothing()?,
         written => written?,
     };
-    understand(written, flags)
+    apply(flags, &mut written);
+    understand(tree::complete(written, &host())?, flags)
 }
 
 /// What holds without any file.
+#[cfg(test)]
 pub fn default() -> Result<Config> {
-    understand(raw::Written::default(), &Flags::default())
+    understand(tree::complete(Written::nothing()?, &host())?, &Flags::default())
 }
 
-fn understand(written: raw::Written, flags: &Flags) -> Result<Config> {
-    let findings = Rc::new(RefCell::new(Findings { warnings: written.warnings, ..Findings::default() }));
-    let mut config = read(Section::root(written.table, Rc::clone(&findings)), flags);
+/// The default configuration as a file.
+pub fn print_default() -> Result<String> {
+    tree::print(&tree::complete(Written::nothing()?, &host())?.table)
+}
+
+/// The configuration as one file of the current version, and remarks about it. As upstream, a file that is not there is
+/// one in which nothing is written.
+pub fn print(flags: &Flags) -> Result<(String, Vec<String>)> {
+    let (path, _) = chosen(flags);
+    let mut written = match tree::read(path) {
+        Err(error) if error.is_not_found() => Written::nothing()?,
+        written => written?,
+    };
+    apply(flags, &mut written);
+    let complete = tree::complete(written, &host())?;
+    let findings = complete.findings;
+    if !findings.mistakes.is_empty() {
+        return Err(invalid(&findings.mistakes));
+    }
+    Ok((tree::print(&complete.table)?, findings.warnings))
+}
+
+fn chosen(flags: &Flags) -> (&Path, bool) {
+    match &flags.config {
+        Some(path) => (path.as_path(), true),
+        None => (Path::new(DEFAULT_CONFIG), false),
+    }
+}
+
+fn host() -> Host {
+    Host {
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+        platform: types::platform::Platform::host().to_string(),
+    }
+}
+
+/// Lets the command line override what was written.
+fn apply(flags: &Flags, written: &mut Written) {
+    for (key, flag) in [("root", &flags.root), ("state", &flags.state)] {
+        if let Some(path) = flag {
+            let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            written.table.insert(key.into(), path.to_string_lossy().into_owned().into());
+        }
+    }
+    if let Some(address) = &flags.address
+        && let Some(section) = written.plugin("io.containerd.server.v1.grpc")
+    {
+        section.insert("address".into(), address.as_str().into());
+    }
+}
+
+fn understand(complete: Complete, flags: &Flags) -> Result<Config> {
+    let findings = Rc::new(RefCell::new(complete.findings));
+    let mut config = read(Section::root(complete.table, Rc::clone(&findings)), flags, &complete.changed);
     let findings = findings.take();
     config.warnings = findings.warnings;
-    if findings.mistakes.is_empty() {
-        return Ok(config);
-    }
-    Err(Error::new(
-        Class::InvalidArgument,
-        format!("invalid configuration: {}", findings.mistakes.join("; ")),
-    ))
+    if findings.mistakes.is_empty() { Ok(config) } else { Err(invalid(&findings.mistakes)) }
 }
 
-fn read(mut top: Section, flags: &Flags) -> Config {
-    top.integer("version", raw::CURRENT);
-    let (root, state) = directories(&mut top, flags);
+fn invalid(mistakes: &[String]) -> Error {
+    Error::new(Class::InvalidArgument, format!("invalid configuration: {}", mistakes.join("; ")))
+}
+
+fn read(mut top: Section, flags: &Flags, changed: &BTreeSet<String>) -> Config {
+    let (root, state) = directories(&mut top);
     let temp = top.string("temp", "");
     let (log, trace_id) = log(&mut top, flags);
+    let cgroup = top.section("cgroup").string("path", "");
     let oom_score = top.integer("oom_score", 0);
     if !(-1000..=1000).contains(&oom_score) {
         top.mistake(format!("oom_score must be between -1000 and 1000, not {oom_score}"));
     }
     let disabled = uris(&mut top, "disabled_plugins", "disabled");
     let required = uris(&mut top, "required_plugins", "required");
-    let imports = top.strings("imports", &["/etc/containerd/conf.d/*.toml"]);
     let mut timeouts = top.section("timeouts");
     let mut plugins = top.section("plugins");
-    let (grpc, message_size, ttrpc) = listeners::main(&mut plugins, flags);
+    let (grpc, message_size, ttrpc) = listeners::main(&mut plugins);
     let overlayfs = stores::overlayfs(&mut plugins);
     let native_root = stores::native_root(&mut plugins);
     let (differs, sync_fs) = diff_service(&mut plugins);
     let shims = shims::read(&mut plugins, &mut timeouts);
     let gc = stores::gc(&mut plugins);
     let sharing = stores::sharing(&mut plugins);
-    let debug = listeners::debug(&mut plugins);
-    let metrics = listeners::metrics(&mut plugins);
     let restart_interval = plugins
         .section("io.containerd.monitor.container.v1.restart")
         .duration("interval", Duration::from_secs(10));
     let proxies = extensions::proxies(&mut top);
     let processors = extensions::processors(&mut top);
     let telemetry = telemetry::read(&mut plugins, trace_id);
-    let foreign_timeouts = foreign_timeouts(&mut timeouts);
-    let foreign = plugins.rest();
-    not_there_yet(&mut top, &foreign);
+    unknown_timeouts(&mut timeouts);
+    not_there_yet(&mut top, &plugins, changed);
     Config {
         root,
         state,
         temp: (!temp.is_empty()).then(|| temp.into()),
         log,
         oom_score,
+        cgroup,
         grpc,
         message_size,
         ttrpc,
@@ -187,38 +219,25 @@ fn read(mut top: Section, flags: &Flags) -> Config {
         sync_fs,
         gc,
         sharing,
-        debug,
-        metrics,
         restart_interval,
         proxies,
         processors,
         shims,
         telemetry,
-        imports,
-        foreign,
-        foreign_timeouts,
         warnings: Vec::new(),
     }
 }
 
-fn directories(top: &mut Section, flags: &Flags) -> (PathBuf, PathBuf) {
-    let mut directory = |key: &str, flag: &Option<PathBuf>, default: &str| {
-        let written = PathBuf::from(top.string(key, default));
-        match flag {
-            Some(flag) => std::path::absolute(flag).unwrap_or_else(|_| flag.clone()),
-            None if written.as_os_str().is_empty() => {
-                top.mistake(format!("{key} must be specified"));
-                written
-            }
-            None if written.is_relative() => {
-                top.mistake(format!("{key} must be an absolute path, not {}", written.display()));
-                written
-            }
-            None => written,
+fn directories(top: &mut Section) -> (PathBuf, PathBuf) {
+    let mut directory = |key: &str, default: &str| {
+        let path = PathBuf::from(top.string(key, default));
+        if path.is_relative() {
+            top.mistake(format!("{key} must be an absolute path, not {}", path.display()));
         }
+        path
     };
-    let root = directory("root", &flags.root, "/var/lib/containerd");
-    let state = directory("state", &flags.state, "/run/containerd");
+    let root = directory("root", "/var/lib/containerd");
+    let state = directory("state", "/run/containerd");
     // Compared by components, so that a slash at the end makes no difference.
     if root == state {
         top.mistake("root and state must be different paths");
@@ -226,7 +245,6 @@ fn directories(top: &mut Section, flags: &Flags) -> (PathBuf, PathBuf) {
     (root, state)
 }
 
-/// How to log, and whether with ids of traces.
 fn log(top: &mut Section, flags: &Flags) -> (Log, bool) {
     let mut debug = top.section("debug");
     let written = debug.string("level", "");
@@ -244,7 +262,7 @@ fn log(top: &mut Section, flags: &Flags) -> (Log, bool) {
         debug.mistake(e.message());
         Format::default()
     });
-    (Log { level, threshold, format }, trace_id)
+    (Log { threshold, format }, trace_id)
 }
 
 fn uris(top: &mut Section, key: &str, what: &str) -> Vec<String> {
@@ -260,24 +278,23 @@ fn diff_service(plugins: &mut Section) -> (Vec<String>, bool) {
     (section.strings("default", &["walking"]), section.boolean("sync_fs"))
 }
 
-fn foreign_timeouts(timeouts: &mut Section) -> BTreeMap<String, String> {
-    let mut others = BTreeMap::new();
+fn unknown_timeouts(timeouts: &mut Section) {
     for (name, value) in timeouts.rest() {
-        match value.as_str().filter(|text| duration::parse(text).is_some()) {
-            Some(text) => drop(others.insert(name, text.to_owned())),
-            None => timeouts.mistake(format!("timeout {name}: {value} is no duration")),
+        if value.as_str().and_then(tree::duration::parse).is_none() {
+            timeouts.mistake(format!("timeout {name}: {value} is no duration"));
         }
     }
-    others
 }
 
-/// Says what was asked for and is not here, so that nobody believes it to be at work.
-fn not_there_yet(top: &mut Section, foreign: &Table) {
-    if !top.section("cgroup").string("path", "").is_empty() {
-        top.warn("cgroup.path is not supported yet and ignored");
+/// Says what was asked for and is not here, so that nobody believes it to be at work: one line, whatever a distribution
+/// has written.
+fn not_there_yet(top: &mut Section, plugins: &Section, changed: &BTreeSet<String>) {
+    for old in ["grpc", "ttrpc", "metrics"].into_iter().filter(|key| top.has(key)) {
+        top.warn(format!("[{old}] means nothing in version 4 and is ignored: `containerd config migrate` of version 3 knows its place"));
     }
-    for uri in foreign.keys() {
-        top.warn(format!("Ignoring configuration of a plugin that is not there: {uri}"));
+    let ignored: Vec<_> = plugins.keys().into_iter().filter(|uri| changed.contains(uri)).collect();
+    if !ignored.is_empty() {
+        top.warn(format!("Ignoring configuration of plugins that are not there: {}", ignored.join(", ")));
     }
 }
 

@@ -1,4 +1,5 @@
-//! Takes typed values out of a TOML tree, and remembers every mistake instead of stopping at the first.
+//! Takes typed values out of a TOML tree, and remembers every mistake instead of stopping at the first. Which keys exist
+//! is not known here, but in [`super::tree`].
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -8,18 +9,9 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
-use super::duration;
+use super::tree::{Findings, duration, join};
 
-/// What is wrong (the daemon does not start) and what is odd (it starts, and says so).
-#[derive(Debug, Default)]
-pub struct Findings {
-    /// Mistakes, each with its place.
-    pub mistakes: Vec<String>,
-    /// Remarks for the log.
-    pub warnings: Vec<String>,
-}
-
-/// One table of the tree. What has not been taken when it is dropped was unknown.
+/// One table of the tree.
 pub struct Section {
     path: String,
     table: Table,
@@ -96,7 +88,12 @@ impl Section {
         .unwrap_or_default()
     }
 
-    /// What is in it.
+    /// Whether something is there under this key.
+    pub fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
+    /// What is in it and has not been taken.
     pub fn keys(&self) -> Vec<String> {
         self.table.keys().cloned().collect()
     }
@@ -138,16 +135,6 @@ impl Section {
     }
 
     fn place(&self, key: &str) -> String {
-        let key = if key.contains('.') { format!("'{key}'") } else { key.to_owned() };
-        if self.path.is_empty() { key } else { format!("{}.{key}", self.path) }
-    }
-}
-
-impl Drop for Section {
-    fn drop(&mut self) {
-        let unknown: Vec<_> = self.table.keys().map(|key| self.place(key)).collect();
-        for key in unknown {
-            self.warn(format!("Ignoring unknown key in TOML: {key}"));
-        }
+        join(&self.path, key)
     }
 }

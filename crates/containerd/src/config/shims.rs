@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::duration;
 use super::section::Section;
+use super::tree::duration;
 
 /// Settings of shims.
 #[derive(Clone, Debug, PartialEq, Eq)]

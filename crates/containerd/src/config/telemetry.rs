@@ -1,7 +1,5 @@
 //! What the daemon tells about itself: metrics, the debug socket, ids of traces in log lines.
 
-use toml::{Table, Value};
-
 use super::section::Section;
 
 /// Where the daemon can be observed. Everything is off by default.
@@ -61,25 +59,4 @@ pub fn read(plugins: &mut Section, trace_id: bool) -> Telemetry {
         },
         trace_id,
     }
-}
-
-/// The sections that mean `telemetry`.
-pub fn print(telemetry: &Telemetry) -> [(&'static str, Value); 4] {
-    let table = |pairs: Vec<(&str, Value)>| {
-        Value::Table(pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect::<Table>())
-    };
-    let Debug { address, uid, gid } = &telemetry.debug;
-    [
-        (METRICS, table(vec![("address", telemetry.metrics.clone().into())])),
-        (GRPC, table(vec![("grpc_histogram", telemetry.histogram.into())])),
-        (CGROUPS, table(vec![("no_prometheus", telemetry.no_prometheus.into())])),
-        (
-            DEBUG,
-            table(vec![
-                ("address", address.clone().into()),
-                ("uid", i64::from(*uid).into()),
-                ("gid", i64::from(*gid).into()),
-            ]),
-        ),
-    ]
 }

@@ -1,5 +1,12 @@
 use super::*;
 
+/// What `config dump` prints of a file.
+fn printed(text: &str) -> String {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    print(&Flags { config: Some(file.path().to_owned()), ..Flags::default() }).unwrap().0
+}
+
 fn understood(text: &str) -> Result<Config> {
     understood_with(text, &Flags::default())
 }
@@ -25,25 +32,24 @@ fn what_is_printed_means_the_same_again() {
     let text = "version = 3\nroot='/r'\n[grpc]\naddress='/a'\nuid=5\n[plugins.'io.containerd.snapshotter.v1.overlayfs']\n\
                 mount_options=['index=off']\n[plugins.'x.y']\nz=1\n[timeouts]\n'io.containerd.timeout.shim.load'='7s'\n\
                 'io.containerd.timeout.bolt.open'='0s'";
-    let printed = print(&understood(text).unwrap()).unwrap();
-    let again = understood(&printed).unwrap();
-    assert_eq!(print(&again).unwrap(), printed);
-    assert_eq!(again.grpc, Listener { address: "/a".into(), uid: 5, gid: again.grpc.gid });
+    let first = printed(text);
+    assert_eq!(printed(&first), first);
+    let again = understood(&first).unwrap();
+    assert_eq!(again.grpc, Listener { address: "/a".into(), uid: 5, gid: 0 });
     assert_eq!(again.ttrpc.uid, 5);
     assert_eq!(again.shims.load, Duration::from_secs(7));
-    assert!(printed.contains("z = 1") && printed.contains("bolt.open"));
+    assert!(first.contains("z = 1") && first.contains("bolt.open"));
 }
 
 #[test]
 fn all_mistakes_are_reported_together() {
-    let text = "version=4\nroot='r'\nstate=''\ndisabled_plugins=['cri']\noom_score='x'\n[debug]\nlevel='loud'\n\
+    let text = "version=4\nroot='r'\ndisabled_plugins=['cri']\noom_score='x'\n[debug]\nlevel='loud'\n\
                 [timeouts]\n'io.containerd.timeout.task.state'='soon'";
     let error = understood(text).unwrap_err().to_string();
     for part in [
         "root must be an absolute path",
-        "state must be specified",
         "invalid disabled plugin URI \"cri\" expect io.containerd.x.vx",
-        "oom_score must be an integer",
+        "oom_score must be of type integer, not string",
         "not a valid log level: \"loud\"",
         "\"soon\" is no duration",
     ] {
@@ -60,10 +66,15 @@ fn root_and_state_must_differ() {
 #[test]
 fn unknown_keys_are_warnings() {
     let config = understood(
-        "version=4\nrot='/x'\n[plugins.'io.containerd.server.v1.grpc']\nadress='/x'\n[plugins.'a.b']",
+        "version=4\nrot='/x'\n[plugins.'io.containerd.server.v1.grpc']\nadress='/x'\n[plugins.'a.b']\nk=1\n[plugins.'io.containerd.cri.v1.images']\n\
+         snapshotter='native'\n[plugins.'io.containerd.cri.v1.runtime']\nenable_selinux=false",
     )
     .unwrap();
-    for part in ["key in TOML: rot", "plugins.'io.containerd.server.v1.grpc'.adress", "not there: a.b"] {
+    for part in [
+        "key in TOML: rot",
+        "plugins.'io.containerd.server.v1.grpc'.adress",
+        "not there: a.b, io.containerd.cri.v1.images",
+    ] {
         assert!(
             config.warnings.iter().any(|warning| warning.contains(part)),
             "{part}: {:?}",
@@ -88,4 +99,46 @@ fn only_the_default_file_may_be_missing() {
             .unwrap_err()
             .is_not_found()
     );
+}
+
+#[test]
+fn an_empty_value_is_one_that_is_not_written() {
+    let config = understood("version=4\nroot=''\nstate=''").unwrap();
+    assert_eq!(config.root, Path::new("/var/lib/containerd"));
+}
+
+#[test]
+fn what_the_program_assumes_is_what_the_default_file_says() {
+    // Sections of disabled plugins are not completed, so this reads every section without its defaults.
+    let uris: Vec<String> = tree::complete(Written::nothing().unwrap(), &host()).unwrap().table["plugins"]
+        .as_table()
+        .unwrap()
+        .keys()
+        .cloned()
+        .collect();
+    let bare = Config {
+        disabled: Vec::new(),
+        ..understood(&format!("version=4\ndisabled_plugins={uris:?}")).unwrap()
+    };
+    assert_eq!(format!("{bare:?}"), format!("{:?}", default().unwrap()));
+}
+
+#[test]
+fn proxies_and_processors_are_read() {
+    let config = understood(
+        "version=2\n[proxy_plugins.stargz]\ntype='snapshot'\naddress='/run/s'\ncapabilities=['remote']\n\
+         [proxy_plugins.stargz.exports]\nroot='/x'\n[proxy_plugins.odd]\ntype='sandbox'\naddress='/y'\n\
+         [stream_processors.x]\naccepts=['a']\nreturns='b'\npath='p'",
+    )
+    .unwrap();
+    let [stargz] = &config.proxies[..] else { panic!("{:?}", config.proxies) };
+    assert_eq!(stargz.exports["address"], "/run/s");
+    assert_eq!(stargz.exports["root"], "/x");
+    assert!(
+        config.warnings.iter().any(|warning| warning.contains("type \"sandbox\"")),
+        "{:?}",
+        config.warnings
+    );
+    assert_eq!(config.processors.len(), 3);
+    assert!(understood("version=4\n[proxy_plugins.x]\ntype='diff'").is_err());
 }
