@@ -13,6 +13,7 @@ use crate::config::Config;
 const CONTENT: &str = "io.containerd.content.v1";
 const DIFFER: &str = "io.containerd.differ.v1";
 const EVENT: &str = "io.containerd.event.v1";
+const GC: &str = "io.containerd.gc.v1";
 const GRPC: &str = "io.containerd.grpc.v1";
 const LEASE: &str = "io.containerd.lease.v1";
 const MOUNT_MANAGER: &str = "io.containerd.mount-manager.v1";
@@ -58,6 +59,7 @@ const TABLE: &[Plugin] = &[
     snapshotter("native", &[]),
     snapshotter("overlayfs", &["rebase"]),
     core(METADATA, "bolt", &[CONTENT, EVENT, SNAPSHOTTER]),
+    core(GC, "scheduler", &[METADATA]),
     core(LEASE, "manager", &[METADATA]),
     Plugin { platform: true, ..core(DIFFER, "walking", &[METADATA]) },
     core(MOUNT_MANAGER, "bolt", &[METADATA]),

@@ -22,6 +22,7 @@ use types::{Result, ResultExt};
 
 use crate::config::Config;
 use crate::directories;
+use crate::gc::Collector;
 use crate::plugins::{Kind, Plugins, snapshotter_root};
 use crate::services::{House, Parts};
 

@@ -41,8 +41,9 @@ mod random_operations;
 
 pub use changes::{Changed, Changes};
 pub use containers::Containers;
-pub use db::{Db, Options};
+pub use db::{Db, Options, Weak};
 pub use gc::{Collected, Collectible, Item, Observer, Statistics};
 pub use images::Images;
 pub use leases::Leases;
 pub use namespaces::Namespaces;
+pub use root::RootLock;

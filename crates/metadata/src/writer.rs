@@ -36,7 +36,7 @@ pub(crate) struct Observed {
     /// What is touched while one is under way.
     pub(crate) barrier: Barrier,
     /// How much has changed since the last.
-    pub(crate) changes: Changes,
+    pub(crate) changes: Arc<Changes>,
 }
 
 /// The queue to the thread, and the thread.

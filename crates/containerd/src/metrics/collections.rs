@@ -23,7 +23,6 @@ struct Counters {
 impl Collections {
     /// A collection has ended after `took`, well or badly. Only those that ended well are in the histogram, as by
     /// upstream.
-    #[allow(dead_code, reason = "the collector tells")]
     pub fn ended(&self, took: Duration, well: bool) {
         let counters = &self.0;
         if !well {

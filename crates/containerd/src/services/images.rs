@@ -126,7 +126,7 @@ impl images_server::Images for Images {
         let deleted = self.0.work.run(change, async move {
             house.db.images(&scope).delete(&request.name, target.as_ref()).await?;
             house.announce(&scope.namespace, "/images/delete", &wire::ImageDelete { name: request.name });
-            Ok(())
+            if request.sync { house.gc.collect().await } else { Ok(()) }
         });
         deleted.await.map(Response::new)
     }

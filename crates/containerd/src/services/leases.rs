@@ -32,10 +32,13 @@ impl leases_server::Leases for Leases {
 
     async fn delete(&self, request: Request<wire::DeleteRequest>) -> Result<Response<()>, Status> {
         let namespace = namespace(request.metadata())?;
-        let id = request.into_inner().id;
+        let wire::DeleteRequest { id, sync } = request.into_inner();
         let house = self.0.clone();
         let change = Change::new("delete lease", &namespace, id.as_str());
-        let deleted = self.0.work.run(change, async move { house.db.leases(&namespace).delete(&id).await });
+        let deleted = self.0.work.run(change, async move {
+            house.db.leases(&namespace).delete(&id).await?;
+            if sync { house.gc.collect().await } else { Ok(()) }
+        });
         deleted.await.map(|_| Response::new(()))
     }
 

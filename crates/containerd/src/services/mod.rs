@@ -37,6 +37,7 @@ use types::{Namespace, Scope};
 
 use crate::calls::Calls;
 use crate::config::MessageSize;
+use crate::gc::Collector;
 use crate::metrics::Collections;
 use crate::plugins::{Kind, Plugins};
 use crate::work::Work;
@@ -56,6 +57,8 @@ pub struct House {
     pub events: Exchange,
     /// What is being changed.
     pub work: Work,
+    /// Removes what nothing refers to.
+    pub gc: Collector,
     /// What is being asked, and has been.
     pub calls: Calls,
     /// How garbage collection went.
