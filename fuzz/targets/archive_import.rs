@@ -15,15 +15,11 @@ fuzz_target!(|data: &[u8]| {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("a runtime");
     runtime.block_on(async {
         let store = LocalStore::open(top.path()).expect("a store") as Arc<dyn Store>;
-        let options = Options {
-            naming: Naming { prefix: "x".into(), only_prefixed: false, digests: DigestNames::All },
-            index_name: None,
-            wanted: Wanted::All,
-            compress: false,
-            discard_layers: false,
-        };
+        let options = Options { wanted: Wanted::All, compress: false, discard_layers: false };
+        let names =
+            Naming { prefix: "x".into(), only_prefixed: false, digests: DigestNames::All, index: None };
         let archive = Box::new(std::io::Cursor::new(bytes));
-        if import(archive, &store, &options, &images::Silent).await.is_err() {
+        if import(archive, &store, &options, &names, &images::Silent).await.is_err() {
             let mut left = 0;
             let mut count = |_| {
                 left += 1;

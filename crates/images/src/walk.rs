@@ -30,6 +30,8 @@ pub enum Wanted {
     All,
     /// Those that run on this one.
     Only(Platform),
+    /// Those of exactly these.
+    Any(Vec<Platform>),
 }
 
 impl Wanted {
@@ -38,8 +40,18 @@ impl Wanted {
         match (self, &descriptor.platform) {
             (Self::All, _) | (_, None) => true,
             (Self::Only(platform), Some(image)) => platform.matches(image),
+            (Self::Any(platforms), Some(image)) => place(platforms, image).is_some(),
         }
     }
+}
+
+/// Where among `platforms` an image's is, to the letter but for Go's spelling.
+pub(crate) fn place(platforms: &[Platform], image: &Platform) -> Option<usize> {
+    let of = |platform: &Platform| {
+        let Platform { os, architecture, variant, .. } = platform.clone().normalized();
+        (os, architecture, variant)
+    };
+    platforms.iter().position(|wanted| of(wanted) == of(image))
 }
 
 /// Reads an index.

@@ -99,18 +99,25 @@ impl Image {
 }
 
 fn options() -> Options {
-    Options {
-        naming: Naming { prefix: "import".into(), only_prefixed: false, digests: DigestNames::None },
-        index_name: None,
-        wanted: Wanted::Only(Platform::host()),
-        compress: false,
-        discard_layers: false,
-    }
+    Options { wanted: Wanted::Only(Platform::host()), compress: false, discard_layers: false }
+}
+
+fn naming() -> Naming {
+    Naming { prefix: "import".into(), only_prefixed: false, digests: DigestNames::None, index: None }
 }
 
 async fn run(store: &Arc<Memory>, archive: Vec<u8>, options: &Options) -> Result<Imported> {
+    run_named(store, archive, options, &naming()).await
+}
+
+async fn run_named(
+    store: &Arc<Memory>,
+    archive: Vec<u8>,
+    options: &Options,
+    naming: &Naming,
+) -> Result<Imported> {
     let store: Arc<dyn Store> = Arc::clone(store) as Arc<dyn Store>;
-    import(Box::new(std::io::Cursor::new(archive)), &store, options, &Silent).await
+    import(Box::new(std::io::Cursor::new(archive)), &store, options, naming, &Silent).await
 }
 
 #[tokio::test]
@@ -143,8 +150,8 @@ async fn what_another_namespace_has_is_not_written_again() {
 async fn an_index_that_is_named_is_kept_with_a_label_for_each_manifest() {
     let store = Arc::new(Memory::default());
     let image = Image::new();
-    let options = Options { index_name: Some("whole".into()), ..options() };
-    let imported = run(&store, image.layout().end(), &options).await.unwrap();
+    let naming = Naming { index: Some("whole".into()), ..naming() };
+    let imported = run_named(&store, image.layout().end(), &options(), &naming).await.unwrap();
     assert_eq!(imported.images[0].0, "whole");
     let labels = store.info(&imported.images[0].1.digest).await.unwrap().labels;
     assert_eq!(labels["containerd.io/gc.ref.content.m.0"], Digest::of(&image.manifest).as_str());
@@ -194,9 +201,8 @@ async fn a_layer_that_is_a_link_to_another_is_that_layer() {
         .link("b/layer.tar", "../a/layer.tar")
         .file("config.json", &image.config)
         .file("manifest.json", manifest.as_bytes());
-    let options =
-        Options { naming: Naming { digests: DigestNames::Unnamed, ..options().naming }, ..options() };
-    let imported = run(&store, archive.end(), &options).await.unwrap();
+    let naming = Naming { digests: DigestNames::Unnamed, ..naming() };
+    let imported = run_named(&store, archive.end(), &options(), &naming).await.unwrap();
     assert_eq!(imported.images.len(), 1);
 }
 

@@ -29,15 +29,11 @@ use crate::progress::Progress;
 use crate::walk::{self, Wanted};
 
 use ingest::Ingest;
-pub use names::{DigestNames, Naming};
+pub use names::{DigestNames, IMAGE_NAME, Names, Naming, REF_NAME, complete};
 
 /// How to import; the flags of `ctr images import`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// How images are named.
-    pub naming: Naming,
-    /// A name for the index as a whole, which is otherwise not kept.
-    pub index_name: Option<String>,
     /// Which platforms' images must be complete and are kept.
     pub wanted: Wanted,
     /// Compress layers of a `docker save` archive.
@@ -60,10 +56,11 @@ pub async fn import(
     archive: Box<dyn Read + Send>,
     store: &Arc<dyn Store>,
     options: &Options,
+    names: &dyn Names,
     progress: &dyn Progress,
 ) -> Result<Imported> {
     let mut ingest = Ingest::new(Arc::clone(store), progress);
-    match store_archive(archive, &mut ingest, options).await {
+    match store_archive(archive, &mut ingest, options, names).await {
         Ok(images) => Ok(Imported { images, written: ingest.into_written() }),
         Err(error) => {
             ingest.discard().await;
@@ -81,6 +78,7 @@ async fn store_archive(
     archive: Box<dyn Read + Send>,
     ingest: &mut Ingest<'_>,
     options: &Options,
+    names: &dyn Names,
 ) -> Result<Vec<(String, Descriptor)>> {
     ingest.read_members(archive).await?;
     let index = match ingest.layout()? {
@@ -91,7 +89,7 @@ async fn store_archive(
         None => docker::index(ingest, options.compress).await?,
     };
     let index = ingest.store_index(&index).await?;
-    let images = name_images(&**ingest.store(), &index, options).await?;
+    let images = name_images(&**ingest.store(), &index, options, names).await?;
     hold_children(&**ingest.store(), &index, options).await?;
     let roots: Vec<Descriptor> = images.iter().map(|(_, target)| target.clone()).collect();
     let needed = walk::reachable(&**ingest.store(), &roots, &options.wanted).await?;
@@ -103,15 +101,13 @@ async fn name_images(
     store: &dyn Store,
     index: &Descriptor,
     options: &Options,
+    names: &dyn Names,
 ) -> Result<Vec<(String, Descriptor)>> {
-    let mut images = Vec::new();
-    if let Some(name) = &options.index_name {
-        images.push((name.clone(), index.clone()));
-    }
+    let mut images: Vec<_> = names.index(index).into_iter().map(|name| (name, index.clone())).collect();
     // An image that is not wanted is not kept either: a name for it would name nothing.
     let manifests = walk::read_index(store, index).await?.manifests;
     for manifest in manifests.into_iter().filter(|manifest| options.wanted.matches(manifest)) {
-        images.extend(options.naming.names(&manifest).into_iter().map(|name| (name, manifest.clone())));
+        images.extend(names.manifest(&manifest).into_iter().map(|name| (name, manifest.clone())));
     }
     Ok(images)
 }
@@ -136,6 +132,10 @@ async fn hold_children(store: &dyn Store, index: &Descriptor, options: &Options)
     if leaves == 0 {
         return Err(Error::not_found(match &options.wanted {
             Wanted::All => "the archive has no image".to_owned(),
+            Wanted::Any(platforms) => {
+                let platforms: Vec<String> = platforms.iter().map(ToString::to_string).collect();
+                format!("the archive has no image for platform {}", platforms.join(", "))
+            }
             Wanted::Only(platform) => format!(
                 "the archive has no image for platform {platform}: import it with --platform or --all-platforms"
             ),

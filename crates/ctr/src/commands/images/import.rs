@@ -78,7 +78,7 @@ impl Flags {
         if self.platform.is_empty() { Ok(Platform::host()) } else { self.platform.parse() }
     }
 
-    fn options(&self) -> Result<Options> {
+    fn options(&self) -> Result<(Options, Naming)> {
         if self.discard_unpacked_layers {
             if !self.local {
                 return Err(Error::invalid("\"--discard-unpacked-layers\" requires \"--local\" flag"));
@@ -97,13 +97,18 @@ impl Flags {
             (true, false) => DigestNames::All,
         };
         let prefix = if self.base_name.is_empty() { generated_prefix() } else { self.base_name.clone() };
-        Ok(Options {
-            naming: Naming { prefix, only_prefixed: !self.base_name.is_empty(), digests },
-            index_name: Some(self.index_name.clone()).filter(|name| !name.is_empty()),
+        let naming = Naming {
+            prefix,
+            only_prefixed: !self.base_name.is_empty(),
+            digests,
+            index: Some(self.index_name.clone()).filter(|name| !name.is_empty()),
+        };
+        let options = Options {
             wanted: if self.all_platforms { Wanted::All } else { Wanted::Only(self.platform()?) },
             compress: self.compress_blobs,
             discard_layers: self.discard_unpacked_layers,
-        })
+        };
+        Ok((options, naming))
     }
 }
 
@@ -115,7 +120,7 @@ fn generated_prefix() -> String {
 
 /// Imports the archive of the first argument, or of stdin.
 pub async fn run(globals: &Globals, flags: Flags) -> Result<()> {
-    let options = flags.options()?;
+    let (options, naming) = flags.options()?;
     let platform = flags.platform()?;
     let client = Client::open(globals)?;
     let (archive, size) = open(flags.words.first())?;
@@ -123,7 +128,7 @@ pub async fn run(globals: &Globals, flags: Flags) -> Result<()> {
     let store = Arc::new(lease.client.content()) as Arc<dyn Store>;
     let imported = {
         let progress = progress::of_import(size);
-        import::import(archive, &store, &options, &*progress).await
+        import::import(archive, &store, &options, &naming, &*progress).await
     };
     let done = match imported {
         Ok(imported) => finish(&lease, &store, imported, &platform, &flags).await,
@@ -296,11 +301,11 @@ mod tests {
 
     #[test]
     fn without_a_base_name_one_is_generated_and_nothing_is_filtered() {
-        let options = flags(&["-"]).options().unwrap();
-        assert!(options.naming.prefix.starts_with("import-20") && !options.naming.only_prefixed);
-        let options = flags(&["--base-name", "a/b", "--digests", "x"]).options().unwrap();
-        assert!(options.naming.only_prefixed);
-        assert_eq!((options.naming.prefix.as_str(), options.naming.digests), ("a/b", DigestNames::All));
+        let (_, naming) = flags(&["-"]).options().unwrap();
+        assert!(naming.prefix.starts_with("import-20") && !naming.only_prefixed);
+        let (_, naming) = flags(&["--base-name", "a/b", "--digests", "x"]).options().unwrap();
+        assert!(naming.only_prefixed);
+        assert_eq!((naming.prefix.as_str(), naming.digests), ("a/b", DigestNames::All));
     }
 
     #[test]

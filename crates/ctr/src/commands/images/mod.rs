@@ -1,6 +1,7 @@
 //! `ctr images`.
 
 mod check;
+mod export;
 mod import;
 mod inspect;
 mod list;
@@ -39,6 +40,8 @@ pub enum Command {
         #[command(flatten)]
         filters: Words,
     },
+    /// Export images
+    Export(Box<export::Flags>),
     /// Import images
     Import(Box<import::Flags>),
     /// inspect an image
@@ -121,6 +124,7 @@ pub async fn run(globals: &Globals, command: Command) -> Result<()> {
         Command::Check { quiet, snapshotter, filters } => {
             check::run(&Client::open(globals)?, quiet, &snapshotter.snapshotter, filters.words).await
         }
+        Command::Export(flags) => export::run(globals, *flags).await,
         Command::Import(flags) => import::run(globals, *flags).await,
         Command::Inspect { content, name } => {
             inspect::run(&Client::open(globals)?, name.first(), content).await
