@@ -7,10 +7,11 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::argv::{self, Stop};
 use crate::commands::{
-    containers, content, deprecations, events, images, leases, namespaces, oci, plugins, pprof, run,
+    containers, content, deprecations, events, images, install, leases, namespaces, oci, plugins, pprof, run,
     sandboxes, shim, snapshots, tasks, version,
 };
 use crate::go::duration;
+use crate::{complete, usage};
 
 /// containerd CLI
 ///
@@ -84,6 +85,8 @@ pub enum Command {
     /// Manage tasks
     #[command(visible_aliases = ["t", "task"], subcommand)]
     Tasks(tasks::Command),
+    /// Install a new package
+    Install(install::Flags),
     /// OCI tools
     #[command(subcommand)]
     Oci(oci::Command),
@@ -104,6 +107,12 @@ pub enum Command {
 /// Parses the words behind the program's name. `Err` has printed what there is to say, and is the exit code.
 pub fn parse(args: &[String]) -> Result<Cli, u8> {
     let mut root = Cli::command();
+    if let Some((word, before)) = args.split_last()
+        && word == "--generate-bash-completion"
+    {
+        said(complete::words(&root, before));
+        return Err(0);
+    }
     let words = argv::normalize(&root, args).map_err(|stop| explain(&mut root, stop))?;
     let path = words.iter().skip(1).take_while(|word| *word != "--").filter(|word| !word.starts_with('-'));
     let path: Vec<String> = path.cloned().collect();
@@ -151,7 +160,7 @@ fn help(root: &mut clap::Command, path: &[String]) -> String {
         let Some(next) = command.find_subcommand_mut(name) else { return String::new() };
         command = next;
     }
-    command.render_help().to_string()
+    usage::named(command.clone(), path).render_help().to_string()
 }
 
 /// What clap still finds wrong: values, in Go's words.

@@ -69,7 +69,7 @@ pub struct RegistryFlags {
 /// Filters or names behind the flags.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Words {
-    /// Arguments
+    #[arg(hide = true)]
     pub words: Vec<String>,
 }
 

@@ -10,6 +10,9 @@ mod argv;
 mod cli;
 mod client;
 mod commands;
+mod complete;
+#[cfg(any(test, feature = "docs"))]
+mod docs;
 mod flags;
 mod go;
 mod io;
@@ -17,12 +20,22 @@ mod log;
 mod process;
 mod progress;
 mod unpack;
+mod usage;
 
 use types::Error;
 
 fn main() {
     let args: Vec<String> =
         std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
+    #[cfg(feature = "docs")]
+    if let [word, directory] = &args[..]
+        && word == "docs"
+    {
+        return docs::write(directory.as_ref()).unwrap_or_else(|error| {
+            eprintln!("ctr: {error}");
+            std::process::exit(1)
+        });
+    }
     let code = match cli::parse(&args) {
         Ok(cli) => execute(cli),
         Err(code) => code,

@@ -7,6 +7,7 @@ pub mod deprecations;
 pub mod events;
 pub mod images;
 pub mod info;
+pub mod install;
 pub mod leases;
 pub mod namespaces;
 pub mod oci;
@@ -36,6 +37,7 @@ pub async fn dispatch(cli: Cli) -> Result<u8> {
         Command::Content(command) => done(content::run(globals, command).await),
         Command::Events(flags) => done(events::run(&Client::open(globals)?, flags).await),
         Command::Images(command) => done(images::run(globals, command).await),
+        Command::Install(flags) => done(install::run(globals, flags).await),
         Command::Leases(command) => done(leases::run(globals, command).await),
         Command::Namespaces(command) => done(namespaces::run(globals, command).await),
         Command::Run(flags) => run::run(globals, *flags).await,

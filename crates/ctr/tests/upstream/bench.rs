@@ -11,6 +11,8 @@ pub struct Bench {
     dir: tempfile::TempDir,
     upstream: PathBuf,
     daemon: Child,
+    /// Some blob.
+    digest: String,
 }
 
 /// One of the two clients.
@@ -32,6 +34,13 @@ impl Said {
     pub fn without(mut self, parts: &[&str]) -> Self {
         let kept = self.out.lines().filter(|line| parts.iter().all(|part| !line.contains(part)));
         self.out = kept.collect::<Vec<_>>().join("\n");
+        self
+    }
+
+    /// Without its numbers, and without the columns that are as wide as they.
+    pub fn without_numbers(mut self) -> Self {
+        let words = self.out.split_whitespace().map(|word| word.replace(|c: char| c.is_ascii_digit(), ""));
+        self.out = words.collect::<Vec<_>>().join(" ");
         self
     }
 
@@ -63,7 +72,7 @@ impl Said {
 impl Ctr<'_> {
     /// Runs it with the words of `line`; `@name` stands for an image or a file of the bench.
     pub fn say(&self, line: &str) -> Said {
-        let words = line.split_whitespace().map(|word| self.bench.expand(word));
+        let words = line.split_whitespace().map(|word| self.bench.expand(&word.replace('|', " ")));
         let output = Command::new(&self.binary)
             .args(words)
             .env("CONTAINERD_ADDRESS", self.bench.path("sock"))
@@ -81,7 +90,7 @@ impl Ctr<'_> {
 }
 
 impl Bench {
-    /// A running daemon with the images, or `None` with the reason said.
+    /// A running daemon (`CTR_DAEMON`, or the one beside upstream's client) with the images, or `None` with the reason said.
     pub fn new() -> Option<Self> {
         let Some(upstream) = std::env::var_os("CTR_UPSTREAM").map(PathBuf::from) else {
             eprintln!("SKIPPED: CTR_UPSTREAM names no ctr of upstream's to compare with");
@@ -96,21 +105,25 @@ impl Bench {
                       'io.containerd.cri.v1.runtime', 'io.containerd.grpc.v1.cri']\n";
         std::fs::write(dir.path().join("config.toml"), config).unwrap();
         let beside = upstream.parent().unwrap();
-        let path = format!("{}:{}", beside.display(), std::env::var("PATH").unwrap_or_default());
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
         let file = |name: &str| dir.path().join(name);
-        let daemon = Command::new(beside.join("containerd"))
+        let daemon = std::env::var_os("CTR_DAEMON").map_or_else(|| beside.join("containerd"), PathBuf::from);
+        let shims = daemon.parent().unwrap().to_path_buf();
+        let daemon = Command::new(daemon)
             .args(["--config".into(), file("config.toml"), "--root".into(), file("root")])
             .args(["--state".into(), file("state"), "--address".into(), file("sock")])
-            .env("PATH", path)
+            .env("PATH", format!("{}:{}", shims.display(), std::env::var("PATH").unwrap_or_default()))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
             .unwrap();
-        let bench = Self { dir, upstream, daemon };
+        let mut bench = Self { dir, upstream, daemon, digest: String::new() };
         bench.wait();
         bench.fill();
+        let [blobs, _] = bench.both(|ctr| ctr.say("content ls -q").out);
+        bench.digest = blobs.lines().next().unwrap_or_default().to_owned();
+        std::fs::create_dir(bench.path("mnt")).unwrap();
         Some(bench)
     }
 
@@ -129,6 +142,7 @@ impl Bench {
         let file = |name: &str| self.path(name).display().to_string();
         match word.strip_prefix('@') {
             None => word.to_owned(),
+            Some("digest") => self.digest.clone(),
             Some(name @ ("env" | "profile" | "rootfs")) => file(name),
             Some(name) => match name.strip_prefix("dir/") {
                 Some(name) => file(name),
@@ -174,8 +188,8 @@ impl Bench {
 impl Drop for Bench {
     fn drop(&mut self) {
         self.both(|ctr| {
-            ctr.say("tasks rm -f sp");
-            ctr.say("containers rm sp c1");
+            ctr.say("tasks rm -f sp t1");
+            ctr.say("containers rm sp c1 c2 t1 t2 x");
         });
         self.daemon.kill().ok();
         self.daemon.wait().ok();
