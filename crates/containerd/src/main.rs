@@ -18,6 +18,7 @@ mod publish;
 mod serve;
 mod services;
 mod socket;
+mod traces;
 mod wiring;
 mod work;
 
@@ -105,8 +106,11 @@ async fn live(config: &Config, begun: Instant) -> Result<()> {
     let sockets = serve::Sockets::bind(config)?;
     metrics::start(config, &house).await?;
     let _debug = debug::start(config, &house).await?;
+    traces::start(config, &house.calls);
+    let calls = house.calls.clone();
     sys::memory::trim();
     serve::serve(house, routes, sockets, &mut signals, begun).await;
+    traces::stop(&calls).await;
     Ok(())
 }
 

@@ -12,10 +12,12 @@ use http::{HeaderMap, Request, Response};
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
+use tracing::Instrument;
 
 use super::body::{Received, Sent};
 use super::methods::{Flow, Method};
 use super::{Calls, Flight};
+use crate::traces;
 
 /// Puts [`Observed`] around the routes.
 #[derive(Clone, Debug)]
@@ -67,7 +69,8 @@ where
             }
             _ => request,
         };
-        let answer = self.inner.call(request);
+        let log = call.span.as_ref().map_or_else(tracing::Span::none, traces::Span::log_span);
+        let answer = self.inner.call(request).instrument(log);
         Box::pin(async move {
             // Nothing of ours is looked at again after a panic; what handlers share is made for that.
             let response = match AssertUnwindSafe(answer).catch_unwind().await {
@@ -108,6 +111,7 @@ pub struct Call {
     flight: u64,
     begun: Instant,
     limit: Option<Duration>,
+    span: Option<traces::Span>,
     over: bool,
 }
 
@@ -128,7 +132,8 @@ impl Call {
                 tally.received(1);
             }
         }
-        Self { calls, tally, flight, begun, limit: limit(request.headers()), over: false }
+        let span = calls.0.tracer.get().map(|tracer| tracer.begin(request.uri().path(), request.headers()));
+        Self { calls, tally, flight, begun, limit: limit(request.headers()), span, over: false }
     }
 
     /// Where its messages are counted.
@@ -166,7 +171,7 @@ impl Call {
         self.close(code, message);
     }
 
-    fn close(&mut self, code: Code, _message: &str) {
+    fn close(&mut self, code: Code, message: &str) {
         self.over = true;
         self.calls.land(self.flight);
         if let Tally(Some((calls, method))) = &self.tally {
@@ -174,6 +179,9 @@ impl Call {
             if method.flow == Flow::Unary {
                 self.tally.sent(1);
             }
+        }
+        if let Some(span) = self.span.take() {
+            span.end(code, message);
         }
     }
 }

@@ -10,7 +10,7 @@ pub mod methods;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Uri};
@@ -18,6 +18,8 @@ use tonic::Code;
 
 pub use layer::Observe;
 use methods::Method;
+
+use crate::traces::Tracer;
 
 /// How many codes a call can end with.
 const CODES: usize = 17;
@@ -36,6 +38,8 @@ struct Inner {
     served: Mutex<BTreeSet<&'static str>>,
     flights: Mutex<HashMap<u64, Flight>>,
     next: AtomicU64,
+    /// If traces are wanted.
+    tracer: OnceLock<Tracer>,
 }
 
 /// What is counted about a method.
@@ -89,6 +93,7 @@ impl Calls {
             served: Mutex::default(),
             flights: Mutex::default(),
             next: AtomicU64::new(0),
+            tracer: OnceLock::new(),
         }))
     }
 
@@ -98,6 +103,17 @@ impl Calls {
             tracing::error!(service, "calls are not counted: calls/methods.rs does not know the service");
         }
         lock(&self.0.served).insert(service);
+    }
+
+    /// From now on calls become spans.
+    pub fn trace(&self, tracer: Tracer) {
+        // Whoever was first stays.
+        drop(self.0.tracer.set(tracer));
+    }
+
+    /// The tracer, if there is one.
+    pub fn tracer(&self) -> Option<&Tracer> {
+        self.0.tracer.get()
     }
 
     /// The methods served, in order, each with what was counted.
