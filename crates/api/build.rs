@@ -12,6 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .bytes([
             ".containerd.services.content.v1.WriteContentRequest.data",
             ".containerd.services.content.v1.ReadContentResponse.data",
+            ".containerd.types.transfer.Data.data",
         ])
         .btree_map(["."])
         .enable_type_names()

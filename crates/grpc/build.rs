@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-const SERVICES: [&str; 13] = [
+const SERVICES: [&str; 15] = [
     "containers",
     "content",
     "diff",
@@ -43,6 +43,8 @@ const SERVICES: [&str; 13] = [
     "namespaces",
     "sandbox",
     "snapshots",
+    "streaming",
     "tasks",
+    "transfer",
     "version",
 ];

@@ -18,5 +18,7 @@ pub use proto::containerd::services::mounts::v1 as mounts;
 pub use proto::containerd::services::namespaces::v1 as namespaces;
 pub use proto::containerd::services::sandbox::v1 as sandbox;
 pub use proto::containerd::services::snapshots::v1 as snapshots;
+pub use proto::containerd::services::streaming::v1 as streaming;
 pub use proto::containerd::services::tasks::v1 as tasks;
+pub use proto::containerd::services::transfer::v1 as transfer;
 pub use proto::containerd::services::version::v1 as version;
