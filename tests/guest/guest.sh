@@ -90,7 +90,7 @@ write_orders() {
         echo 'export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root'
         declare -p $(compgen -v | grep -E '^(TEST_|RUST_|CONTAINERD_|CTR_|PEER_|RUNTIME_DIR|SUITE)' || true) 2>/dev/null \
             | sed 's/^declare -[^ ]* /export /'
-        printf 'cd %q\n' "$PWD"
+        printf 'cd %q 2> /dev/null || cd /\n' "$PWD"
         printf '%q ' "$@"
         echo
     } > "$out/.guest/command"
@@ -105,6 +105,9 @@ PREPARE
         echo /lib/systemd/systemd > "$out/.guest/program"
         cat >> "$out/.guest/prepare" <<'PREPARE'
 mkdir -p $1/etc/systemd/system/multi-user.target.wants
+# The root is an overlay already, and another one cannot lie on it; no device manager tells of the terminal.
+mkdir -p $1/var/lib/containerd && mount -t tmpfs tmpfs $1/var/lib/containerd
+ln -s /dev/null $1/etc/systemd/system/serial-getty@ttyS0.service
 cat > $1/etc/systemd/system/guest-command.service <<UNIT
 [Unit]
 After=multi-user.target

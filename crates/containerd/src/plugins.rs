@@ -94,6 +94,8 @@ impl Plugin {
 pub struct Plugins {
     disabled: Vec<String>,
     failed: BTreeMap<String, String>,
+    /// What snapshotters can do on this kernel.
+    found: BTreeMap<String, &'static [&'static str]>,
 }
 
 impl Plugins {
@@ -105,7 +107,8 @@ impl Plugins {
         {
             remarks.push(format!("plugin {} cannot be disabled", plugin.uri()));
         }
-        let plugins = Self { disabled: config.disabled.clone(), failed: BTreeMap::new() };
+        let plugins =
+            Self { disabled: config.disabled.clone(), failed: BTreeMap::new(), found: BTreeMap::new() };
         let missing: Vec<_> = config
             .required
             .iter()
@@ -128,6 +131,11 @@ impl Plugins {
         }
         self.failed.insert(uri, error.to_string());
         Ok(())
+    }
+
+    /// Records what a snapshotter can do on this kernel besides what it always can.
+    pub fn found(&mut self, id: &str, capabilities: &'static [&'static str]) {
+        self.found.insert(format!("{SNAPSHOTTER}.{id}"), capabilities);
     }
 
     fn running(&self) -> impl Iterator<Item = &'static Plugin> {
@@ -154,7 +162,9 @@ impl Plugins {
             requires: owned(plugin.requires),
             platforms: if plugin.platform { vec![host()] } else { Vec::new() },
             exports: exports(plugin, config),
-            capabilities: owned(plugin.capabilities),
+            capabilities: owned(
+                &[self.found.get(&uri).copied().unwrap_or(&[]), plugin.capabilities].concat(),
+            ),
             init_err: failure,
         }
     }

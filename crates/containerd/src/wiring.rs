@@ -35,14 +35,12 @@ pub async fn build(config: &Config, plugins: &mut Plugins) -> Result<House> {
     runtime::check_state(&config.state)?;
     directories::make_state(&config.state)?;
     let lock = runtime::lock_state(&config.state)?;
+    let root = Db::lock_root(&config.root)?;
     directories::make_root(&config.root)?;
     let content = LocalStore::open(config.root.join("io.containerd.content.v1.content"))?;
     let snapshotters = snapshotters(config, plugins)?;
-    let db = Db::open(metadata::Options {
-        dir: config.root.join("io.containerd.metadata.v1.redb"),
-        content,
-        snapshotters,
-    })?;
+    let dir = config.root.join("io.containerd.metadata.v1.redb");
+    let db = Db::open_locked(metadata::Options { dir, content, snapshotters }, root)?;
     let events = Exchange::new();
     let runtime = Runtime::open(runtime_options(config, events.clone())?).await?;
     let mounts = mounts::Manager::open(config.state.join(MOUNTS), vec![config.root.clone()]).await?;
@@ -58,7 +56,7 @@ fn snapshotters(config: &Config, plugins: &mut Plugins) -> Result<BTreeMap<Strin
             info!(id, "snapshotter is disabled");
             continue;
         }
-        match open_snapshotter(config, id) {
+        match open_snapshotter(config, plugins, id) {
             Ok(snapshotter) => drop(opened.insert(id.to_owned(), snapshotter)),
             Err(error) => {
                 warn!(id, %error, "failed to load snapshotter");
@@ -69,19 +67,21 @@ fn snapshotters(config: &Config, plugins: &mut Plugins) -> Result<BTreeMap<Strin
     Ok(opened)
 }
 
-fn open_snapshotter(config: &Config, id: &str) -> Result<Arc<dyn Snapshotter>> {
+fn open_snapshotter(config: &Config, plugins: &mut Plugins, id: &str) -> Result<Arc<dyn Snapshotter>> {
     let root = snapshotter_root(config, id);
-    Ok(match id {
-        "native" => Native::open(root)?,
-        _ => Overlay::open(
-            root,
-            overlay::Options {
-                mount_options: config.overlayfs.mount_options.clone(),
-                upperdir_label: config.overlayfs.upperdir_label,
-                ..overlay::Options::default()
-            },
-        )?,
-    })
+    if id == "native" {
+        return Ok(Native::open(root)?);
+    }
+    let options = overlay::Options {
+        mount_options: config.overlayfs.mount_options.clone(),
+        upperdir_label: config.overlayfs.upperdir_label,
+        remap_ids: true,
+    };
+    let overlay = Overlay::open(root, options)?;
+    if overlay.remaps_ids() {
+        plugins.found(id, &["remap-ids", "only-remap-ids"]);
+    }
+    Ok(overlay)
 }
 
 fn runtime_options(config: &Config, events: Exchange) -> Result<runtime::Options> {

@@ -41,7 +41,7 @@ pub struct Options {
     pub mount_options: Vec<String>,
     /// Say where the layer is, in [`UPPERDIR_LABEL`].
     pub upperdir_label: bool,
-    /// Ask for idmapped mounts where a snapshot has id mappings.
+    /// Ask for idmapped mounts where a snapshot has id mappings, if the kernel can shift the owners of layers.
     pub remap_ids: bool,
 }
 
@@ -70,6 +70,7 @@ impl Overlay {
             more.push("index=off".to_owned());
         }
         options.mount_options.append(&mut more);
+        options.remap_ids = options.remap_ids && can_shift_owners(&root);
         let inner = Inner { area, options };
         inner.area.heal(
             |_| true,
@@ -79,6 +80,11 @@ impl Overlay {
             },
         );
         Ok(Arc::new(Self { inner: Arc::new(inner) }))
+    }
+
+    /// Whether mounts are idmapped where a snapshot has id mappings.
+    pub fn remaps_ids(&self) -> bool {
+        self.inner.options.remap_ids
     }
 
     async fn run<T: Send + 'static>(
@@ -285,6 +291,34 @@ fn mapped_root(labels: &Labels) -> Result<Option<(u32, u32)>> {
         (Some(uid), Some(gid)) => Ok(Some((uid, gid))),
         _ => Err(Error::invalid(format!("failed to find root pair in id mappings {uids:?} and {gids:?}"))),
     }
+}
+
+/// Whether this kernel mounts an overlay of idmapped layers (Linux 5.19) on this filesystem: tried, as upstream does.
+fn can_shift_owners(root: &Path) -> bool {
+    let area = root.join("probe");
+    let [one, other, target] = ["one", "other", "target"].map(|name| area.join(name));
+    // What a crash left.
+    let _ = sys::mount::unmount(&target, sys::mount::UnmountFlags::DETACH);
+    let _ = fs::remove_dir_all(&area);
+    let tried = || -> Result<()> {
+        for dir in [&area, &one, &other, &target] {
+            make(dir, 0o700)?;
+        }
+        let lower = format!("lowerdir={}:{}", escaped(&one, "\\,:"), escaped(&other, "\\,:"));
+        let overlay = Mount {
+            kind: "overlay".to_owned(),
+            source: "overlay".to_owned(),
+            target: String::new(),
+            options: vec!["uidmap=0:1:1".to_owned(), "gidmap=0:1:1".to_owned(), lower],
+        };
+        sys::mount::mount_all(&[overlay], &target)?;
+        sys::mount::unmount(&target, sys::mount::UnmountFlags::DETACH)
+    };
+    let can = tried().is_ok();
+    if let Err(error) = fs::remove_dir_all(&area) {
+        tracing::warn!(%error, "remove {area:?}");
+    }
+    can
 }
 
 /// Overlayfs needs directories that tell the types of their entries (xfs: `ftype=1`).

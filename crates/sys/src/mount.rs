@@ -138,9 +138,13 @@ fn unmount_once(target: &Path, flags: UnmountFlags) -> rustix::io::Result<()> {
 /// Performs one mount; errors name its source, target and type.
 fn mount_below(mount: &Mount, root: &Path) -> Result<()> {
     let steps = || {
-        let options = Options::parse(&mount.options)?;
-        if options.remap.is_some() && mount.kind == "overlay" {
-            return Err(Error::unimplemented("idmapped overlay layers are not supported"));
+        let mut options = Options::parse(&mount.options)?;
+        if let Some(maps) = options.remap.take_if(|_| mount.kind == "overlay") {
+            if !mount.target.is_empty() {
+                return Err(Error::unimplemented("an idmapped overlay can only be the root"));
+            }
+            overlay::mount_idmapped(mount, &options, &maps, root)?;
+            return finish(&options, root);
         }
         if mount.target.is_empty() {
             perform(mount, &options, root)?;

@@ -17,14 +17,35 @@ use super::options::IdMaps;
 
 /// Covers the mount at `place` by a clone of it, private, that shifts owners through `maps`.
 pub(super) fn remap(place: &Path, maps: &IdMaps) -> Result<()> {
-    let doing = || format!("shift owners (uidmap={}, gidmap={})", maps.uids, maps.gids);
-    let namespace = user_namespace(&lines(&maps.uids)?, &lines(&maps.gids)?).context(doing)?;
-    let recursive =
+    let flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
-    let tree = open_tree(CWD, place, recursive).map_err(io::Error::from).context(doing)?;
-    set_id_map(&tree, &namespace).context(doing)?;
+    let doing = || maps.doing();
+    let tree = open_tree(CWD, place, flags).map_err(io::Error::from).context(doing)?;
+    set_id_map(&tree, &namespace(maps)?).context(doing)?;
+    attach(&tree, place).context(doing)
+}
+
+/// Puts a detached mount on `place`, on top of what lies there.
+pub(super) fn attach(tree: &OwnedFd, place: &Path) -> Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
-    move_mount(&tree, "", CWD, place, flags).map_err(io::Error::from).context(doing)
+    Ok(move_mount(tree, "", CWD, place, flags).map_err(io::Error::from)?)
+}
+
+/// A detached clone of the mount, from the directory `dir` on, without the mounts below it.
+pub(super) fn clone(dir: &Path) -> Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    open_tree(CWD, dir, flags).map_err(io::Error::from).context(|| format!("clone the mount at {dir:?}"))
+}
+
+/// A user namespace that has `maps`.
+pub(super) fn namespace(maps: &IdMaps) -> Result<OwnedFd> {
+    user_namespace(&lines(&maps.uids)?, &lines(&maps.gids)?).context(|| maps.doing())
+}
+
+impl IdMaps {
+    fn doing(&self) -> String {
+        format!("shift owners (uidmap={}, gidmap={})", self.uids, self.gids)
+    }
 }
 
 /// The text of `/proc/<pid>/uid_map` for an option's maps.
@@ -108,7 +129,8 @@ struct MountAttr {
     user_namespace: u64,
 }
 
-fn set_id_map(tree: &OwnedFd, namespace: &OwnedFd) -> io::Result<()> {
+/// Shifts the owners that a detached mount shows, and of the mounts below it.
+pub(super) fn set_id_map(tree: &OwnedFd, namespace: &OwnedFd) -> io::Result<()> {
     const IDMAP: u64 = 0x0010_0000;
     let attributes = MountAttr {
         set: IDMAP,

@@ -12,11 +12,12 @@ use std::path::Path;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount as kernel;
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags};
 use types::mount::Mount;
 use types::{Error, Result, ResultExt};
 
-use super::options::{Options, PAGE};
+use super::idmap;
+use super::options::{IdMaps, Options, PAGE};
 
 /// fsconfig(2) copies strings of at most 256 bytes with their end.
 const LONGEST_VALUE: usize = 255;
@@ -40,6 +41,71 @@ pub(super) fn mount(mount: &Mount, options: &Options, place: &Path) -> Result<()
         return Ok(());
     }
     Err(refused.told())
+}
+
+/// Mounts an overlay whose lower layers seem to belong to others (Linux 5.19).
+///
+/// The kernel takes a shifted clone of a layer only where it is mounted. So the clones lie on `place`, one on the other,
+/// until the overlay on top of them is made; then all goes but a clone of the overlay. A crash between leaves nothing
+/// that the removal of `place` does not remove.
+pub(super) fn mount_idmapped(mount: &Mount, options: &Options, maps: &IdMaps, place: &Path) -> Result<()> {
+    let namespace = idmap::namespace(maps)?;
+    let mut stack = Stack { place, depth: 0 };
+    let mut held = Vec::new();
+    let mut words = options.words.clone();
+    for word in &mut words {
+        let Some(dirs) = word.strip_prefix("lowerdir=") else { continue };
+        let mut layers = Vec::new();
+        for dir in split_layers(dirs) {
+            let layer = idmap::clone(Path::new(&dir))?;
+            idmap::set_id_map(&layer, &namespace).context(|| format!("shift owners of {dir:?}"))?;
+            stack.push(&layer)?;
+            layers.push(super::fd_path(&layer).to_string_lossy().into_owned());
+            held.push(layer);
+        }
+        *word = format!("lowerdir={}", layers.join(":"));
+    }
+    let options = Options { words, ..options.clone() };
+    if needs_more_than_a_page(&options) {
+        self::mount(mount, &options, place)?;
+    } else {
+        super::plain_mount(mount, &options, &options.data()?, place)?;
+    }
+    stack.depth += 1;
+    let overlay = idmap::clone(place)?;
+    stack.clear()?;
+    idmap::attach(&overlay, place)
+}
+
+/// Mounts on one place, to be taken away again.
+struct Stack<'a> {
+    place: &'a Path,
+    depth: usize,
+}
+
+impl Stack<'_> {
+    fn push(&mut self, tree: &OwnedFd) -> Result<()> {
+        idmap::attach(tree, self.place)?;
+        self.depth += 1;
+        Ok(())
+    }
+
+    fn clear(&mut self) -> Result<()> {
+        while self.depth > 0 {
+            super::unmount_once(self.place, UnmountFlags::DETACH)
+                .map_err(io::Error::from)
+                .context(|| format!("unmount a layer from {:?}", self.place))?;
+            self.depth -= 1;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Stack<'_> {
+    fn drop(&mut self) {
+        // Whoever asked for the mount hears of why it failed; what cannot be unmounted goes with the place.
+        let _ = self.clear();
+    }
 }
 
 /// Why the kernel refused, and its own words about it.

@@ -234,3 +234,51 @@ fn owners_are_shifted_by_id_maps() {
     assert_eq!(error.class(), types::Class::InvalidArgument);
     assert!(!is_mount_point(&target).unwrap(), "a mount without its map is not left behind");
 }
+
+#[test]
+fn the_lower_layers_of_an_overlay_are_shifted_and_what_is_written_is_not() {
+    use std::os::unix::fs::MetadataExt;
+    let Some(area) = Area::new() else { return };
+    let layers = ["bottom", "middle"].map(|name| area.dir(name));
+    let (upper, work, target) = (area.dir("upper"), area.dir("work"), area.dir("target"));
+    for (id, layer) in layers.iter().enumerate() {
+        let (file, id) = (layer.join(format!("{id}")), u32::try_from(id).unwrap());
+        std::fs::write(&file, "x").unwrap();
+        std::os::unix::fs::chown(&file, Some(id), Some(id)).unwrap();
+    }
+    let overlay = |maps: [&str; 2]| Mount {
+        kind: "overlay".into(),
+        source: "overlay".into(),
+        target: String::new(),
+        options: [
+            maps[0].to_owned(),
+            maps[1].to_owned(),
+            format!("upperdir={}", upper.display()),
+            format!("workdir={}", work.display()),
+            format!("lowerdir={}:{}", layers[1].display(), layers[0].display()),
+        ]
+        .into(),
+    };
+    let mounts = [overlay(["uidmap=0:1000:10", "gidmap=0:2000:10"])];
+    if let Err(error) = mount_all(&mounts, &target) {
+        eprintln!("skipped: this kernel shifts no owners below an overlay: {error}");
+        return;
+    }
+    let owner = |name: &str| std::fs::metadata(target.join(name)).map(|m| (m.uid(), m.gid())).unwrap();
+    assert_eq!((owner("0"), owner("1")), ((1000, 2000), (1001, 2001)));
+    std::fs::write(target.join("new"), "x").unwrap();
+    std::os::unix::fs::chown(target.join("new"), Some(1005), Some(2005)).unwrap();
+    assert_eq!(std::fs::metadata(upper.join("new")).unwrap().uid(), 1005);
+    let on = || table::read().unwrap().into_iter().filter(|entry| entry.target == target).count();
+    assert_eq!(on(), 1, "the layers are not left below the overlay");
+    unmount(&target, UnmountFlags::empty()).unwrap();
+
+    for maps in [["uidmap=0:1:x", "gidmap=0:1:1"], ["uidmap=0:1:1", "gidmap=0:1:1,0:1:1"]] {
+        assert!(mount_all(&[overlay(maps)], &target).is_err());
+        assert_eq!(on(), 0);
+    }
+    let mut broken = overlay(["uidmap=0:1000:10", "gidmap=0:2000:10"]);
+    broken.options.retain(|option| !option.starts_with("workdir="));
+    assert!(mount_all(&[broken], &target).is_err());
+    assert_eq!(on(), 0, "an overlay that fails takes its layers with it");
+}
