@@ -43,8 +43,7 @@ use crate::db::Db;
 use collectible::Known;
 pub use collectible::{Collectible, Item};
 use facts::Reading;
-use node::{Ids, Kind, Node, Owned};
-use scan::Found;
+use node::{Ids, Kind, Owned};
 use shade::Keep;
 use sweep::{Removed, Sweep};
 pub(crate) use sweep::{remove_blob, remove_ingest};
@@ -117,52 +116,15 @@ impl Db {
         collectibles: &[Arc<dyn Collectible>],
         observer: &Observer<'_>,
     ) -> Result<Statistics> {
-        let begun = Instant::now();
-        let writer = self.clone();
-        let collection = self.mutate(move |_| Ok(writer.inner.observed.barrier.raise())).await?;
-        let _raised = Raised { db: self.clone(), collection };
-        let mut known = Vec::new();
-        for collectible in collectibles {
-            known.push(Known { kind: collectible.kind(), items: collectible.items().await });
+        let marked = Begun::new(self, collectibles).await?.mark().await?;
+        let begun = marked.begun;
+        let (statistics, unkept) = marked.sweep(observer).await?;
+        for (collectible, dead) in collectibles.iter().zip(unkept) {
+            if !dead.is_empty() {
+                collectible.release(dead).await;
+            }
         }
-        let now = SystemTime::now();
-        let (marked, known) = self.mark(now, known).await?;
-        let mut statistics = Statistics {
-            rows: marked.keep.marked.rows(),
-            next_expiry: marked.soonest,
-            ..Statistics::default()
-        };
-        let sweep = Sweep::new(self.clone(), collection, now, kinds(&known), marked.keep);
-        sweep
-            .run(marked.dead, &mut |removed| {
-                statistics.removed += removed.len();
-                removed.into_iter().for_each(|removed| self.removed(removed, observer));
-            })
-            .await?;
-        statistics.duration = begun.elapsed();
-        if !collectibles.is_empty() {
-            sweep.batch(Vec::new()).await?;
-            release(collectibles, known, &sweep).await;
-        }
-        Ok(statistics)
-    }
-
-    /// Marks, and finds the names of what is dead, on a thread that may take its time.
-    async fn mark(&self, now: SystemTime, known: Vec<Known>) -> Result<(Marks, Vec<Known>)> {
-        let db = self.clone();
-        let task = move || {
-            let ids = Ids::new();
-            let kinds = kinds(&known);
-            let (found, dead) = db.read(|txn| {
-                let found = scan::mark(txn, &ids, Reading { now, others: &kinds }, &known)?;
-                let dead = scan::dead(txn, &ids, &found.marked)?;
-                Ok((found, dead))
-            })?;
-            let Found { marked, back, soonest } = found;
-            Ok((Marks { keep: Keep { ids, marked, back }, dead, soonest }, known))
-        };
-        let marking = tokio::task::spawn_blocking(task).await;
-        marking.map_err(|e| Error::internal(format!("mark what is in use: {e}")))?
+        Ok(Statistics { duration: begun.elapsed(), ..statistics })
     }
 
     fn removed(&self, removed: Removed, observer: &Observer<'_>) {
@@ -186,36 +148,76 @@ impl Db {
     }
 }
 
-/// What came of a mark.
-struct Marks {
-    keep: Keep,
+/// A collection whose barrier is raised.
+struct Begun {
+    raised: Raised,
+    begun: Instant,
+    known: Vec<Known>,
+}
+
+impl Begun {
+    async fn new(db: &Db, collectibles: &[Arc<dyn Collectible>]) -> Result<Self> {
+        let begun = Instant::now();
+        let writer = db.clone();
+        let collection = db.mutate(move |_| Ok(writer.inner.observed.barrier.raise())).await?;
+        let raised = Raised { db: db.clone(), collection };
+        let mut known = Vec::new();
+        for collectible in collectibles {
+            known.push(Known { kind: collectible.kind(), items: collectible.items().await });
+        }
+        Ok(Self { raised, begun, known })
+    }
+
+    /// Marks, and finds the names of what is dead, on a thread that may take its time.
+    async fn mark(self) -> Result<Marked> {
+        let task = move || {
+            let Self { raised, begun, known } = self;
+            let (ids, now, kinds) = (Ids::new(), SystemTime::now(), kinds(&known));
+            let (found, dead) = raised.db.read(|txn| {
+                let found = scan::mark(txn, &ids, Reading { now, others: &kinds }, &known)?;
+                let dead = scan::dead(txn, &ids, &found.marked)?;
+                Ok((found, dead))
+            })?;
+            let rows = found.marked.rows();
+            let keep = Keep { ids, marked: found.marked, back: found.back };
+            let sweep = Sweep::new(raised.db.clone(), raised.collection, now, kinds, keep);
+            let statistics = Statistics { rows, next_expiry: found.soonest, ..Statistics::default() };
+            Ok(Marked { _raised: raised, begun, known, sweep, dead, statistics })
+        };
+        let marking = tokio::task::spawn_blocking(task).await;
+        marking.map_err(|e| Error::internal(format!("mark what is in use: {e}")))?
+    }
+}
+
+/// A collection that knows what is dead.
+struct Marked {
+    _raised: Raised,
+    begun: Instant,
+    known: Vec<Known>,
+    sweep: Sweep,
     dead: Vec<Owned>,
-    soonest: Option<SystemTime>,
+    statistics: Statistics,
+}
+
+impl Marked {
+    /// Removes what is still dead. Answers, for each kind of collectibles, those that nothing keeps.
+    async fn sweep(self, observer: &Observer<'_>) -> Result<(Statistics, Vec<Vec<(Namespace, String)>>)> {
+        let Self { sweep, dead, mut statistics, known, .. } = self;
+        sweep
+            .run(dead, &mut |db, removed| {
+                statistics.removed += removed.len();
+                removed.into_iter().for_each(|removed| db.removed(removed, observer));
+            })
+            .await?;
+        if known.iter().any(|known| !known.items.is_empty()) {
+            // The last look at what was touched.
+            sweep.batch(Vec::new()).await?;
+        }
+        let unkept = known.iter().map(|known| sweep.unkept(known)).collect();
+        Ok((statistics, unkept))
+    }
 }
 
 fn kinds(known: &[Known]) -> Vec<&'static str> {
     known.iter().map(|known| known.kind).collect()
-}
-
-/// Lets collectibles go that nothing keeps.
-async fn release(collectibles: &[Arc<dyn Collectible>], known: Vec<Known>, sweep: &Sweep) {
-    for (collectible, known) in collectibles.iter().zip(known) {
-        let dead: Vec<(Namespace, String)> = {
-            let keep = sweep.keep.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_dead = |item: &Item| {
-                let namespace = item.namespace.as_str();
-                let node = Node { kind: Kind::Other, namespace, group: known.kind, key: &item.id };
-                !keep.marked.has(keep.ids.of(node))
-            };
-            known
-                .items
-                .iter()
-                .filter(|item| is_dead(item))
-                .map(|item| (item.namespace.clone(), item.id.clone()))
-                .collect()
-        };
-        if !dead.is_empty() {
-            collectible.release(dead).await;
-        }
-    }
 }

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use types::{Error, Result};
+use types::{Error, Namespace, Result};
 
 use crate::db::Db;
 use crate::schema::{
@@ -15,8 +15,9 @@ use crate::schema::{
 use crate::snapshots::has_children;
 use crate::tx::{Counts, Source, Tx};
 
+use super::collectible::{Item, Known};
 use super::facts::Reading;
-use super::node::{Kind, Owned};
+use super::node::{Kind, Node, Owned};
 use super::shade::Keep;
 
 /// How many rows a transaction removes. Some milliseconds.
@@ -36,7 +37,7 @@ pub(super) struct Sweep {
     collection: u64,
     now: SystemTime,
     others: Vec<&'static str>,
-    pub(super) keep: Arc<Mutex<Keep>>,
+    keep: Arc<Mutex<Keep>>,
 }
 
 impl Sweep {
@@ -54,7 +55,7 @@ impl Sweep {
     pub(super) async fn run(
         &self,
         dead: Vec<Owned>,
-        each: &mut (dyn FnMut(Vec<Removed>) + Send),
+        each: &mut (dyn FnMut(&Db, Vec<Removed>) + Send),
     ) -> Result<()> {
         let mut rest = dead.into_iter();
         loop {
@@ -62,7 +63,7 @@ impl Sweep {
             if batch.is_empty() {
                 return Ok(());
             }
-            each(self.batch(batch).await?);
+            each(&self.db, self.batch(batch).await?);
         }
     }
 
@@ -85,6 +86,20 @@ impl Sweep {
                 remove_all(tx, &keep, &batch)
             })
             .await
+    }
+}
+
+impl Sweep {
+    /// Those of a kind of collectibles that nothing keeps.
+    pub(super) fn unkept(&self, known: &Known) -> Vec<(Namespace, String)> {
+        let keep = self.keep.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = |item: &Item| {
+            let namespace = item.namespace.as_str();
+            let node = Node { kind: Kind::Other, namespace, group: known.kind, key: &item.id };
+            keep.marked.has(keep.ids.of(node))
+        };
+        let unkept = known.items.iter().filter(|item| !kept(item));
+        unkept.map(|item| (item.namespace.clone(), item.id.clone())).collect()
     }
 }
 

@@ -2,116 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use types::time::rfc3339;
-use types::{Digest, Labels};
+use types::Labels;
 
-use crate::Db;
-use crate::fakes::{Bench, SNAPSHOTTER, image, labels, ns, put, scope};
+use super::{NS, World, ago, hence};
+use crate::fakes::{SNAPSHOTTER, labels, ns, scope};
 use crate::gc::Collected;
-
-/// A database with one namespace, and words for what is done to it.
-struct World {
-    bench: Bench,
-    db: Db,
-}
-
-const NS: &str = "a";
-
-fn ago(seconds: u64) -> String {
-    rfc3339(SystemTime::now() - Duration::from_secs(seconds))
-}
-
-fn hence(seconds: u64) -> String {
-    rfc3339(SystemTime::now() + Duration::from_secs(seconds))
-}
-
-impl World {
-    fn new() -> Self {
-        let bench = Bench::new();
-        let db = bench.open();
-        Self { bench, db }
-    }
-
-    async fn blob(&self, name: &str, pairs: &[(&str, &str)]) -> Digest {
-        let store = self.db.content(scope(NS));
-        let digest = put(&*store, name, name.as_bytes()).await.unwrap();
-        let info = types::content::Info { labels: labels(pairs), ..store.info(&digest).await.unwrap() };
-        store.update(info, &crate::fakes::paths(&["labels"])).await.unwrap();
-        digest
-    }
-
-    async fn image(&self, name: &str, target: &Digest, pairs: &[(&str, &str)]) {
-        let image = types::image::Image { labels: labels(pairs), ..image(name, target) };
-        self.db.images(&scope(NS)).create(image).await.unwrap();
-    }
-
-    async fn snapshot(&self, key: &str, parent: &str, pairs: &[(&str, &str)]) {
-        let snapshots = self.db.snapshotter(scope(NS), SNAPSHOTTER).unwrap();
-        snapshots.prepare(&format!("{key}-active"), parent, Labels::new()).await.unwrap();
-        snapshots.commit(key, &format!("{key}-active"), None, labels(pairs)).await.unwrap();
-    }
-
-    async fn lease(&self, id: &str, pairs: &[(&str, &str)], holds: &[(&str, &str)]) {
-        let leases = self.db.leases(&ns(NS));
-        leases.create(Some(id.to_owned()), labels(pairs)).await.unwrap();
-        for (kind, id_held) in holds {
-            let held = types::lease::Resource { kind: (*kind).to_owned(), id: (*id_held).to_owned() };
-            leases.add_resource(id, held).await.unwrap();
-        }
-    }
-
-    /// Collects, and says what is left: names of images, contents of blobs, keys of snapshots, ids of leases.
-    async fn left(&self) -> Vec<String> {
-        self.db.collect(&|_, _| ()).await.unwrap();
-        let mut left = Vec::new();
-        let all = types::filters::Filters::default();
-        self.db
-            .images(&scope(NS))
-            .list(&all, &mut |image| {
-                left.push(image.name);
-                Ok(())
-            })
-            .unwrap();
-        self.db
-            .leases(&ns(NS))
-            .list(&all, &mut |lease| {
-                left.push(lease.id);
-                Ok(())
-            })
-            .unwrap();
-        let store = self.db.content(scope(NS));
-        let mut digests = Vec::new();
-        store
-            .walk(&all, &mut |info| {
-                digests.push(info.digest);
-                Ok(())
-            })
-            .await
-            .unwrap();
-        let blobs = digests.len();
-        for digest in digests {
-            let bytes = store.reader(&digest).await.unwrap().read_at(0, 100).await.unwrap();
-            left.push(String::from_utf8(bytes.to_vec()).unwrap());
-        }
-        let snapshots = self.db.snapshotter(scope(NS), SNAPSHOTTER).unwrap();
-        let before = left.len();
-        snapshots
-            .walk(&all, &mut |info| {
-                left.push(info.name);
-                Ok(())
-            })
-            .await
-            .unwrap();
-        assert_eq!(
-            self.bench.snapshotter.keys().len(),
-            left.len() - before,
-            "the backend has what the rows say"
-        );
-        assert_eq!(self.bench.files().await.0, blobs, "the store has what the rows say");
-        left.sort();
-        left
-    }
-}
 
 #[tokio::test]
 async fn an_image_keeps_its_target_and_what_labels_say_and_the_rest_goes() {
