@@ -17,6 +17,16 @@ pub fn info(message: &str) {
     line("info", "36mINFO", message, None);
 }
 
+/// What would be done, with its fields.
+pub fn debug(message: &str, fields: &[(&str, &str)]) {
+    let all: String = fields.iter().map(|(name, text)| format!(" {name}={}", value(text))).collect();
+    if std::io::stderr().is_terminal() {
+        eprintln!("\x1b[37mDEBU\x1b[0m[0000] {message:<44} {all}");
+        return;
+    }
+    eprintln!("time=\"{}\" level=debug msg={}{all}", now(), value(message));
+}
+
 /// Something that somebody should know.
 pub fn warn(message: &str, error: Option<&Error>) {
     line("warning", "33mWARN", message, error);
@@ -29,10 +39,14 @@ fn line(level: &str, coloured: &str, message: &str, error: Option<&Error>) {
         eprintln!("\x1b[{coloured}\x1b[0m[0000] {message:<44} {error}");
         return;
     }
-    let (seconds, _) = types::time::unix(SystemTime::now());
-    let time = types::time::rfc3339(types::time::from_unix(seconds, 0));
     let error = error.map(|e| format!(" error={}", value(&e.to_string()))).unwrap_or_default();
-    eprintln!("time=\"{time}\" level={level} msg={}{error}", value(message));
+    eprintln!("time=\"{}\" level={level} msg={}{error}", now(), value(message));
+}
+
+/// The time to the second, as the logger writes it.
+fn now() -> String {
+    let (seconds, _) = types::time::unix(SystemTime::now());
+    types::time::rfc3339(types::time::from_unix(seconds, 0))
 }
 
 /// Quoted where it holds something else than letters, digits and `-._/@^+`.

@@ -18,6 +18,7 @@ use crate::flags::{self, Words};
 use crate::{go, log};
 
 mod edit;
+mod prune;
 mod registry;
 
 /// `ctr content ...`.
@@ -67,6 +68,9 @@ pub enum Command {
         #[command(flatten)]
         filters: Words,
     },
+    /// Prunes content from the content store
+    #[command(subcommand)]
+    Prune(prune::Command),
     /// Push an object to a remote
     PushObject(registry::ObjectFlags),
     /// Add labels to content
@@ -83,6 +87,7 @@ pub async fn run(globals: &Globals, command: Command) -> Result<()> {
         Command::FetchObject(flags) => registry::fetch_object(&flags),
         Command::FetchBlob(flags) => registry::fetch_blob(&flags),
         Command::PushObject(flags) => registry::push_object(globals, &flags),
+        Command::Prune(command) => prune::run(globals, command).await,
         Command::Get(digests) => get(globals, go::digest(digests.first())?).await,
         Command::Ingest { expected_size, expected_digest, key } => {
             let expected = Some(expected_digest).filter(|digest| !digest.is_empty());

@@ -72,7 +72,7 @@ pub enum Command {
     Push(Box<registry::PushFlags>),
     /// Remove unused images
     Prune {
-        /// Remove all unused images (if all is not specified no images will be pruned)
+        /// Remove all unused images, not just dangling ones (if all is not specified no images will be pruned)
         #[arg(long)]
         all: bool,
         #[arg(hide = true)]
@@ -182,7 +182,8 @@ async fn prune(client: &Client, all: bool) -> Result<()> {
             Err(error) if !error.is_not_found() => {
                 log::warn(&format!("failed to delete image {name}"), Some(&error));
             }
-            _ => {}
+            Err(_) => {}
+            Ok(()) => log::info(&format!("deleted image: {name}\n")),
         }
     }
     Ok(())
