@@ -7,8 +7,8 @@ use clap::Subcommand;
 use remote::from_status;
 use types::{Labels, Result, ResultExt, labels};
 
-use super::{print, refused};
-use crate::cli::Globals;
+use super::print;
+use crate::cli::{self, Globals};
 use crate::client::{self, Client};
 use crate::flags::Words;
 use crate::go;
@@ -19,7 +19,7 @@ pub enum Command {
     /// List all active leases
     #[command(visible_alias = "ls")]
     List {
-        /// Print only the lease id
+        /// Print only the blob digest
         #[arg(long, short)]
         quiet: bool,
         #[command(flatten)]
@@ -57,7 +57,7 @@ pub async fn run(globals: &Globals, command: Command) -> Result<()> {
         Command::Delete { sync, ids } if !ids.words.is_empty() => {
             delete(&Client::open(globals)?, sync, &ids.words).await
         }
-        Command::Delete { .. } => refused("lease id must be provided"),
+        Command::Delete { .. } => cli::show_help(&["leases", "delete"]),
     }
 }
 
