@@ -124,6 +124,13 @@ impl Rpc {
         done(NamespacesClient::new(self.channel()).create(request)).await.map(drop)
     }
 
+    /// The names of all namespaces.
+    pub async fn namespaces(&self) -> Answer<Vec<String>> {
+        let request = self.request(namespaces::ListNamespacesRequest::default());
+        let answer = done(NamespacesClient::new(self.channel()).list(request)).await?;
+        Ok(answer.namespaces.into_iter().map(|namespace| namespace.name).collect())
+    }
+
     /// Deletes a namespace.
     pub async fn delete_namespace(&self, name: &str) -> Answer<()> {
         let request = namespaces::DeleteNamespaceRequest { name: name.to_owned() };
@@ -132,8 +139,20 @@ impl Rpc {
 
     /// Creates a lease.
     pub async fn create_lease(&self, id: &str) -> Answer<()> {
-        let request = leases::CreateRequest { id: id.to_owned(), ..Default::default() };
+        self.create_lease_with(id, Labels::new()).await
+    }
+
+    /// Creates a lease with labels.
+    pub async fn create_lease_with(&self, id: &str, labels: Labels) -> Answer<()> {
+        let request = leases::CreateRequest { id: id.to_owned(), labels };
         done(LeasesClient::new(self.channel()).create(self.request(request))).await.map(drop)
+    }
+
+    /// The ids of all leases.
+    pub async fn leases(&self) -> Answer<Vec<String>> {
+        let request = self.request(leases::ListRequest::default());
+        let answer = done(LeasesClient::new(self.channel()).list(request)).await?;
+        Ok(answer.leases.into_iter().map(|lease| lease.id).collect())
     }
 
     /// Deletes a lease; if `sync`, what nobody refers to is gone when this answers.
@@ -170,6 +189,25 @@ impl Rpc {
         .await
     }
 
+    /// Writes a part of something and leaves it at that.
+    pub async fn write_part(&self, reference: &str, data: &[u8]) -> Answer<()> {
+        let message = content::WriteContentRequest {
+            action: content::WriteAction::Write.into(),
+            r#ref: reference.to_owned(),
+            total: i64::try_from(data.len()).unwrap_or(i64::MAX).saturating_add(1),
+            data: data.to_vec().into(),
+            ..Default::default()
+        };
+        let request = self.request(tokio_stream::iter([message]));
+        let mut client = ContentClient::new(self.channel());
+        done(async move {
+            let mut answers = client.write(request).await?.into_inner();
+            while answers.message().await?.is_some() {}
+            Ok(Response::new(()))
+        })
+        .await
+    }
+
     /// A blob's bytes.
     pub async fn read(&self, digest: &str) -> Answer<Vec<u8>> {
         let request = content::ReadContentRequest { digest: digest.to_owned(), ..Default::default() };
@@ -185,26 +223,55 @@ impl Rpc {
         .await
     }
 
+    /// The digests of all blobs.
+    pub async fn blobs(&self) -> Answer<Vec<String>> {
+        let request = self.request(content::ListContentRequest::default());
+        let mut client = ContentClient::new(self.channel());
+        done(async move {
+            let mut parts = client.list(request).await?.into_inner();
+            let mut digests = Vec::new();
+            while let Some(part) = parts.message().await? {
+                digests.extend(part.info.into_iter().map(|info| info.digest));
+            }
+            Ok(Response::new(digests))
+        })
+        .await
+    }
+
+    /// The references of all writes that nobody has finished.
+    pub async fn ingests(&self) -> Answer<Vec<String>> {
+        let request = self.request(content::ListStatusesRequest::default());
+        let answer = done(ContentClient::new(self.channel()).list_statuses(request)).await?;
+        Ok(answer.statuses.into_iter().map(|status| status.r#ref).collect())
+    }
+
     /// Removes a blob.
     pub async fn delete_blob(&self, digest: &str) -> Answer<()> {
         let request = content::DeleteContentRequest { digest: digest.to_owned() };
         done(ContentClient::new(self.channel()).delete(self.request(request))).await
     }
 
-    /// Creates an image whose target is this blob.
-    pub async fn create_image(&self, name: &str, target: &Blob) -> Answer<()> {
+    /// Creates an image whose target is the manifest `digest` of this size.
+    pub async fn create_image(&self, name: &str, digest: &str, size: usize) -> Answer<()> {
         let image = images::Image {
             name: name.to_owned(),
             target: Some(Descriptor {
                 media_type: "application/vnd.oci.image.manifest.v1+json".to_owned(),
-                digest: target.digest.clone(),
-                size: i64::try_from(target.data.len()).unwrap_or(i64::MAX),
+                digest: digest.to_owned(),
+                size: i64::try_from(size).unwrap_or(i64::MAX),
                 ..Default::default()
             }),
             ..Default::default()
         };
         let request = images::CreateImageRequest { image: Some(image), ..Default::default() };
         done(ImagesClient::new(self.channel()).create(self.request(request))).await.map(drop)
+    }
+
+    /// The names of all images.
+    pub async fn images(&self) -> Answer<Vec<String>> {
+        let request = self.request(images::ListImagesRequest::default());
+        let answer = done(ImagesClient::new(self.channel()).list(request)).await?;
+        Ok(answer.images.into_iter().map(|image| image.name).collect())
     }
 
     /// The digest of an image's target.
@@ -221,12 +288,12 @@ impl Rpc {
     }
 
     /// Makes a writable snapshot.
-    pub async fn prepare(&self, key: &str, parent: &str) -> Answer<Vec<Mount>> {
+    pub async fn prepare(&self, key: &str, parent: &str, labels: Labels) -> Answer<Vec<Mount>> {
         let request = snapshots::PrepareSnapshotRequest {
             snapshotter: SNAPSHOTTER.to_owned(),
             key: key.to_owned(),
             parent: parent.to_owned(),
-            ..Default::default()
+            labels,
         };
         let answer = done(SnapshotsClient::new(self.channel()).prepare(self.request(request))).await?;
         Ok(answer.mounts)
@@ -258,6 +325,22 @@ impl Rpc {
         Ok(answer.info.unwrap_or_default())
     }
 
+    /// The keys of all snapshots.
+    pub async fn snapshots(&self) -> Answer<Vec<String>> {
+        let request =
+            snapshots::ListSnapshotsRequest { snapshotter: SNAPSHOTTER.to_owned(), ..Default::default() };
+        let (request, mut client) = (self.request(request), SnapshotsClient::new(self.channel()));
+        done(async move {
+            let mut parts = client.list(request).await?.into_inner();
+            let mut keys = Vec::new();
+            while let Some(part) = parts.message().await? {
+                keys.extend(part.info.into_iter().map(|info| info.name));
+            }
+            Ok(Response::new(keys))
+        })
+        .await
+    }
+
     /// Removes a snapshot.
     pub async fn remove_snapshot(&self, key: &str) -> Answer<()> {
         let request =
@@ -286,6 +369,13 @@ impl Rpc {
     pub async fn container(&self, id: &str) -> Answer<()> {
         let request = containers::GetContainerRequest { id: id.to_owned() };
         done(ContainersClient::new(self.channel()).get(self.request(request))).await.map(drop)
+    }
+
+    /// The ids of all containers.
+    pub async fn containers(&self) -> Answer<Vec<String>> {
+        let request = self.request(containers::ListContainersRequest::default());
+        let answer = done(ContainersClient::new(self.channel()).list(request)).await?;
+        Ok(answer.containers.into_iter().map(|container| container.id).collect())
     }
 
     /// Deletes a container's record.
@@ -322,6 +412,13 @@ impl Rpc {
         let request = tasks::GetRequest { container_id: id.to_owned(), exec_id: exec.to_owned() };
         let answer = done(TasksClient::new(self.channel()).get(self.request(request))).await?;
         answer.process.ok_or_else(|| Status::internal("no process in the answer"))
+    }
+
+    /// The containers of all tasks.
+    pub async fn tasks(&self) -> Answer<Vec<String>> {
+        let request = self.request(tasks::ListTasksRequest::default());
+        let answer = done(TasksClient::new(self.channel()).list(request)).await?;
+        Ok(answer.tasks.into_iter().map(|process| process.id).collect())
     }
 
     /// Sends a signal.

@@ -117,12 +117,12 @@ impl Life {
         match step {
             Step::Lease => runtime.block_on(unleased.create_lease(LEASE)),
             Step::Blob => runtime.block_on(rpc.write("ref", blob)),
-            Step::Image => runtime.block_on(rpc.create_image(IMAGE, blob)),
+            Step::Image => runtime.block_on(rpc.create_image(IMAGE, &blob.digest, blob.data.len())),
             Step::Extract => {
-                runtime.block_on(rpc.prepare("extract", "")).map(|mounts| fill(&mounts[0].source))
+                runtime.block_on(rpc.prepare("extract", "", Labels::new())).map(|mounts| fill(&mounts[0].source))
             }
             Step::Layer => runtime.block_on(rpc.commit(LAYER, "extract", Labels::new())),
-            Step::Snapshot => runtime.block_on(rpc.prepare(ID, LAYER)).map(drop),
+            Step::Snapshot => runtime.block_on(rpc.prepare(ID, LAYER, Labels::new())).map(drop),
             Step::Container => {
                 let spec = rpc::spec(&namespace, ID, &["sleep", "1000"]);
                 runtime.block_on(rpc.create_container(ID, spec))
