@@ -17,6 +17,7 @@ mod plugins;
 mod publish;
 mod serve;
 mod services;
+mod signals;
 mod socket;
 mod traces;
 mod wiring;
@@ -87,7 +88,7 @@ fn daemon(flags: &Flags) -> Result<()> {
 
 /// The life of the daemon between reading its configuration and its end.
 async fn live(config: &Config, begun: Instant) -> Result<()> {
-    let mut signals = serve::Signals::listen()?;
+    let mut signals = signals::Signals::listen(&config.state)?;
     info!(revision = version::REVISION, version = version::VERSION, "starting containerd");
     let (mut plugins, remarks) = plugins::Plugins::choose(config)?;
     remarks.iter().for_each(|remark| warn!("{remark}"));
@@ -96,6 +97,8 @@ async fn live(config: &Config, begun: Instant) -> Result<()> {
         // Told to stop before it began.
         () = signals.stop() => return Ok(()),
     };
+    let observed = house.clone();
+    signals.dump(move || debug::dump(&observed));
     let doors = services::Doors {
         plugins: &plugins,
         listed: plugins.to_wire(config),
@@ -122,9 +125,15 @@ fn adjust_process(config: &Config) -> Result<()> {
         directories::make_temp(temp)?;
         sys::environment::set("TMPDIR", temp.as_os_str()).context(|| "set TMPDIR")?;
     }
-    if config.oom_score != 0 {
-        std::fs::write("/proc/self/oom_score_adj", config.oom_score.to_string())
-            .context(|| format!("set oom_score to {}", config.oom_score))?;
+    if config.oom_score != 0
+        && let Err(error) = std::fs::write("/proc/self/oom_score_adj", config.oom_score.to_string())
+    {
+        // As upstream: without privileges it cannot be lowered, and the daemon is of use all the same.
+        warn!(%error, "failed to change OOM score to {}", config.oom_score);
+    }
+    if !config.cgroup.is_empty() {
+        sys::cgroup::join(&config.cgroup, std::process::id())
+            .context(|| format!("move the daemon to cgroup {}, which must exist", config.cgroup))?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Listening, and stopping: the order in which doors open and close.
 //!
 //! ```text
-//!  sockets bound -> READY -> ... TERM or INT -> STOPPING -> no new calls, changes under way are finished (or cut off at
+//!  sockets bound -> shims answered -> READY -> ... TERM or INT -> STOPPING -> no new calls, changes under way are finished (or cut off at
 //!  the deadline, and said so) -> sockets removed -> exit 0. Containers are not touched.
 //! ```
 
@@ -9,22 +9,24 @@ use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 use tokio::net::UnixListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tracing::{info, warn};
+use types::Result;
 use types::events::Exchange;
-use types::{Result, ResultExt};
 
 use crate::calls::Observe;
 use crate::config::Config;
 use crate::services::House;
+use crate::signals::{Signals, notify};
 use crate::socket::{self, SocketFile};
 use crate::work::Work;
 
 /// How long changes under way may take when the daemon is told to stop.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long shims are waited for before the daemon calls itself ready; each has a shorter time limit of its own.
+const SHIMS: Duration = Duration::from_secs(20);
 /// How long replies may take to be read once everything is done.
 const REPLIES: Duration = Duration::from_millis(200);
 /// How much of a stream may be under way unread: a chunk of a blob, not 64 KiB.
@@ -35,39 +37,6 @@ const CONNECTION_WINDOW: u32 = 8 << 20;
 const RESETS: usize = 100_000;
 /// Bytes of a call's headers.
 const HEADERS: u32 = 16 << 20;
-
-/// The signals that mean something to the daemon. SIGPIPE is ignored by Rust's runtime already.
-pub struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-    user: Signal,
-}
-
-impl Signals {
-    /// From now on these signals no longer kill the process.
-    pub fn listen() -> Result<Self> {
-        let listen = |kind| signal(kind).context(|| "listen for signals");
-        Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-            hangup: listen(SignalKind::hangup())?,
-            user: listen(SignalKind::user_defined1())?,
-        })
-    }
-
-    /// Waits for the signal to stop.
-    pub async fn stop(&mut self) {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return info!(signal = "terminated", "received signal"),
-                _ = self.interrupt.recv() => return info!(signal = "interrupt", "received signal"),
-                _ = self.hangup.recv() => info!("SIGHUP is ignored: restart to read the configuration again"),
-                _ = self.user.recv() => info!("SIGUSR1 is ignored: there is nothing to dump yet"),
-            }
-        }
-    }
-}
 
 /// The bound sockets.
 pub struct Sockets {
@@ -90,11 +59,7 @@ pub async fn serve(house: House, routes: Routes, sockets: Sockets, signals: &mut
     let observe = Observe::new(house.calls.clone());
     let mut server = tokio::spawn(grpc_server((grpc, house.work.clone()), routes, observe, stopped));
     let shims = tokio::spawn(ttrpc_server(ttrpc, house.events.clone()));
-    notify(&NotifyState::Ready);
-    info!("containerd successfully booted in {:.6}s", begun.elapsed().as_secs_f64());
-
-    signals.stop().await;
-    notify(&NotifyState::Stopping);
+    ready(&house, signals, begun).await;
     drop(stop);
     let cut_off = house.work.drain(DRAIN).await;
     if cut_off > 0 {
@@ -105,6 +70,22 @@ pub async fn serve(house: House, routes: Routes, sockets: Sockets, signals: &mut
     server.abort();
     shims.abort();
     drop((grpc_file, ttrpc_file));
+}
+
+/// Says so when every task is known or its shim had its time, and returns when the daemon is to stop. Calls are answered
+/// meanwhile; those about a task that is being looked for wait.
+async fn ready(house: &House, signals: &mut Signals, begun: Instant) {
+    tokio::select! {
+        found = tokio::time::timeout(SHIMS, house.runtime.loaded()) => {
+            if found.is_err() {
+                warn!(limit = ?SHIMS, "shims do not answer, going on without them");
+            }
+        }
+        () = signals.stop() => return,
+    }
+    notify(&NotifyState::Ready);
+    info!("containerd successfully booted in {:.6}s", begun.elapsed().as_secs_f64());
+    signals.stop().await;
 }
 
 async fn grpc_server(
@@ -133,10 +114,4 @@ async fn grpc_server(
 
 async fn ttrpc_server(listener: UnixListener, events: Exchange) {
     runtime::ttrpc::serve(listener, runtime::ttrpc::forward_events(events)).await;
-}
-
-fn notify(state: &NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(std::slice::from_ref(state)) {
-        warn!(%error, "notify systemd");
-    }
 }

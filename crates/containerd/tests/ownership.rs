@@ -80,3 +80,59 @@ async fn a_second_daemon_on_one_state_is_refused_at_once() {
     assert!(text.contains("in use by another") && text.contains("--state"), "{text}");
     assert!(!home.path("other").exists() && !home.path("other.sock").exists());
 }
+
+/// Starts two daemons with states and sockets of their own on one root, at the same moment. Returns what the one that was
+/// refused said, and the log of the one that serves.
+fn race(home: &Home) -> (String, String) {
+    let barrier = std::sync::Barrier::new(2);
+    let started = ["a", "b"].map(|name| (name, home.path(&format!("{name}.log"))));
+    let mut children: Vec<_> = std::thread::scope(|scope| {
+        let starts = started.each_ref().map(|(name, log)| {
+            let mut command = home.command();
+            command.arg("--address").arg(home.path(&format!("{name}.sock")));
+            command.arg("--state").arg(home.path(&format!("{name}.state")));
+            command.stderr(std::fs::File::create(log).unwrap());
+            let barrier = &barrier;
+            scope.spawn(move || {
+                barrier.wait();
+                command.spawn().unwrap()
+            })
+        });
+        starts.map(|start| start.join().unwrap()).into_iter().collect()
+    });
+    let serves =
+        |name: &str| std::os::unix::net::UnixStream::connect(home.path(&format!("{name}.sock"))).is_ok();
+    let begun = Instant::now();
+    let (winner, loser) = loop {
+        assert!(begun.elapsed() < daemon::PATIENCE, "nobody serves, or nobody is refused");
+        let ended: Vec<_> = children.iter_mut().map(|child| child.try_wait().unwrap().is_some()).collect();
+        assert_ne!(ended, [true, true], "both were refused");
+        match (serves("a"), serves("b"), &ended[..]) {
+            (true, true, _) => panic!("both serve one root"),
+            (true, _, [_, true]) => break (0, 1),
+            (_, true, [true, _]) => break (1, 0),
+            _ => std::thread::sleep(Duration::from_millis(2)),
+        }
+    };
+    for child in &mut children {
+        drop(child.kill());
+        drop(child.wait());
+    }
+    let log = |index: usize| std::fs::read_to_string(&started[index].1).unwrap();
+    (log(loser), log(winner))
+}
+
+#[test]
+fn of_two_daemons_that_begin_on_a_fresh_root_at_the_same_moment_one_is_refused_and_one_has_everything() {
+    for _ in 0..5 {
+        let home = Home::new();
+        let (refused, serving) = race(&home);
+        let root = home.path("root");
+        assert!(
+            refused.contains("in use by another") && refused.contains(root.to_str().unwrap()),
+            "{refused}"
+        );
+        // Whoever opens a snapshotter's database that another daemon has open gets this.
+        assert!(!serving.contains("acquire lock"), "{serving}");
+    }
+}

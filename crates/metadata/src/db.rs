@@ -89,25 +89,45 @@ impl Db {
         root::check(root)
     }
 
+    /// Makes the root, unless it is not ours, and takes it for this process: of two daemons that begin on a fresh root
+    /// at the same moment one is refused before it has opened anything.
+    pub fn lock_root(root: &Path) -> Result<RootLock> {
+        root::take(root)
+    }
+
+    /// [`Db::open`] below a root that was taken before.
+    pub fn open_locked(options: Options, lock: RootLock) -> Result<Self> {
+        let db = Self::open_below(options, lock)?;
+        db.clone().recover_aside();
+        Ok(db)
+    }
+
     /// Opens the database, or creates it, and holds the root until the last clone is dropped.
     ///
     /// What a crash left half done is completed or taken back in the background, if a tokio runtime is there to do
     /// it, while the database is in use already (see `recover`).
     pub fn open(options: Options) -> Result<Self> {
         let db = Self::open_only(options)?;
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(db.clone().recover_in_background());
-        }
+        db.clone().recover_aside();
         Ok(db)
+    }
+
+    fn recover_aside(self) {
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(self.recover_in_background());
+        }
     }
 
     /// [`Db::open`] without the recovery.
     pub(crate) fn open_only(options: Options) -> Result<Self> {
+        let dir = &options.dir;
+        let root = dir.parent().filter(|root| !root.as_os_str().is_empty()).unwrap_or(dir);
+        let lock = root::take(root)?;
+        Self::open_below(options, lock)
+    }
+
+    fn open_below(options: Options, lock: RootLock) -> Result<Self> {
         let dir = options.dir;
-        let root = dir.parent().filter(|root| !root.as_os_str().is_empty()).unwrap_or(&dir).to_owned();
-        root::check_owner(&root)?;
-        std::fs::create_dir_all(&root).context(|| format!("create root {}", root.display()))?;
-        let lock = root::lock(&root)?;
         root::claim(&dir)?;
         let path = dir.join(root::DATABASE);
         let storage = Storage::open(move || open_file(&path))?;

@@ -46,3 +46,4 @@ pub use gc::{Collected, Collectible, Item, Observer, Statistics};
 pub use images::Images;
 pub use leases::Leases;
 pub use namespaces::Namespaces;
+pub use root::RootLock;

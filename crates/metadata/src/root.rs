@@ -43,18 +43,16 @@ const UPSTREAM: &str = "io.containerd.metadata.v1.bolt/meta.db";
 const WAYS_OUT: &str = "move the directory away, or choose another with --root";
 
 /// The lock of a root, held until dropped.
-pub(crate) struct RootLock {
+#[derive(Debug)]
+pub struct RootLock {
     _directory: File,
 }
 
 /// Refuses a root that is not ours or in use. See [`crate::Db::check_root`].
 pub(crate) fn check(root: &Path) -> Result<()> {
-    check_owner(root)?;
-    match fs::metadata(root) {
-        Ok(_) => lock(root).map(drop),
-        // A root that does not exist is in nobody's use.
-        Err(_) => Ok(()),
-    }
+    // A root that does not exist is in nobody's use. One in use is not looked at: its user may be about to begin it.
+    let _lock = if root.exists() { Some(lock(root)?) } else { None };
+    check_owner(root)
 }
 
 /// Refuses a root that is not ours.
@@ -176,8 +174,9 @@ fn first_file(path: &Path) -> io::Result<Option<PathBuf>> {
     };
     if !kind.is_dir() {
         // Our snapshotters make their databases before ours is there; upstream's are called metadata.db.
-        let begun = path.file_name() == Some("metadata.redb".as_ref());
-        return Ok((!begun).then(|| path.to_owned()));
+        let begun =
+            ["metadata.redb", "metadata.redb.new"].map(|name| path.file_name() == Some(name.as_ref()));
+        return Ok((!begun.contains(&true)).then(|| path.to_owned()));
     }
     for entry in fs::read_dir(path)? {
         let entry = entry?.path();
@@ -190,6 +189,18 @@ fn first_file(path: &Path) -> io::Result<Option<PathBuf>> {
         }
     }
     Ok(None)
+}
+
+/// Makes `root`, takes its lock, and only then, when nobody else can change the answer, asks whose it is.
+pub(crate) fn take(root: &Path) -> Result<RootLock> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(root)
+        .context(|| format!("create root {}", root.display()))?;
+    let lock = lock(root)?;
+    check_owner(root)?;
+    Ok(lock)
 }
 
 /// Takes the lock of `root`, or says who has it.
@@ -294,6 +305,7 @@ mod tests {
             &[("lost+found", ""), ("somebody/elses/file", "x")],
             &[("io.containerd.content.v1.content/ingest", ""), ("io.containerd.metadata.v1.redb", "")],
             &[("io.containerd.snapshotter.v1.overlayfs/metadata.redb", "x")],
+            &[("io.containerd.snapshotter.v1.overlayfs/metadata.redb.new", "x")],
             &[("io.containerd.metadata.v1.redb/format.tmp", "conta")],
             &[MARK],
         ] {

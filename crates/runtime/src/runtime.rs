@@ -169,6 +169,11 @@ impl Runtime {
         Ok(runtime)
     }
 
+    /// Waits until the shims that a daemon before has left are found, or have had their time.
+    pub async fn loaded(&self) {
+        self.inner.table.loaded().await;
+    }
+
     /// The ids of the tasks of a namespace.
     pub fn list(&self, namespace: &Namespace) -> Vec<String> {
         self.inner.table.ids(namespace)

@@ -98,6 +98,20 @@ impl Table {
         }
     }
 
+    /// Waits until nothing is being loaded any more.
+    pub(crate) async fn loaded(&self) {
+        loop {
+            let loading = self.lock().by_key.values().find_map(|slot| match slot {
+                Slot::Pending { stage: Stage::Loading, over, .. } => Some(unseen(over)),
+                _ => None,
+            });
+            match loading {
+                Some(mut over) => drop(over.changed().await),
+                None => return,
+            }
+        }
+    }
+
     /// The task. Waits for its shim to be reached as long as that takes: its end cannot be told before.
     pub(crate) async fn get_reached(&self, key: &TaskKey) -> Result<Arc<Shim>> {
         loop {
