@@ -22,6 +22,8 @@ const RUNTIME: &str = "io.containerd.runtime.v2";
 const SERVER: &str = "io.containerd.server.v1";
 const SHIM: &str = "io.containerd.shim.v1";
 const SNAPSHOTTER: &str = "io.containerd.snapshotter.v1";
+const STREAMING: &str = "io.containerd.streaming.v1";
+const TRANSFER: &str = "io.containerd.transfer.v1";
 
 /// A part of the daemon.
 #[derive(Debug)]
@@ -63,6 +65,8 @@ const TABLE: &[Plugin] = &[
     core(LEASE, "manager", &[METADATA]),
     Plugin { platform: true, ..core(DIFFER, "walking", &[METADATA]) },
     core(MOUNT_MANAGER, "bolt", &[METADATA]),
+    core(STREAMING, "manager", &[METADATA]),
+    core(TRANSFER, "local", &[LEASE, METADATA, DIFFER, SNAPSHOTTER]),
     core(SHIM, "manager", &[EVENT, METADATA]),
     Plugin { platform: true, ..core(RUNTIME, "task", &[SHIM, MOUNT_MANAGER]) },
     service("containers", &[METADATA, EVENT]),
@@ -76,7 +80,9 @@ const TABLE: &[Plugin] = &[
     service("mounts", &[MOUNT_MANAGER]),
     service("namespaces", &[METADATA, EVENT]),
     service("snapshots", &[METADATA, EVENT]),
+    service("streaming", &[STREAMING]),
     service("tasks", &[EVENT, METADATA, RUNTIME]),
+    service("transfer", &[TRANSFER, STREAMING]),
     service("version", &[]),
     core(SERVER, "ttrpc", &[EVENT]),
     core(SERVER, "grpc", &[GRPC]),

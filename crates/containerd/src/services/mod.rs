@@ -17,7 +17,9 @@ mod mounts;
 mod namespaces;
 pub mod reply;
 mod snapshots;
+mod streaming;
 mod tasks;
+mod transfer;
 mod version;
 
 use std::sync::Arc;
@@ -59,6 +61,8 @@ pub struct House {
     pub work: Work,
     /// Removes what nothing refers to.
     pub gc: Collector,
+    /// Streams that clients have opened for transfers.
+    pub streams: streaming::Streams,
     /// What is being asked, and has been.
     pub calls: Calls,
     /// How garbage collection went.
@@ -89,6 +93,8 @@ impl House {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Self {
         let Parts { db, runtime, mounts, events, gc, state } = parts;
+        let streams = streaming::Streams::default();
+        db.collect_also(Arc::new(streams.clone()));
         Self {
             db,
             runtime,
@@ -98,6 +104,7 @@ impl House {
             calls: Calls::new(),
             collections: gc.collections(),
             gc,
+            streams,
             deprecations: Deprecations::of_host(),
             _state: Arc::new(state),
         }
@@ -174,7 +181,9 @@ pub async fn routes(house: &House, uuid: String, doors: Doors<'_>) -> Routes {
         "mounts" => grpc::mounts::mounts_server::MountsServer<_>, mounts;
         "namespaces" => grpc::namespaces::namespaces_server::NamespacesServer<_>, namespaces::Namespaces(house.clone());
         "snapshots" => grpc::snapshots::snapshots_server::SnapshotsServer<_>, snapshots::Snapshots(house.clone());
+        "streaming" => grpc::streaming::streaming_server::StreamingServer<_>, streaming::Streaming(house.clone());
         "tasks" => grpc::tasks::tasks_server::TasksServer<_>, tasks::Tasks(house.clone());
+        "transfer" => grpc::transfer::transfer_server::TransferServer<_>, transfer::Transfer(house.clone());
         "version" => grpc::version::version_server::VersionServer<_>, version::Version;
     }
     if doors.plugins.wants(Kind::Service, "healthcheck") {
