@@ -11,6 +11,7 @@ mod disk;
 mod events;
 mod exec;
 mod exit;
+mod hung_shim;
 mod idle;
 mod import;
 mod leases;
