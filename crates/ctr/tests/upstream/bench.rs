@@ -15,6 +15,9 @@ pub struct Bench {
     digest: String,
 }
 
+/// Empty when a group begins.
+const DIRECTORIES: [&str; 4] = ["opt", "mnt", "mnt2", "mnt3"];
+
 /// One of the two clients.
 pub struct Ctr<'a> {
     bench: &'a Bench,
@@ -44,6 +47,17 @@ impl Said {
         self
     }
 
+    /// With a line of labels in order: upstream's go through maps.
+    pub fn labels_sorted(mut self) -> Self {
+        // When it was made differs by more than the client.
+        let labels =
+            self.out.trim_end().split(',').filter(|label| !label.starts_with("containerd.io/gc.root="));
+        let mut labels: Vec<&str> = labels.collect();
+        labels.sort_unstable();
+        self.out = labels.join(",");
+        self
+    }
+
     /// With its messages in order: upstream's go through maps. Times and warnings are left out.
     pub fn sorted(&self) -> Self {
         let mut lines: Vec<&str> = self.err.lines().filter(|line| !line.contains("level=warning")).collect();
@@ -59,6 +73,7 @@ impl Said {
             Some((before, usage)) => before.to_owned() + usage.lines().next().unwrap_or_default(),
             None => self.out.clone(),
         };
+        let out = if out.contains("USAGE:\n") || out.contains("\nUsage: ctr") { "help".into() } else { out };
         // Snapshots are numbered through.
         let mut parts = out.split("/snapshots/");
         let first = parts.next().unwrap_or_default().to_owned();
@@ -123,7 +138,7 @@ impl Bench {
         bench.fill();
         let [blobs, _] = bench.both(|ctr| ctr.say("content ls -q").out);
         bench.digest = blobs.lines().next().unwrap_or_default().to_owned();
-        std::fs::create_dir(bench.path("mnt")).unwrap();
+        bench.clean();
         Some(bench)
     }
 
@@ -136,6 +151,32 @@ impl Bench {
     pub fn both<T>(&self, task: impl Fn(&Ctr<'_>) -> T) -> [T; 2] {
         [self.upstream.as_path(), Path::new(env!("CARGO_BIN_EXE_ctr"))]
             .map(|binary| task(&Ctr { bench: self, binary: binary.into() }))
+    }
+
+    /// Removes everything but the images, by upstream's client.
+    pub fn clean(&self) {
+        let ctr = Ctr { bench: self, binary: self.upstream.clone() };
+        let mut mine = Vec::new();
+        for (list, remove) in [
+            ("tasks ls -q", "tasks rm -f"),
+            ("containers ls -q", "containers rm"),
+            ("leases ls -q", "leases rm"),
+            ("snapshots ls", "snapshots rm"),
+        ] {
+            let listed = ctr.say(list).out;
+            let names = listed.lines().filter_map(|line| line.split_whitespace().next());
+            for name in names.filter(|name| *name != "KEY" && !name.starts_with("sha256:")) {
+                mine.push(format!("{remove} {name}"));
+            }
+        }
+        // Twice, as some hold others.
+        for line in mine.iter().chain(&mine) {
+            ctr.say(line);
+        }
+        for directory in DIRECTORIES {
+            std::fs::remove_dir_all(self.path(directory)).ok();
+            std::fs::create_dir_all(self.path(directory)).unwrap();
+        }
     }
 
     fn expand(&self, word: &str) -> String {
@@ -187,10 +228,7 @@ impl Bench {
 
 impl Drop for Bench {
     fn drop(&mut self) {
-        self.both(|ctr| {
-            ctr.say("tasks rm -f sp t1");
-            ctr.say("containers rm sp c1 c2 t1 t2 x");
-        });
+        self.clean();
         self.daemon.kill().ok();
         self.daemon.wait().ok();
     }

@@ -256,7 +256,12 @@ async fn usage(globals: &Globals, snapshotter: &str, name: &str) -> Result<()> {
                 snapshots.name()
             )));
         }
-        found => drop(found?),
+        found => {
+            let snapshotter = snapshots.name();
+            found.context(|| {
+                format!("failed to ensure if image {name} has been unpacked in snapshotter {snapshotter}")
+            })?;
+        }
     }
     let mut table = Columns::narrow();
     table.line("KEY\tSIZE\tINODES\t");

@@ -164,9 +164,6 @@ pub struct RunOnlyFlags {
     /// Enable cni networking for the container
     #[arg(long)]
     pub cni: bool,
-    /// Pull the image first
-    #[arg(long, hide = true)]
-    pub pull: bool,
 }
 
 /// What the container is made from.
@@ -232,17 +229,19 @@ impl Wanted {
         };
         let refusals = [
             (self.run.cni, "--cni comes with the network commands and is not there yet"),
-            (self.run.pull, "--pull comes with the registry client and is not there yet: use images import"),
             (!self.flags.gpus.is_empty(), "--gpus comes with CDI devices and is not there yet"),
             (
                 self.flags.device.iter().any(cdi),
                 "--device with a CDI name comes with CDI devices and is not there yet",
             ),
-            (
-                !self.flags.blockio_class.is_empty() || !self.flags.blockio_config_file.is_empty(),
-                "--blockio-class and --blockio-config-file are not there yet",
-            ),
+            (!self.flags.blockio_config_file.is_empty(), "--blockio-config-file is not there yet"),
         ];
+        if !self.flags.blockio_class.is_empty() && self.flags.blockio_config_file.is_empty() {
+            // Classes come out of the file.
+            let class = crate::go::quote(&self.flags.blockio_class);
+            let text = format!("blockio-class error: no OCI BlockIO parameters for class {class}");
+            return Err(Error::invalid(text));
+        }
         match refusals.iter().find(|(asked, _)| *asked) {
             Some((_, text)) => Err(Error::unimplemented(*text)),
             None => Ok(()),

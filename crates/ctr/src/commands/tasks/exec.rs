@@ -9,7 +9,7 @@ use types::any::RUNTIME_PROCESS;
 use types::container::Container;
 use types::{Any, Error, Result};
 
-use crate::cli::{self, Globals};
+use crate::cli::Globals;
 use crate::client::Client;
 use crate::commands::refused;
 use crate::commands::run::{exit_code, lookup};
@@ -47,27 +47,35 @@ pub struct Flags {
     words: Words,
 }
 
+impl Flags {
+    fn contradiction(&self, exec: &str) -> Option<&'static str> {
+        match () {
+            () if self.tty && !self.log_uri.is_empty() => Some("can't use log-uri with tty"),
+            () if !self.log_uri.is_empty() && !self.fifo_dir.is_empty() => {
+                Some("can't use log-uri with fifo-dir")
+            }
+            () if exec.is_empty() => Some("exec id must not be empty: invalid argument"),
+            () => None,
+        }
+    }
+}
+
 /// Runs a process in a container; answers its code.
 pub async fn run(globals: &Globals, flags: Flags) -> Result<u8> {
     let Some(exec) = flags.exec_id.clone() else {
-        cli::show_help(&["tasks", "exec"])?;
         return refused("Required flag \"exec-id\" not set");
     };
     let id = flags.words.first();
     if id.is_empty() {
         return refused("container id must be provided");
     }
-    if flags.tty && !flags.log_uri.is_empty() {
-        return refused("can't use log-uri with tty");
-    }
-    if !flags.log_uri.is_empty() && !flags.fifo_dir.is_empty() {
-        return refused("can't use log-uri with fifo-dir");
-    }
-    if exec.is_empty() {
-        return refused("exec id must not be empty: invalid argument");
-    }
     let client = Client::open(globals)?;
     let container = client.container(id).await?;
+    if let Some(text) = flags.contradiction(&exec) {
+        // What the flags say counts only where there is something to run.
+        Process::init(&client, id).get().await.map_err(no_task)?;
+        return refused(text);
+    }
     let mut signals = Signals::catch()?;
     let console = flags.tty.then(Console::raw).transpose()?;
     let spec = process(&client, &container, &flags, console.as_ref().and_then(Console::size)).await?;

@@ -188,8 +188,11 @@ async fn delete_one(process: &Process, force: bool) -> Result<u32> {
         }
     } else if !matches!(status, Status::Stopped | Status::Unknown) {
         let status = status.as_str_name().to_lowercase();
-        let text = format!("task must be stopped before deletion: {status}: failed precondition");
-        return Err(Error::precondition(text));
+        let text = match process.exec.as_str() {
+            "" => format!("task must be stopped before deletion: {status}"),
+            _ => format!("current process state: {status}, process must be stopped before deletion"),
+        };
+        return Err(Error::precondition(text + ": failed precondition"));
     }
     let code = process.delete().await?;
     io::remove(&Stdio {
