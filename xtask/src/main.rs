@@ -4,6 +4,7 @@
 //!   quickstart   build, then show a container run and survive a crash of its daemon
 //!   test         every test that needs no Go: the crates' own, and the black-box suite against ours and Debian's
 //!   build        release binaries in target/dist: containerd, ctr, the static containerd-shim-runc-v2
+//!   dist-docs    completions and manual pages of the client, in target/dist/share
 //!   check        what CI does: test, then check-static
 //!   check-static formatting, lints, layering, documentation
 //!   deps         who uses whom, compared with the law in deps/law.rs
@@ -19,6 +20,7 @@ mod check;
 mod chroot;
 mod deps;
 mod dist;
+mod docs;
 mod guest;
 mod machine;
 mod map;
@@ -34,7 +36,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 
 const USAGE: &str =
-    "usage: ./x quickstart | test | build | check | check-static | deps | bench [--peer DIR] [ROW...] | soak";
+    "usage: ./x quickstart | test | build | dist-docs | check | check-static | deps | bench [--peer DIR] [ROW...] | soak";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -58,6 +60,7 @@ fn run(arguments: &[String]) -> Result<ExitCode> {
         ("quickstart", []) => quickstart::run(),
         ("test", []) => suites::run(),
         ("build", []) => dist::build().map(|_| ExitCode::SUCCESS),
+        ("dist-docs", []) => docs::build().map(|_| ExitCode::SUCCESS),
         ("check", []) => check::run(),
         ("check-static", []) => check::without_containers(),
         ("deps", []) => deps::run(),
