@@ -78,6 +78,7 @@ fn daemon(flags: &Flags) -> Result<()> {
     let config = config::load(flags)?;
     logging::start(config.log.threshold, config.log.format);
     config.warnings.iter().for_each(|warning| warn!("{warning}"));
+    sys::kernel::require()?;
     adjust_process(&config)?;
     let reactor = reactor(WORKERS)?;
     let stopped = reactor.block_on(live(&config, begun));
