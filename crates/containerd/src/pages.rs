@@ -66,6 +66,18 @@ impl Door {
         Ok((Self::Unix(listener), Some(file)))
     }
 
+    /// Where it is, with the port that was chosen if none was named.
+    pub fn address(&self) -> String {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().map(|address| address.to_string()).unwrap_or_default(),
+            Self::Unix(listener) => {
+                let address = listener.local_addr().ok();
+                let path = address.as_ref().and_then(|address| address.as_pathname());
+                path.map(|path| path.display().to_string()).unwrap_or_default()
+            }
+        }
+    }
+
     /// Serves pages until it is dropped.
     pub async fn serve<F, P>(self, page: F)
     where

@@ -41,7 +41,6 @@ fn image(name: &str) -> images::CreateImageRequest {
         digest: types::Digest::of(b"x").into(),
         size: 3,
         annotations: [("auth".to_owned(), SECRET.to_owned())].into(),
-        ..Default::default()
     };
     images::CreateImageRequest {
         image: Some(images::Image { name: name.to_owned(), target: Some(target), ..Default::default() }),

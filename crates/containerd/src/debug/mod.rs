@@ -46,7 +46,7 @@ pub async fn start(config: &Config, house: &House) -> Result<Option<SocketFile>>
         return Ok(None);
     }
     let (door, file) = Door::anywhere(address, *uid, *gid).await?;
-    info!(address, "serving debug");
+    info!(address = door.address(), "serving debug");
     let house = house.clone();
     tokio::spawn(door.serve(move |request| answer(house.clone(), request)));
     Ok(file)

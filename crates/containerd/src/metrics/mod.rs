@@ -54,7 +54,7 @@ pub async fn start(config: &Config, house: &House) -> Result<()> {
         return Ok(());
     }
     let door = Door::tcp(&telemetry.metrics).await?;
-    info!(address = telemetry.metrics, "serving metrics");
+    info!(address = door.address(), "serving metrics");
     let sources = Arc::new(Sources {
         house: house.clone(),
         stats: (!telemetry.no_prometheus).then_some(config.shims.stats),
