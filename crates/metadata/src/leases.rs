@@ -231,6 +231,12 @@ fn random_id() -> String {
 }
 
 impl LeaseRecord {
+    /// A lease with these labels.
+    #[cfg(test)]
+    pub(crate) fn with_labels(labels: BTreeMap<String, String>) -> Self {
+        Self { labels, ..Self::default() }
+    }
+
     fn into_lease(self, id: &str) -> Lease {
         Lease { id: id.to_owned(), labels: self.labels, created_at: time(self.created) }
     }

@@ -200,6 +200,17 @@ impl<'a> Tx<'a> {
         Ok(found)
     }
 
+    /// Removes everything from a table.
+    #[cfg(test)]
+    pub(crate) fn clear<K: Key + 'static, V: Value + 'static>(
+        &self,
+        table: TableDefinition<'static, K, V>,
+    ) -> Result<()> {
+        let mut table = self.txn.open_table(table).map_err(|e| self.failed(e))?;
+        self.wrote.set(true);
+        table.retain(|_, _| false).map_err(|e| self.failed(e))
+    }
+
     /// Makes the namespace's row if there is none: namespaces come into being with their first record.
     pub(crate) fn ensure_namespace(&self, namespace: &Namespace) -> Result<()> {
         if self.has(NAMESPACES.table, namespace.as_str())? {

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use types::Result;
 
 use crate::content::blob_lock;
@@ -21,25 +22,16 @@ type Note = (String, String);
 impl Db {
     /// Removes blobs, ingests and snapshots of which no row knows. What fails is for the next time.
     pub(crate) async fn bury_all(&self) {
-        let burials: Vec<_> = self
-            .inner
-            .graves
-            .filled()
-            .into_iter()
-            .map(|name| {
-                let db = self.clone();
-                let snapshotter = name.clone();
-                (name, tokio::spawn(async move { db.bury_snapshots(&snapshotter).await }))
-            })
-            .collect();
+        let mut burials = JoinSet::new();
+        for snapshotter in self.inner.graves.filled() {
+            let db = self.clone();
+            burials.spawn(async move { db.bury_snapshots(&snapshotter).await });
+        }
         self.bury().await;
-        for (snapshotter, burial) in burials {
-            if tokio::time::timeout(PATIENCE, burial).await.is_err() {
-                tracing::warn!(
-                    snapshotter,
-                    "the snapshotter takes long to remove snapshots: not waiting any more"
-                );
-            }
+        let all = async { while burials.join_next().await.is_some() {} };
+        if tokio::time::timeout(PATIENCE, all).await.is_err() {
+            tracing::warn!("a snapshotter takes long to remove snapshots: not waiting for it any more");
+            burials.detach_all();
         }
     }
 

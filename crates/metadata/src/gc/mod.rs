@@ -158,8 +158,8 @@ struct Begun {
 impl Begun {
     async fn new(db: &Db, collectibles: &[Arc<dyn Collectible>]) -> Result<Self> {
         let begun = Instant::now();
-        let writer = db.clone();
-        let collection = db.mutate(move |_| Ok(writer.inner.observed.barrier.raise())).await?;
+        let observed = Arc::clone(&db.inner.observed);
+        let collection = db.mutate(move |_| Ok(observed.barrier.raise())).await?;
         let raised = Raised { db: db.clone(), collection };
         let mut known = Vec::new();
         for collectible in collectibles {

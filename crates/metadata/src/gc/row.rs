@@ -176,12 +176,18 @@ mod tests {
         }
 
         #[test]
-        fn what_prost_reads_is_read_as_prost_reads_it(bytes in proptest::collection::vec(0..40_u8, 0..20)) {
-            if let Ok(opaque) = Opaque::decode(bytes.as_slice()) {
-                let again = Opaque::decode(opaque.encode_to_vec().as_slice()).unwrap();
-                let row = Row { bytes: &bytes };
-                prop_assert_eq!(types::Any::from(again).type_url, row.text(1).unwrap());
+        fn of_repeated_and_unknown_fields_the_same_is_read_as_by_prost(
+            fields in proptest::collection::vec((prop_oneof![Just(1_u8), Just(9)], "[a-z]{0,9}", any::<u64>()), 0..6)
+        ) {
+            let mut bytes = Vec::new();
+            for (tag, text, number) in fields {
+                bytes.extend([tag << 3 | 2, u8::try_from(text.len()).unwrap()]);
+                bytes.extend(text.as_bytes());
+                bytes.push(10 << 3);
+                prost::encoding::encode_varint(number, &mut bytes);
             }
+            let opaque = Opaque::decode(bytes.as_slice()).unwrap();
+            prop_assert_eq!(types::Any::from(opaque).type_url, Row { bytes: &bytes }.text(1).unwrap());
         }
     }
 }

@@ -31,6 +31,14 @@ pub(super) enum Removed {
     Snapshot(Owned, String),
 }
 
+/// What came of a batch.
+#[derive(Default)]
+pub(super) struct Swept {
+    pub(super) removed: Vec<Removed>,
+    /// Dead snapshots on which others stand that are still there.
+    pub(super) blocked: Vec<Owned>,
+}
+
 /// What the batches of one collection share.
 pub(super) struct Sweep {
     db: Db,
@@ -57,29 +65,44 @@ impl Sweep {
         dead: Vec<Owned>,
         each: &mut (dyn FnMut(&Db, Vec<Removed>) + Send),
     ) -> Result<()> {
-        let mut rest = dead.into_iter();
+        let mut round = dead;
         loop {
-            let batch: Vec<Owned> = rest.by_ref().take(BATCH).collect();
-            if batch.is_empty() {
+            let mut blocked = Vec::new();
+            let mut progress = false;
+            let mut rest = round.into_iter();
+            loop {
+                let batch: Vec<Owned> = rest.by_ref().take(BATCH).collect();
+                if batch.is_empty() {
+                    break;
+                }
+                let swept = self.batch(batch).await?;
+                progress |= !swept.removed.is_empty();
+                blocked.extend(swept.blocked);
+                each(&self.db, swept.removed);
+            }
+            // Snapshots that refer to each other in circles may have come in another order than they stand.
+            if blocked.is_empty() || !progress {
                 return Ok(());
             }
-            each(&self.db, self.batch(batch).await?);
+            round = blocked;
         }
     }
 
     /// Removes what is still dead of `batch`. An empty one only looks at what was touched.
-    pub(super) async fn batch(&self, batch: Vec<Owned>) -> Result<Vec<Removed>> {
+    pub(super) async fn batch(&self, batch: Vec<Owned>) -> Result<Swept> {
         let keep = Arc::clone(&self.keep);
-        let (db, collection, now, others) = (self.db.clone(), self.collection, self.now, self.others.clone());
+        // Not the database itself: the last of its clones must not be dropped by its own writer thread.
+        let observed = Arc::clone(&self.db.inner.observed);
+        let (collection, now, others) = (self.collection, self.now, self.others.clone());
         // Taken before the mutation is queued, and looked at each time it runs: its group may run again without somebody
         // whose changes were seen the first time.
-        let taken = self.db.inner.observed.barrier.take(collection);
+        let taken = observed.barrier.take(collection);
         self.db
             .mutate(move |tx| {
                 tx.unwatch();
                 tx.count_as(Counts::Nothing);
                 let reading = Reading { now, others: &others };
-                let Some(seen) = db.inner.observed.barrier.seen(collection) else { return Err(over()) };
+                let Some(seen) = observed.barrier.seen(collection) else { return Err(over()) };
                 let mut keep = keep.lock().unwrap_or_else(PoisonError::into_inner);
                 keep.shade(tx, &reading, &taken)?;
                 keep.shade(tx, &reading, &seen)?;
@@ -107,18 +130,18 @@ fn over() -> Error {
     Error::unavailable("the collection is over")
 }
 
-fn remove_all(tx: &Tx<'_>, keep: &Keep, batch: &[Owned]) -> Result<Vec<Removed>> {
-    let mut removed = Vec::new();
+fn remove_all(tx: &Tx<'_>, keep: &Keep, batch: &[Owned]) -> Result<Swept> {
+    let mut swept = Swept::default();
     for dead in batch {
         if !keep.marked.has(keep.ids.of(dead.node())) {
-            removed.extend(remove(tx, dead)?);
+            remove(tx, dead, &mut swept)?;
         }
     }
-    Ok(removed)
+    Ok(swept)
 }
 
 /// Removes the row of something dead, unless it is gone already or has to stay.
-fn remove(tx: &Tx<'_>, dead: &Owned) -> Result<Option<Removed>> {
+fn remove(tx: &Tx<'_>, dead: &Owned, swept: &mut Swept) -> Result<()> {
     let (ns, key) = (dead.namespace.as_str(), dead.key.as_str());
     let found = match dead.kind {
         Kind::Image => tx.remove(IMAGES.table, (ns, key))?,
@@ -128,10 +151,13 @@ fn remove(tx: &Tx<'_>, dead: &Owned) -> Result<Option<Removed>> {
         }
         Kind::Content => remove_blob(tx, ns, key)?,
         Kind::Ingest => remove_ingest(tx, ns, key)?,
-        Kind::Snapshot => return remove_snapshot(tx, dead),
+        Kind::Snapshot => return remove_snapshot(tx, dead, swept),
         Kind::Container | Kind::Other => false,
     };
-    Ok(found.then(|| Removed::Row(dead.clone())))
+    if found {
+        swept.removed.push(Removed::Row(dead.clone()));
+    }
+    Ok(())
 }
 
 /// Takes a blob from a namespace; notes that it can be removed if that was the last one.
@@ -163,13 +189,18 @@ pub(crate) fn remove_ingest(tx: &Tx<'_>, ns: &str, reference: &str) -> Result<bo
     tx.remove(INGESTS.table, (ns, reference))
 }
 
-fn remove_snapshot(tx: &Tx<'_>, dead: &Owned) -> Result<Option<Removed>> {
+fn remove_snapshot(tx: &Tx<'_>, dead: &Owned, swept: &mut Swept) -> Result<()> {
     let (ns, sn, key) = (dead.namespace.as_str(), dead.group.as_str(), dead.key.as_str());
-    let Some(row) = tx.get(SNAPSHOTS, (ns, sn, key))? else { return Ok(None) };
-    if row.intent.is_some() || has_children(tx, ns, sn, key)? {
-        return Ok(None);
+    let Some(row) = tx.get(SNAPSHOTS, (ns, sn, key))? else { return Ok(()) };
+    if row.intent.is_some() {
+        return Ok(());
+    }
+    if has_children(tx, ns, sn, key)? {
+        swept.blocked.push(dead.clone());
+        return Ok(());
     }
     tx.remove(CHILDREN, (ns, sn, &row.parent, key))?;
     tx.remove(SNAPSHOTS.table, (ns, sn, key))?;
-    Ok(Some(Removed::Snapshot(dead.clone(), row.backend_key)))
+    swept.removed.push(Removed::Snapshot(dead.clone(), row.backend_key));
+    Ok(())
 }

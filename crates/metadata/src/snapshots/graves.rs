@@ -26,6 +26,12 @@ impl Graves {
         Self(snapshotters.map(|name| (name.clone(), Grave::default())).collect())
     }
 
+    /// Keeps everybody else from removing snapshots of this snapshotter.
+    #[cfg(test)]
+    pub(crate) async fn digging(&self, snapshotter: &str) -> tokio::sync::MutexGuard<'_, ()> {
+        self.0[snapshotter].digging.lock().await
+    }
+
     /// The snapshotters that have something to remove.
     pub(crate) fn filled(&self) -> Vec<String> {
         let filled = |(name, grave): (&String, &Grave)| (!grave.list().is_empty()).then(|| name.clone());

@@ -1,7 +1,9 @@
 //! What is kept and what goes, sentence by sentence.
 
+mod crash;
 mod interleaving;
 mod keeping;
+mod model;
 
 use std::time::{Duration, SystemTime};
 
@@ -93,8 +95,35 @@ impl World {
         self.seen().await
     }
 
-    /// Names of images, contents of blobs, keys of snapshots, ids of leases; the stores have just these.
+    /// Collects, and says what is left, whatever the stores still have.
+    pub(super) async fn left_rows(&self) -> Vec<String> {
+        self.db.collect(&|_, _| ()).await.unwrap();
+        self.rows().await.0
+    }
+
+    /// The same root after a crash.
+    pub(super) async fn restarted(self) -> Self {
+        let Self { bench, db } = self;
+        let old = db.downgrade();
+        drop(db);
+        // Tasks that were killed are dropped when the runtime comes to them.
+        while old.upgrade().is_some() {
+            tokio::task::yield_now().await;
+        }
+        let db = bench.recover().await;
+        Self { bench, db }
+    }
+
+    /// What is left; the stores have just that.
     pub(super) async fn seen(&self) -> Vec<String> {
+        let (left, blobs, snapshots) = self.rows().await;
+        assert_eq!(self.bench.snapshotter.keys().len(), snapshots, "the backend has what the rows say");
+        assert_eq!(self.bench.files().await.0, blobs, "the store has what the rows say");
+        left
+    }
+
+    /// Names of images, contents of blobs, keys of snapshots, ids of leases; how many blobs and snapshots.
+    async fn rows(&self) -> (Vec<String>, usize, usize) {
         let mut left = Vec::new();
         let all = types::filters::Filters::default();
         self.db
@@ -134,13 +163,23 @@ impl World {
             })
             .await
             .unwrap();
-        assert_eq!(
-            self.bench.snapshotter.keys().len(),
-            left.len() - before,
-            "the backend has what the rows say"
-        );
-        assert_eq!(self.bench.files().await.0, blobs, "the store has what the rows say");
+        let snapshots = left.len() - before;
         left.sort();
-        left
+        (left, blobs, snapshots)
     }
+}
+
+/// Empties every table that a collection knows, and the indexes.
+pub(super) fn clear(tx: &crate::tx::Tx<'_>) -> types::Result<()> {
+    use crate::schema;
+    tx.clear(schema::IMAGES.table)?;
+    tx.clear(schema::BLOBS.table)?;
+    tx.clear(schema::BLOB_HOLDERS)?;
+    tx.clear(schema::SNAPSHOTS.table)?;
+    tx.clear(schema::CHILDREN)?;
+    tx.clear(schema::CONTAINERS.table)?;
+    tx.clear(schema::INGESTS.table)?;
+    tx.clear(schema::LEASES.table)?;
+    tx.clear(schema::LEASE_RESOURCES)?;
+    tx.clear(schema::DEAD)
 }
