@@ -52,7 +52,7 @@ fn pages(path: &mut Vec<String>, command: Command, directory: &Path) -> std::io:
     let name = std::iter::once("ctr").chain(path.iter().map(String::as_str)).collect::<Vec<_>>().join("-");
     let command = usage::named(command, path).name(name.clone()).display_name(name.clone());
     let mut text = Vec::new();
-    clap_mangen::Man::new(command.version(types::version::VERSION)).render(&mut text)?;
+    clap_mangen::Man::new(command).source(format!("ctr {}", types::version::VERSION)).render(&mut text)?;
     put(&directory.join(format!("{name}.1")), &text)
 }
 
@@ -71,6 +71,7 @@ mod tests {
             "{page}"
         );
         assert!(read("man/man1/ctr-tasks-metrics.1").contains("json"));
+        assert!(!page.contains("default: ]"), "{page}");
         for (_, path) in COMPLETIONS {
             let text = read(path);
             for word in ["inspect-runtime", "snapshotter", "metrics"] {

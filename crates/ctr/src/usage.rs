@@ -1,6 +1,6 @@
 //! What stands behind the flags of each command, for help, manual pages and completions: upstream's words.
 
-use clap::Command;
+use clap::{Arg, Command};
 
 /// Command and arguments.
 const ARGUMENTS: &[(&str, &str)] = &[
@@ -67,7 +67,8 @@ const ARGUMENTS: &[(&str, &str)] = &[
     ("tasks start", "CONTAINER"),
 ];
 
-/// `command`, which is called by the words of `path`, with its line of use.
+/// `command`, which is called by the words of `path`, as it is shown: with its line of use, and without defaults that
+/// are nothing.
 pub fn named(command: Command, path: &[String]) -> Command {
     let name = path.join(" ");
     let behind = match ARGUMENTS.iter().find(|(command, _)| *command == name) {
@@ -76,6 +77,11 @@ pub fn named(command: Command, path: &[String]) -> Command {
         None => String::new(),
     };
     let space = if path.is_empty() { "" } else { " " };
+    let nothing = |arg: &Arg| arg.get_default_values().first().is_some_and(|value| value.is_empty());
+    let command = command.mut_args(|arg| match nothing(&arg) {
+        true => arg.hide_default_value(true),
+        false => arg,
+    });
     command.override_usage(format!("ctr{space}{name} [flags]{behind}"))
 }
 
