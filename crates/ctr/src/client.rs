@@ -13,7 +13,9 @@ use grpc::leases::leases_client::LeasesClient;
 use grpc::namespaces::namespaces_client::NamespacesClient;
 use grpc::sandbox::controller_client::ControllerClient;
 use grpc::sandbox::store_client::StoreClient;
+use grpc::streaming::streaming_client::StreamingClient;
 use grpc::tasks::tasks_client::TasksClient;
+use grpc::transfer::transfer_client::TransferClient;
 use grpc::version::version_client::VersionClient;
 use remote::{
     Connection, MAX_MESSAGE, RemoteApplier, RemoteDiffer, RemoteSnapshotter, RemoteStore, Transport,
@@ -65,8 +67,12 @@ services! {
     sandbox_controller: ControllerClient,
     /// The records of sandboxes.
     sandboxes: StoreClient,
+    /// Streams that transfers take up.
+    streaming: StreamingClient,
     /// The tasks service.
     tasks: TasksClient,
+    /// The transfer service.
+    transfer: TransferClient,
     /// The version service.
     version: VersionClient,
 }

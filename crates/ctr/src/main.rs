@@ -19,6 +19,7 @@ mod io;
 mod log;
 mod process;
 mod progress;
+mod transfer;
 mod unpack;
 mod usage;
 

@@ -7,6 +7,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use api::containerd::types::transfer as wire;
 use async_trait::async_trait;
 use bytes::Bytes;
 use clap::Args;
@@ -20,6 +21,7 @@ use crate::client::Client;
 use crate::commands::{print, refused};
 use crate::flags::Words;
 use crate::go;
+use crate::transfer::{Receiver, Show, Stream, pack, transfer};
 
 /// `ctr images export`.
 #[derive(Args, Debug)]
@@ -74,8 +76,31 @@ pub async fn run(globals: &Globals, flags: Flags) -> Result<()> {
     let options = flags.options()?;
     let client = Client::open(globals)?;
     let mut archive = Archive::create(out)?;
-    let done = locally(&client, names, &options, &mut archive).await;
+    let done = if flags.local {
+        locally(&client, names, &options, &mut archive).await
+    } else {
+        by_transfer(&client, &flags, &mut archive).await
+    };
     archive.close(done)
+}
+
+async fn by_transfer(client: &Client, flags: &Flags, out: &mut Archive) -> Result<()> {
+    let stream = Stream::open(client, "export").await?;
+    let name = |name: &String| wire::ImageReference { name: name.clone(), ..Default::default() };
+    let source = wire::ImageStore {
+        extra_references: flags.words.tail().iter().map(name).collect(),
+        ..Default::default()
+    };
+    let destination = wire::ImageExportStream {
+        stream: stream.id.clone(),
+        media_type: String::new(),
+        platforms: flags.platforms()?.into_iter().map(api::convert::platform_to_wire).collect(),
+        all_platforms: flags.all_platforms,
+        skip_compatibility_manifest: flags.skip_manifest_json,
+        skip_non_distributable: flags.skip_non_distributable,
+    };
+    let ends = (pack(&source), pack(&destination));
+    Receiver::new(stream, out).beside(transfer(client, ends, Show::Progress, None)).await
 }
 
 async fn locally(client: &Client, names: &[String], options: &Options, out: &mut dyn Output) -> Result<()> {

@@ -1,32 +1,22 @@
-//! `ctr images import`: the archive is read here and stored through the daemon's content store.
-//!
-//! What fails leaves nothing: blobs, image records and snapshots made on the way go again, as does the lease.
+//! `ctr images import`: an archive into the image store, by the daemon, or with `--local` by us.
+
+mod local;
 
 use std::fs::File;
 use std::io::Read;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use api::FieldMask;
-use api::containerd::services::images::v1 as wire;
+use api::containerd::types::transfer as wire;
 use clap::Args;
-use content::Store;
-use images::import::{self, DigestNames, Imported, Naming, Options};
-use images::walk::Wanted;
-use remote::from_status;
-use snapshots::Snapshotter;
-use types::image::Image;
-use types::oci::Descriptor;
+use types::Result;
 use types::platform::Platform;
-use types::{Error, Labels, Result};
 
 use crate::cli::Globals;
-use crate::client::{Client, Leased};
-use crate::commands::print;
-use crate::commands::run::image::resolve;
+use crate::client::Client;
+use crate::commands::refused;
 use crate::flags::{self, SnapshotterFlags, Words};
-use crate::unpack::unpack;
-use crate::{go, log, progress};
+use crate::go;
+use crate::transfer::{Show, Stream, pack, send, transfer};
 
 /// `ctr images import`.
 #[derive(Args, Debug)]
@@ -78,37 +68,41 @@ impl Flags {
         if self.platform.is_empty() { Ok(Platform::host()) } else { self.platform.parse() }
     }
 
-    fn options(&self) -> Result<(Options, Naming)> {
-        if self.discard_unpacked_layers {
-            if !self.local {
-                return Err(Error::invalid("\"--discard-unpacked-layers\" requires \"--local\" flag"));
-            }
-            if self.no_unpack {
-                let text = "--discard-unpacked-layers and --no-unpack are incompatible options";
-                return Err(Error::invalid(text));
-            }
+    /// How images are named, in front of what an archive says.
+    fn prefix(&self) -> String {
+        if self.base_name.is_empty() { generated_prefix() } else { self.base_name.clone() }
+    }
+
+    /// Where a transfer puts the images.
+    fn store(&self) -> Result<wire::ImageStore> {
+        let platform = api::convert::platform_to_wire(self.platform()?);
+        let mut platforms = vec![platform.clone()];
+        let mut unpacked = platform;
+        if self.all_platforms {
+            platforms.clear();
+            unpacked = api::convert::platform_to_wire(Platform::host());
         }
-        if self.skip_digest_for_named && !self.digests {
-            return Err(Error::invalid("--skip-digest-for-named must be specified with --digests option"));
-        }
-        let digests = match (self.digests, self.skip_digest_for_named) {
-            (false, _) => DigestNames::None,
-            (true, true) => DigestNames::Unnamed,
-            (true, false) => DigestNames::All,
+        let unpack = wire::UnpackConfiguration {
+            platform: Some(unpacked),
+            snapshotter: self.snapshotter.snapshotter.clone(),
         };
-        let prefix = if self.base_name.is_empty() { generated_prefix() } else { self.base_name.clone() };
-        let naming = Naming {
-            prefix,
-            only_prefixed: !self.base_name.is_empty(),
-            digests,
-            index: Some(self.index_name.clone()).filter(|name| !name.is_empty()),
+        let names = wire::ImageReference {
+            name: self.prefix(),
+            is_prefix: true,
+            // A generated prefix is no reason to leave anything out.
+            allow_overwrite: self.base_name.is_empty(),
+            add_digest: self.digests,
+            // The other way round, as upstream: with the flag, named images get one, too.
+            skip_named_digest: self.digests && !self.skip_digest_for_named,
         };
-        let options = Options {
-            wanted: if self.all_platforms { Wanted::All } else { Wanted::Only(self.platform()?) },
-            compress: self.compress_blobs,
-            discard_layers: self.discard_unpacked_layers,
-        };
-        Ok((options, naming))
+        Ok(wire::ImageStore {
+            name: self.index_name.clone(),
+            labels: flags::labels(&self.label),
+            platforms,
+            extra_references: vec![names],
+            unpacks: if self.no_unpack { Vec::new() } else { vec![unpack] },
+            ..wire::ImageStore::default()
+        })
     }
 }
 
@@ -120,24 +114,23 @@ fn generated_prefix() -> String {
 
 /// Imports the archive of the first argument, or of stdin.
 pub async fn run(globals: &Globals, flags: Flags) -> Result<()> {
-    let (options, naming) = flags.options()?;
-    let platform = flags.platform()?;
-    let client = Client::open(globals)?;
-    let (archive, size) = open(flags.words.first())?;
-    let lease = client.lease(None, Duration::from_secs(24 * 3600)).await?;
-    let store = Arc::new(lease.client.content()) as Arc<dyn Store>;
-    let imported = {
-        let progress = progress::of_import(size);
-        import::import(archive, &store, &options, &naming, &*progress).await
-    };
-    let done = match imported {
-        Ok(imported) => finish(&lease, &store, imported, &platform, &flags).await,
-        Err(error) => Err(error),
-    };
-    if let Err(error) = lease.release().await {
-        log::warn("failed to end lease", Some(&error));
+    if flags.discard_unpacked_layers && !flags.local {
+        return refused("\"--discard-unpacked-layers\" requires \"--local\" flag");
     }
-    done
+    if flags.local {
+        return local::run(globals, flags).await;
+    }
+    let store = flags.store()?;
+    let client = Client::open(globals)?;
+    let (archive, _) = open(flags.words.first())?;
+    let stream = Stream::open(&client, "import").await?;
+    let source = wire::ImageImportStream {
+        stream: stream.id.clone(),
+        media_type: String::new(),
+        force_compress: flags.compress_blobs,
+    };
+    let sending = tokio::spawn(send(archive, stream));
+    transfer(&client, (pack(&source), pack(&store)), Show::Progress, Some(sending)).await
 }
 
 fn open(path: &str) -> Result<(Box<dyn Read + Send>, Option<u64>)> {
@@ -149,147 +142,11 @@ fn open(path: &str) -> Result<(Box<dyn Read + Send>, Option<u64>)> {
     Ok((Box::new(file), size))
 }
 
-/// Names the images and unpacks them; takes everything back if that fails.
-async fn finish(
-    lease: &Leased,
-    store: &Arc<dyn Store>,
-    imported: Imported,
-    platform: &Platform,
-    flags: &Flags,
-) -> Result<()> {
-    let labels = flags::labels(&flags.label);
-    let mut named = Vec::new();
-    let done = async {
-        for (name, target) in &imported.images {
-            let before = record(&lease.client, name, target, &labels).await?;
-            named.push((name.clone(), before));
-        }
-        if flags.no_unpack {
-            return Ok(());
-        }
-        for (name, target) in &imported.images {
-            unpack_one(lease, name, target, platform, flags).await?;
-        }
-        Ok(())
-    };
-    let done: Result<()> = done.await;
-    if done.is_err() {
-        for (name, before) in named.into_iter().rev() {
-            if let Err(error) = restore(&lease.client, &name, before).await {
-                log::error(&format!("failed to take back image {name}"), Some(&error));
-            }
-        }
-        import::undo(store, imported).await;
-        if let Err(error) = remove_snapshots(lease).await {
-            log::error("failed to take back snapshots", Some(&error));
-        }
-    }
-    done
-}
-
-/// Removes the layers that were unpacked under the lease, from the top. One that somebody has built on meanwhile stays.
-async fn remove_snapshots(lease: &Leased) -> Result<()> {
-    let mut left: Vec<(String, String)> = Vec::new();
-    for resource in lease.client.held_by(&lease.id).await? {
-        if let Some(snapshotter) = resource.kind.strip_prefix("snapshots/") {
-            left.push((snapshotter.into(), resource.id));
-        }
-    }
-    loop {
-        let mut kept = Vec::new();
-        for (snapshotter, key) in &left {
-            let removed = lease.client.named_snapshotter(snapshotter).remove(key).await;
-            if removed.is_err_and(|error| !error.is_not_found()) {
-                kept.push((snapshotter.clone(), key.clone()));
-            }
-        }
-        // Those below another one can go in the next round.
-        if kept.is_empty() || kept.len() == left.len() {
-            return Ok(());
-        }
-        left = kept;
-    }
-}
-
-/// Points `name` to `target`; answers what it was before.
-async fn record(client: &Client, name: &str, target: &Descriptor, labels: &Labels) -> Result<Option<Image>> {
-    let image = |labels: Labels| wire::Image {
-        name: name.into(),
-        labels,
-        target: Some(api::convert::descriptor_to_wire(target.clone())),
-        ..Default::default()
-    };
-    let before = match client.image(name).await {
-        Ok(before) => before,
-        Err(error) if error.is_not_found() => {
-            let request =
-                wire::CreateImageRequest { image: Some(image(labels.clone())), source_date_epoch: None };
-            client.images().create(request).await.map_err(from_status)?;
-            return Ok(None);
-        }
-        Err(error) => return Err(error),
-    };
-    let mut paths = vec!["target".to_owned()];
-    if !labels.is_empty() {
-        paths.push("labels".into());
-    }
-    update(client, image(labels.clone()), paths).await?;
-    Ok(Some(before))
-}
-
-async fn update(client: &Client, image: wire::Image, paths: Vec<String>) -> Result<()> {
-    let update_mask = Some(FieldMask { paths });
-    let request = wire::UpdateImageRequest { image: Some(image), update_mask, source_date_epoch: None };
-    client.images().update(request).await.map_err(from_status)?;
-    Ok(())
-}
-
-async fn restore(client: &Client, name: &str, before: Option<Image>) -> Result<()> {
-    match before {
-        Some(before) => {
-            let paths = vec!["target".into(), "labels".into()];
-            update(client, api::convert::image_to_wire(before), paths).await
-        }
-        None => {
-            let request = wire::DeleteImageRequest { name: name.into(), sync: false, target: None };
-            client.images().delete(request).await.map_err(from_status)?;
-            Ok(())
-        }
-    }
-}
-
-async fn unpack_one(
-    lease: &Leased,
-    name: &str,
-    target: &Descriptor,
-    platform: &Platform,
-    flags: &Flags,
-) -> Result<()> {
-    let client = &lease.client;
-    print(format!("unpacking {name} ({})...", target.digest))?;
-    let epoch = SystemTime::UNIX_EPOCH;
-    let image = Image {
-        name: name.into(),
-        labels: Labels::new(),
-        target: target.clone(),
-        created_at: epoch,
-        updated_at: epoch,
-    };
-    let unpacked = async {
-        let resolved = resolve(&client.content(), &image, platform).await?;
-        let snapshotter = Arc::new(client.snapshotter(&flags.snapshotter.snapshotter).await?);
-        unpack(client, &snapshotter, &resolved.manifest, flags.sync_fs).await
-    };
-    let unpacked = unpacked.await;
-    print(if unpacked.is_ok() { "done\n" } else { "\n" })?;
-    unpacked
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn flags(words: &[&str]) -> Flags {
+    pub(super) fn flags(words: &[&str]) -> Flags {
         use clap::Parser;
         #[derive(Parser)]
         struct Line {
@@ -300,28 +157,16 @@ mod tests {
     }
 
     #[test]
-    fn without_a_base_name_one_is_generated_and_nothing_is_filtered() {
-        let (_, naming) = flags(&["-"]).options().unwrap();
-        assert!(naming.prefix.starts_with("import-20") && !naming.only_prefixed);
-        let (_, naming) = flags(&["--base-name", "a/b", "--digests", "x"]).options().unwrap();
-        assert!(naming.only_prefixed);
-        assert_eq!((naming.prefix.as_str(), naming.digests), ("a/b", DigestNames::All));
-    }
-
-    #[test]
-    fn flags_that_contradict_each_other_are_refused_as_upstream_does() {
-        let refused = |words: &[&str]| flags(words).options().unwrap_err().to_string();
-        assert_eq!(
-            refused(&["--skip-digest-for-named", "x"]),
-            "--skip-digest-for-named must be specified with --digests option"
-        );
-        assert_eq!(
-            refused(&["--discard-unpacked-layers", "x"]),
-            "\"--discard-unpacked-layers\" requires \"--local\" flag"
-        );
-        assert_eq!(
-            refused(&["--local", "--discard-unpacked-layers", "--no-unpack", "x"]),
-            "--discard-unpacked-layers and --no-unpack are incompatible options"
-        );
+    fn a_transfer_is_asked_for_what_upstreams_ctr_asks_for() {
+        let store = flags(&["--digests", "x"]).store().unwrap();
+        let names = &store.extra_references[0];
+        assert!(names.name.starts_with("import-20") && names.is_prefix && names.allow_overwrite);
+        assert!(names.add_digest && names.skip_named_digest);
+        assert_eq!((store.platforms.len(), store.unpacks.len()), (1, 1));
+        let words =
+            ["--base-name", "a/b", "--all-platforms", "--platform", "linux/arm64", "--no-unpack", "x"];
+        let store = flags(&words).store().unwrap();
+        assert!(!store.extra_references[0].allow_overwrite && store.platforms.is_empty());
+        assert!(store.unpacks.is_empty());
     }
 }

@@ -7,6 +7,7 @@ mod inspect;
 mod list;
 mod mount;
 pub mod registry;
+mod tag;
 
 use std::collections::BTreeSet;
 
@@ -88,19 +89,7 @@ pub enum Command {
         names: Words,
     },
     /// Tag an image
-    Tag {
-        /// Force target_ref to be created, regardless if it already exists
-        #[arg(long)]
-        force: bool,
-        /// Run tag locally rather than through transfer API
-        #[arg(long)]
-        local: bool,
-        /// Skip the strict check for reference names
-        #[arg(long)]
-        skip_reference_check: bool,
-        #[command(flatten)]
-        names: Words,
-    },
+    Tag(tag::Flags),
     /// Set and clear labels for an image
     Label {
         /// Replace all labels
@@ -136,10 +125,7 @@ pub async fn run(globals: &Globals, command: Command) -> Result<()> {
         Command::Unmount(flags) => mount::unmount(globals, flags).await,
         Command::Prune { all, extra: _ } => prune(&Client::open(globals)?, all).await,
         Command::Delete { sync, names } => delete(&Client::open(globals)?, sync, &names.words).await,
-        Command::Tag { force, local, skip_reference_check, names } => {
-            // Upstream's transfer service, which does it without --local, overwrites.
-            tag(globals, force || !local, !skip_reference_check, &names).await
-        }
+        Command::Tag(flags) => tag::run(globals, flags).await,
         Command::Label { replace_all, words } => label(&Client::open(globals)?, replace_all, &words).await,
         Command::Usage { snapshotter, name } => usage(globals, &snapshotter.snapshotter, name.first()).await,
     }
@@ -185,41 +171,6 @@ async fn prune(client: &Client, all: bool) -> Result<()> {
             Err(_) => {}
             Ok(()) => log::info(&format!("deleted image: {name}\n")),
         }
-    }
-    Ok(())
-}
-
-async fn tag(globals: &Globals, force: bool, strict: bool, names: &Words) -> Result<()> {
-    if names.first().is_empty() {
-        return refused("please provide an image reference to tag from");
-    }
-    if names.tail().is_empty() {
-        return refused("please provide an image reference to tag to");
-    }
-    let client = Client::open(globals)?;
-    let source = client.image(names.first()).await?;
-    for name in names.tail() {
-        if strict && types::reference::Reference::normalize(name).is_err() {
-            let why = "is not a valid repository/tag invalid reference format";
-            return refused(format!("error parsing reference: {} {why}", go::quote(name)));
-        }
-        let create = || {
-            let image = types::image::Image { name: name.clone(), ..source.clone() };
-            wire::CreateImageRequest {
-                image: Some(api::convert::image_to_wire(image)),
-                source_date_epoch: None,
-            }
-        };
-        match client.images().create(create()).await.map_err(from_status) {
-            Err(error) if force && error.is_already_exists() => {
-                let update_mask = Some(FieldMask { paths: vec!["target".into()] });
-                let image = create().image;
-                let request = wire::UpdateImageRequest { image, update_mask, source_date_epoch: None };
-                client.images().update(request).await.map_err(from_status)?;
-            }
-            created => drop(created?),
-        }
-        print(format!("{name}\n"))?;
     }
     Ok(())
 }
