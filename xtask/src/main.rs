@@ -10,6 +10,7 @@
 //!   deps         who uses whom, compared with the law in deps/law.rs
 //!   bench        side by side with containerd; `--peer DIR` for another than Debian's
 //!   guest        suites in a virtual machine: kernel 6.1, cgroup v2, AppArmor, systemd; `systemd`, `crash` or `blackbox`
+//!   reference    today's containerd, CRI tools and CNI plugins in Go, built into .cache/reference; `--print` only says where
 //!   soak         a thousand containers one after another, two hundred side by side, and what they leave
 //! ```
 
@@ -28,6 +29,7 @@ mod paths;
 mod peers;
 mod program;
 mod quickstart;
+mod reference;
 mod suites;
 mod tally;
 
@@ -36,7 +38,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 
 const USAGE: &str =
-    "usage: ./x quickstart | test | build | dist-docs | check | check-static | deps | bench [--peer DIR] [ROW...] | soak";
+    "usage: ./x quickstart | test | build | dist-docs | check | check-static | deps | bench [--peer DIR] [ROW...] | soak | reference";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -66,6 +68,7 @@ fn run(arguments: &[String]) -> Result<ExitCode> {
         ("deps", []) => deps::run(),
         ("bench", flags) => benches::run(flags),
         ("guest", suites) => guest::run(suites),
+        ("reference", words) => reference::run(words),
         ("soak", []) => suites::soak(),
         ("help" | "--help" | "-h", _) => {
             println!("{USAGE}");

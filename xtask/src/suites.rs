@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::peers::Peers;
 use crate::tally::{Suite, Tally, as_one, by_module, not_run};
-use crate::{dist, machine, peers, program};
+use crate::{dist, machine, peers, program, reference};
 
 /// A test program that cargo built.
 pub struct TestProgram {
@@ -43,10 +43,14 @@ pub fn run() -> Result<ExitCode> {
             tally.add(suite, started.elapsed());
         }
     }
-    let Some(test) = programs.iter().find(|test| test.is_black_box()) else { return Ok(tally.finish()) };
-    black_box(&mut tally, test, Side::ours(&dist, environment.clone()), &[])?;
-    if let Some(peers) = &peers {
-        black_box(&mut tally, test, Side::debian(peers, environment), &[])?;
+    if let Some(test) = programs.iter().find(|test| test.is_called("blackbox")) {
+        black_box(&mut tally, test, Side::ours(&dist, environment.clone()), &[])?;
+        if let Some(peers) = &peers {
+            black_box(&mut tally, test, Side::debian(peers, environment.clone()), &[])?;
+        }
+    }
+    if let Some(test) = programs.iter().find(|test| test.is_called("side_by_side")) {
+        black_box(&mut tally, test, Side::both(&dist, environment), &[])?;
     }
     Ok(tally.finish())
 }
@@ -58,15 +62,20 @@ pub fn soak() -> Result<ExitCode> {
     let peers = fetch_peers(&mut tally);
     let dist = dist::build()?;
     let programs = build_tests()?;
-    if let Some(test) = programs.iter().find(|test| test.is_black_box()) {
+    if let Some(test) = programs.iter().find(|test| test.is_called("blackbox")) {
         black_box(&mut tally, test, Side::ours(&dist, environment(peers.as_ref())), &["--ignored"])?;
     }
     Ok(tally.finish())
 }
 
 impl TestProgram {
+    /// Drives finished binaries, and is told which.
     fn is_black_box(&self) -> bool {
-        self.package == BLACK_BOX && self.target == "blackbox"
+        self.is_called("blackbox") || self.is_called("side_by_side")
+    }
+
+    fn is_called(&self, target: &str) -> bool {
+        self.package == BLACK_BOX && self.target == target
     }
 }
 
@@ -86,9 +95,23 @@ impl Side {
         variables.extend([("SUITE", "upstream".into()), ("CONTAINERD_BIN", peers.bin().join("containerd"))]);
         Self { name: "debian", variables }
     }
+
+    /// Ours beside Debian's, and beside today's where it was built.
+    fn both(dist: &Path, variables: Vec<(&'static str, PathBuf)>) -> Self {
+        let reference = reference::built(reference::Set::Containerd);
+        if reference.is_none() {
+            eprintln!(
+                "SKIPPED: nothing is compared with containerd 2.3; `./x reference` builds it where Go is"
+            );
+        }
+        let mut side = Self { name: "side by side", ..Self::ours(dist, variables) };
+        side.variables.extend(reference.map(|dir| ("REFERENCE_DIR", dir)));
+        side
+    }
 }
 
-fn environment(peers: Option<&Peers>) -> Vec<(&'static str, PathBuf)> {
+/// Where the peers' programs are, for tests and what is like them.
+pub fn environment(peers: Option<&Peers>) -> Vec<(&'static str, PathBuf)> {
     let Some(peers) = peers else { return Vec::new() };
     let mut variables = vec![("BUSYBOX", peers.busybox()), ("PEER_DIR", peers.bin())];
     match peers::fetch_docker() {
