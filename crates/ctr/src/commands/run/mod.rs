@@ -11,6 +11,7 @@
 //! Until the process has started, a signal that would end this program is looked at between the steps, so that what was
 //! made is taken back; afterwards signals belong to the process.
 
+mod apparmor;
 pub mod container;
 mod devices;
 pub mod flags;

@@ -13,7 +13,7 @@ use types::{Error, Labels, Result};
 
 use super::flags::{ContainerFlags, RunOnlyFlags, Source, Wanted};
 use super::view::View;
-use super::{devices, users, words};
+use super::{apparmor, devices, users, words};
 use crate::{flags, go};
 
 /// Where an image has no variables.
@@ -237,24 +237,12 @@ fn refuse_contradictions(flags: &ContainerFlags, run: &RunOnlyFlags) -> Result<(
         if !flags.apparmor_profile.is_empty() {
             return Err(Error::invalid("apparmor-profile conflicts with apparmor-default-profile"));
         }
-        require_loaded(&flags.apparmor_default_profile)?;
+        apparmor::ensure(&flags.apparmor_default_profile)?;
     }
     if run.cpus > 0.0 && (flags.cpu_quota != -1 || flags.cpu_period != 0) {
         return Err(Error::invalid("cpus and quota/period should be used separately"));
     }
     Ok(())
-}
-
-/// Where upstream would generate and load the default profile, ours has to be there.
-fn require_loaded(profile: &str) -> Result<()> {
-    let path = "/sys/kernel/security/apparmor/profiles";
-    let loaded = std::fs::read_to_string(path).map_err(|e| go::path_error("open", path, e))?;
-    if loaded.lines().any(|line| line.split(" (").next() == Some(profile)) {
-        return Ok(());
-    }
-    let text =
-        format!("apparmor profile {profile} is not loaded, and generating the default one is not there yet");
-    Err(Error::unimplemented(text))
 }
 
 fn filter(flags: &ContainerFlags) -> Result<Filter> {
