@@ -16,6 +16,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod compare;
+mod descriptors;
 mod normal;
 mod pairs;
 mod script;
