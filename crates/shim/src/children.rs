@@ -11,7 +11,7 @@ use std::io;
 use sys::epoll::{Epoll, Ready};
 use sys::pidfd::{Ended, PidFd};
 
-use crate::runtime::Run;
+use crate::runtime::{Run, Task};
 use crate::token::{Kind, Token};
 
 /// What a child is for.
@@ -64,6 +64,15 @@ impl Work {
     }
 }
 
+/// How a runtime call is ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interrupt {
+    /// What it waits for is killed, hooks and the container's init: it fails, and takes back itself what it has made.
+    Hooks,
+    /// It is killed with what it has started, and its cgroups stay.
+    Group,
+}
+
 struct Child {
     process: PidFd,
     purpose: Purpose,
@@ -110,6 +119,26 @@ impl Children {
         // One that cannot be killed has ended, and is then collected all the same.
         let _ = child.process.kill();
         Some(std::mem::replace(&mut child.purpose, Purpose::Abandoned))
+    }
+
+    /// Ends the runtime call that makes a container; forked work for it, if there is any, is the caller's to abandon.
+    pub fn interrupt(&self, container: &str, how: Interrupt) -> Option<u64> {
+        let mut forked = None;
+        for (serial, child) in &self.known {
+            match &child.purpose {
+                Purpose::Runtime { container: of, run } if of == container && run.task == Task::Create => {
+                    // One that cannot be killed has ended.
+                    let _ = match how {
+                        Interrupt::Hooks => child.process.kill_children(),
+                        Interrupt::Group => child.process.kill_group(),
+                    };
+                }
+                Purpose::Offload { container: of, .. } if of == container => forked = Some(*serial),
+                Purpose::Runtime { .. } | Purpose::Offload { .. } => {}
+                Purpose::Process { .. } | Purpose::Abandoned => {}
+            }
+        }
+        forked
     }
 
     /// The child `serial`, to be signalled.

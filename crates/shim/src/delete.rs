@@ -13,7 +13,7 @@ use crate::call::Exit;
 use crate::flags::Flags;
 use crate::message::exited_at;
 use crate::options;
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, Task};
 use crate::spec::Facts;
 
 /// 128 + SIGKILL.
@@ -45,7 +45,7 @@ pub fn delete(flags: &Flags) -> Result<()> {
 }
 
 fn remove(runtime: &Runtime) -> Result<()> {
-    let (child, run) = runtime.delete_by_force()?;
+    let (child, run) = runtime.delete_by_force(Task::Delete)?;
     let ended = child.collect_blocking().context(|| "wait for the runtime")?;
     match run.outcome(ended) {
         Err(failure) if !failure.is_absence() => Err(failure.into_error(&run.task)),

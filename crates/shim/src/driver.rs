@@ -47,6 +47,8 @@ pub struct Driver {
     processes: BTreeMap<String, Live>,
     /// Why it could not be created, while what was made of it is taken back.
     failed: Option<Error>,
+    /// Its making was ended from outside.
+    given_up: bool,
     gone: bool,
 }
 
@@ -165,6 +167,10 @@ impl Driver {
     pub fn runtime_ended(&mut self, cx: &mut Context, run: Run, ended: Ended) {
         let outcome = run.outcome(ended);
         match (run.task.clone(), outcome) {
+            (task @ Task::Create, outcome) if self.given_up => {
+                self.discard(cx, outcome.map_err(|failure| failure.into_error(&task)));
+            }
+            (Task::Discard, outcome) => self.discarded(cx, outcome.map_err(|f| f.into_error(&run.task))),
             (Task::Create, Ok(())) => {
                 let result = self.begin_process(cx, "");
                 match result {

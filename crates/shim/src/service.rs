@@ -10,6 +10,9 @@ use crate::driver::CreateRequest;
 use crate::shim::Shim;
 use crate::state::Input;
 
+/// The signal that also ends what is only being made. Upstream has nothing that does.
+const SIGKILL: u32 = libc::SIGKILL.unsigned_abs();
+
 const SERVICES: [&str; 2] = ["containerd.task.v3.Task", "containerd.task.v2.Task"];
 
 fn decode<M: Message + Default>(payload: &[u8]) -> Result<M> {
@@ -30,7 +33,11 @@ impl Shim {
         }
         let payload = request.payload.as_slice();
         match request.method.as_str() {
-            "Create" => self.create(call, decode(payload)?),
+            "Create" => {
+                self.create(call, decode(payload)?)?;
+                self.limit_create(call, request.timeout_nano);
+                Ok(())
+            }
             "Start" => {
                 let wire::StartRequest { id, exec_id } = decode(payload)?;
                 self.feed(&id, Input::Start { exec: exec_id, call })
@@ -43,6 +50,10 @@ impl Shim {
             }
             "Kill" => {
                 let wire::KillRequest { id, exec_id, signal, all } = decode(payload)?;
+                if signal == SIGKILL && exec_id.is_empty() && self.end_creation(&id) {
+                    self.cx.reply(call, Ok(Vec::new()));
+                    return Ok(());
+                }
                 self.feed(&id, Input::Kill { exec: exec_id, signal, all, call })
             }
             "Delete" => {

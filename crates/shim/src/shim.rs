@@ -186,6 +186,17 @@ impl Shim {
                     self.tell(&container, |driver, cx| driver.offload_ended(cx, work, Err(error)));
                 }
             }
+            Deadline::Create(call) => {
+                let late = self.containers.iter().find(|(_, driver)| driver.is_being_made_for(call));
+                if let Some(id) = late.map(|(id, _)| id.clone()) {
+                    self.end_creation(&id);
+                }
+            }
+            Deadline::GiveUp(id) => {
+                if self.containers.get(&id).is_some_and(Driver::is_given_up) {
+                    self.end_creation(&id);
+                }
+            }
             Deadline::Publish => {
                 let again = self.cx.publisher.advance(&self.cx.epoll);
                 self.cx.publish_again(again);
@@ -249,6 +260,23 @@ impl Shim {
         }
         self.forget_if_gone(&id);
         Ok(())
+    }
+
+    /// Ends the making of a container, which hangs perhaps. Whether there was one that was being made.
+    pub fn end_creation(&mut self, id: &str) -> bool {
+        let Some(driver) = self.containers.get_mut(id).filter(|driver| !driver.is_made()) else {
+            return false;
+        };
+        driver.give_up(&mut self.cx);
+        self.forget_if_gone(id);
+        true
+    }
+
+    /// A client does not want to wait for ever for its container.
+    pub fn limit_create(&mut self, call: Call, nanoseconds: i64) {
+        if let Ok(nanoseconds @ 1..) = u64::try_from(nanoseconds) {
+            self.cx.timers.set(Duration::from_nanos(nanoseconds), Deadline::Create(call));
+        }
     }
 
     /// A client does not want to wait for ever.

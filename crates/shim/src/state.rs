@@ -70,6 +70,11 @@ impl Process {
         }
     }
 
+    /// Whether the operation that runs is for this call.
+    pub fn is_pending_for(&self, call: Call) -> bool {
+        self.pending == Some(call)
+    }
+
     fn is_alive(&self) -> bool {
         matches!(self.phase, Phase::Starting { .. } | Phase::Running)
     }

@@ -9,6 +9,10 @@ use crate::call::Call;
 pub enum Deadline {
     /// A parked Wait of a client that set a limit.
     Wait(Call),
+    /// A Create of a client that set a limit.
+    Create(Call),
+    /// A container whose making was ended should not be there any more.
+    GiveUp(String),
     /// The output of a process that is being deleted should have been delivered by now.
     Drain {
         /// The container.

@@ -102,6 +102,42 @@ impl PidFd {
     }
 }
 
+impl PidFd {
+    /// Kills a child that leads a process group, and whatever else is in the group. It must not have been collected: its
+    /// number could be somebody else's by then.
+    pub fn kill_group(&self) -> io::Result<()> {
+        let group = i32::try_from(self.pid).ok().and_then(Pid::from_raw).ok_or(Errno::INVAL)?;
+        match rustix::process::kill_process_group(group, rustix::process::Signal::KILL) {
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+impl PidFd {
+    /// Kills the processes that a child of ours has started and not collected, and leaves itself to deal with that. It
+    /// must not have been collected.
+    pub fn kill_children(&self) -> io::Result<()> {
+        for task in std::fs::read_dir(format!("/proc/{}/task", self.pid))? {
+            // A thread may end meanwhile.
+            let children = std::fs::read_to_string(task?.path().join("children")).unwrap_or_default();
+            for child in children.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()) {
+                let Ok(process) = Self::open(child) else { continue };
+                // Now that there is a descriptor the number stays its own: is it still the child that was listed?
+                if parent(child) == Some(self.pid) {
+                    process.kill()?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+}
+
 impl AsFd for PidFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()

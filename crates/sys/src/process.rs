@@ -37,8 +37,8 @@ const STACK: usize = 32 << 10;
 
 impl Program<'_> {
     /// Starts the program as vfork does: our memory is not copied, and we stand still until it has executed, which
-    /// makes a failure to execute an error here. It dies with this thread (`PR_SET_PDEATHSIG`), and starts with no
-    /// signal blocked or ignored.
+    /// makes a failure to execute an error here. It dies with this thread (`PR_SET_PDEATHSIG`), leads a process group of
+    /// its own, and starts with no signal blocked or ignored.
     pub fn spawn(&self) -> io::Result<PidFd> {
         let pointers = |strings: &[CString]| -> Vec<*const c_char> {
             strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
@@ -94,6 +94,7 @@ extern "C" fn exec_child(launch: *mut c_void) -> c_int {
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        libc::setpgid(0, 0);
         let mut failed = libc::chdir((*launch).dir) < 0;
         // Sources among 0..3 that a later dup2 would overwrite are moved out of the way first.
         let mut sources = (*launch).stdio;

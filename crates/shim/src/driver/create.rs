@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use api::containerd::runc::v1::Options;
 use api::containerd::task::v3::CreateTaskRequest;
@@ -10,13 +11,17 @@ use types::{Error, Result, ResultExt};
 
 use super::{Driver, Live};
 use crate::call::Call;
-use crate::children::Work;
+use crate::children::{Interrupt, Purpose, Work};
 use crate::context::Context;
 use crate::io::{PipeOwner, Plan, Stdio};
 use crate::options;
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, Task};
 use crate::spec::Facts;
 use crate::state::{Input, Policy, State};
+use crate::timers::Deadline;
+
+/// How long a runtime whose hooks were killed may take to clean up after itself.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// A container to be made, checked.
 pub struct Request {
@@ -88,6 +93,7 @@ impl Driver {
             pipe_owner,
             processes: BTreeMap::from([(String::new(), init)]),
             failed: None,
+            given_up: false,
             gone: false,
         };
         Ok(driver)
@@ -117,6 +123,47 @@ impl Driver {
         }
     }
 
+    /// Whether its making was ended, but still goes on.
+    pub fn is_given_up(&self) -> bool {
+        self.given_up && !self.is_made()
+    }
+
+    /// Ends the making of it: a hook, a mount or the runtime may hang. Done again it is done by force.
+    pub fn give_up(&mut self, cx: &mut Context) {
+        let how = if self.given_up { Interrupt::Group } else { Interrupt::Hooks };
+        self.given_up = true;
+        if how == Interrupt::Hooks {
+            cx.timers.set(GRACE, Deadline::GiveUp(self.id.clone()));
+        }
+        let Some(forked) = cx.children.interrupt(&self.id, how) else { return };
+        if let Some(Purpose::Offload { work, .. }) = cx.children.abandon(forked) {
+            cx.timers.clear(&Deadline::Offload(forked));
+            let error = Error::unknown(format!("{} of the root filesystem was ended", work.name()));
+            self.offload_ended(cx, work, Err(error));
+        }
+    }
+
+    /// The runtime was killed at its work: what it made so far, perhaps a container, goes.
+    pub(super) fn discard(&mut self, cx: &mut Context, made: Result<()>) {
+        let error = made.err().unwrap_or_else(ended);
+        let begun = self.runtime.delete_by_force(Task::Discard).and_then(|run| self.track(cx, run));
+        match begun {
+            Ok(()) => self.failed = Some(error),
+            Err(left) => {
+                cx.log.error(&left.to_string(), &self.id);
+                self.abort_create(cx, error);
+            }
+        }
+    }
+
+    pub(super) fn discarded(&mut self, cx: &mut Context, outcome: Result<()>) {
+        if let Err(left) = outcome {
+            cx.log.error(&left.to_string(), &self.id);
+        }
+        let error = self.failed.take().unwrap_or_else(ended);
+        self.abort_create(cx, error);
+    }
+
     /// It could not be made: unmounts, then says so.
     pub(super) fn abort_create(&mut self, cx: &mut Context, error: Error) {
         if let Some(live) = self.processes.get_mut("") {
@@ -133,6 +180,10 @@ impl Driver {
         }
         self.feed(cx, Input::Created(Err(error)));
     }
+}
+
+fn ended() -> Error {
+    Error::unknown("the container was ended while it was being created")
 }
 
 fn make_rootfs(bundle: &Path, mounts: &[Mount]) -> Result<Option<PathBuf>> {

@@ -22,6 +22,11 @@ impl Driver {
         self.state.init.phase != Phase::Creating
     }
 
+    /// Whether it is being made for this call.
+    pub fn is_being_made_for(&self, call: Call) -> bool {
+        !self.is_made() && self.state.init.is_pending_for(call)
+    }
+
     /// The number of init.
     pub fn pid(&self) -> u32 {
         self.state.init.pid

@@ -44,6 +44,8 @@ pub enum Task {
     Pids(Call),
     /// Forget the container.
     Delete,
+    /// Forget what there is of a container whose making was ended.
+    Discard,
 }
 
 impl Task {
@@ -51,7 +53,9 @@ impl Task {
     pub fn names_a_process(&self) -> bool {
         match self {
             Self::Create | Self::Exec(_) => true,
-            Self::Start | Self::Kill(_) | Self::KillAll | Self::Pids(_) | Self::Delete => false,
+            Self::Start | Self::Kill(_) | Self::KillAll | Self::Pids(_) | Self::Delete | Self::Discard => {
+                false
+            }
         }
     }
 }
@@ -146,9 +150,9 @@ impl Runtime {
     }
 
     /// `delete --force`: whatever it does.
-    pub fn delete_by_force(&self) -> Result<(PidFd, Run)> {
+    pub fn delete_by_force(&self, task: Task) -> Result<(PidFd, Run)> {
         let args = ["delete", "--force", &self.id].map(OsStr::new);
-        self.run(Task::Delete, &args, Streams::Captured)
+        self.run(task, &args, Streams::Captured)
     }
 
     /// Where the runtime writes the number of a process, init's for an empty `exec`.

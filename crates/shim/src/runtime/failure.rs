@@ -45,7 +45,7 @@ impl Failure {
             Task::Start => self.with("OCI runtime start failed"),
             Task::Exec(_) => self.with("OCI runtime exec failed"),
             Task::KillAll => self.with("OCI runtime killall failed"),
-            Task::Delete => self.with("failed to delete task"),
+            Task::Delete | Task::Discard => self.with("failed to delete task"),
             Task::Kill(_) => self.of_kill(),
             Task::Pids(_) => Error::unknown(self.status),
         }
