@@ -63,6 +63,12 @@ pub enum Command {
     Config(ConfigCommand),
     /// Publish an event, an encoded Any on stdin, to containerd
     Publish(Publish),
+    /// Provides a base for OCI runtime hooks to allow arguments to be injected.
+    OciHook {
+        /// The program and its arguments, with {{id}}, {{bundle}}, {{rootfs}}, {{pid}}, {{status}}, {{annotation "k"}}
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
 }
 
 /// What to print.
@@ -89,7 +95,13 @@ pub struct Publish {
 
 /// Parses the arguments, program name first. `Ok(None)`: help was asked for and has been printed.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Option<Cli>> {
-    match Cli::try_parse_from(args.into_iter().map(go_flag)) {
+    let mut ours = true;
+    let args = args.into_iter().map(|arg| {
+        // What stands behind is the hook's, and stays as it is.
+        ours &= arg != "oci-hook";
+        if ours { go_flag(arg) } else { arg }
+    });
+    match Cli::try_parse_from(args) {
         Ok(cli) => Ok(Some(cli)),
         Err(help) if help.kind() == ErrorKind::DisplayHelp => {
             help.print()?;
@@ -136,6 +148,18 @@ mod tests {
     #[test]
     fn flags_may_stand_behind_the_command() {
         assert_eq!(flags(&["config", "dump", "-c", "/x"]).config, Some("/x".into()));
+    }
+
+    #[test]
+    fn what_a_hook_is_given_is_left_as_it_is() {
+        for args in [
+            &["-log-level=debug", "oci-hook", "/p", "-flag", "--", "-a"][..],
+            &["oci-hook", "--", "/p", "-flag", "--", "-a"],
+        ] {
+            let args = ["containerd"].iter().chain(args).map(OsString::from);
+            let Some(Command::OciHook { args }) = parse(args).unwrap().unwrap().command else { panic!() };
+            assert_eq!(args, ["/p", "-flag", "--", "-a"]);
+        }
     }
 
     #[test]

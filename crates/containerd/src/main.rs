@@ -12,8 +12,10 @@ mod directories;
 mod gc;
 mod logging;
 mod metrics;
+mod oci_hook;
 mod pages;
 mod plugins;
+mod proxies;
 mod publish;
 mod serve;
 mod services;
@@ -66,6 +68,7 @@ fn run() -> Result<()> {
             warnings.iter().for_each(|warning| warn!("{warning}"));
             print(&text)
         }
+        Some(Command::OciHook { args }) => oci_hook::run(&args),
         Some(Command::Publish(request)) => {
             let address = flags.address.unwrap_or_else(|| "/run/containerd/containerd.sock".to_owned());
             reactor(1)?.block_on(publish::publish(&request, &address))

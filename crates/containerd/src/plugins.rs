@@ -1,6 +1,8 @@
 //! The parts of the daemon under the names that tools know: one table, which feeds `ctr plugins ls`, `disabled_plugins`
 //! and `required_plugins`. It lists what exists here and nothing else; how the parts are put together is `wiring`.
 
+mod choose;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -8,7 +10,7 @@ use api::containerd::services::introspection::v1::Plugin as Wire;
 use types::platform::Platform;
 use types::{Error, Result};
 
-use crate::config::Config;
+use crate::config::{Config, Proxy, ProxyKind};
 
 const CONTENT: &str = "io.containerd.content.v1";
 const DIFFER: &str = "io.containerd.differ.v1";
@@ -38,7 +40,7 @@ pub struct Plugin {
     platform: bool,
     /// What it can do besides what its type can.
     capabilities: &'static [&'static str],
-    /// Whether the daemon can do without it.
+    /// Whether the daemon can do without it: whether it can be disabled.
     optional: bool,
 }
 
@@ -46,12 +48,16 @@ const fn core(kind: &'static str, id: &'static str, requires: &'static [&'static
     Plugin { kind, id, requires, platform: false, capabilities: &[], optional: false }
 }
 
+const fn optional(kind: &'static str, id: &'static str, requires: &'static [&'static str]) -> Plugin {
+    Plugin { optional: true, ..core(kind, id, requires) }
+}
+
 const fn snapshotter(id: &'static str, capabilities: &'static [&'static str]) -> Plugin {
     Plugin { kind: SNAPSHOTTER, id, requires: &[], platform: true, capabilities, optional: true }
 }
 
 const fn service(id: &'static str, requires: &'static [&'static str]) -> Plugin {
-    Plugin { kind: GRPC, id, requires, platform: false, capabilities: &[], optional: true }
+    optional(GRPC, id, requires)
 }
 
 /// All parts, in the order in which they are started.
@@ -62,11 +68,11 @@ const TABLE: &[Plugin] = &[
     snapshotter("overlayfs", &["rebase"]),
     core(METADATA, "bolt", &[CONTENT, EVENT, SNAPSHOTTER]),
     core(GC, "scheduler", &[METADATA]),
-    core(LEASE, "manager", &[METADATA]),
-    Plugin { platform: true, ..core(DIFFER, "walking", &[METADATA]) },
+    optional(LEASE, "manager", &[METADATA]),
+    Plugin { platform: true, ..optional(DIFFER, "walking", &[METADATA]) },
     core(MOUNT_MANAGER, "bolt", &[METADATA]),
-    core(STREAMING, "manager", &[METADATA]),
-    core(TRANSFER, "local", &[LEASE, METADATA, DIFFER, SNAPSHOTTER]),
+    optional(STREAMING, "manager", &[METADATA]),
+    optional(TRANSFER, "local", &[LEASE, METADATA, DIFFER, SNAPSHOTTER]),
     core(SHIM, "manager", &[EVENT, METADATA]),
     Plugin { platform: true, ..core(RUNTIME, "task", &[SHIM, MOUNT_MANAGER]) },
     service("containers", &[METADATA, EVENT]),
@@ -102,31 +108,20 @@ pub struct Plugins {
     failed: BTreeMap<String, String>,
     /// What snapshotters can do on this kernel.
     found: BTreeMap<String, &'static [&'static str]>,
+    /// Parts in other processes.
+    proxies: Vec<Proxy>,
 }
 
 impl Plugins {
-    /// Reads what the configuration disables and requires. Returns remarks for the log, too.
-    pub fn choose(config: &Config) -> Result<(Self, Vec<String>)> {
-        let mut remarks = Vec::new();
-        for plugin in
-            TABLE.iter().filter(|plugin| !plugin.optional && config.disabled.contains(&plugin.uri()))
-        {
-            remarks.push(format!("plugin {} cannot be disabled", plugin.uri()));
-        }
-        let plugins =
-            Self { disabled: config.disabled.clone(), failed: BTreeMap::new(), found: BTreeMap::new() };
-        let missing: Vec<_> = config
-            .required
-            .iter()
-            .filter(|uri| !plugins.running().any(|plugin| plugin.uri() == **uri))
-            .map(|uri| format!("required plugin {uri} not included"))
-            .collect();
-        if missing.is_empty() { Ok((plugins, remarks)) } else { Err(Error::precondition(missing.join("; "))) }
+    /// The parts of a kind in other processes.
+    pub fn proxies(&self, kind: ProxyKind) -> Vec<&Proxy> {
+        self.proxies.iter().filter(|proxy| proxy.kind == kind).collect()
     }
 
     /// Whether a service or snapshotter is to be started.
     pub fn wants(&self, kind: Kind, id: &str) -> bool {
-        !self.disabled.contains(&format!("{}.{id}", kind.name()))
+        let uri = format!("{}.{id}", kind.name());
+        !self.disabled.contains(&uri) && !self.failed.contains_key(&uri)
     }
 
     /// Records that a snapshotter could not be started; an error if it is required.
@@ -145,12 +140,13 @@ impl Plugins {
     }
 
     fn running(&self) -> impl Iterator<Item = &'static Plugin> {
-        TABLE.iter().filter(|plugin| !plugin.optional || !self.disabled.contains(&plugin.uri()))
+        TABLE.iter().filter(|plugin| !self.disabled.contains(&plugin.uri()))
     }
 
     /// The parts as Introspection tells them.
     pub fn to_wire(&self, config: &Config) -> Vec<Wire> {
-        self.running().map(|plugin| self.one_to_wire(plugin, config)).collect()
+        let ours = self.running().map(|plugin| self.one_to_wire(plugin, config));
+        ours.chain(self.proxies.iter().map(proxy_to_wire)).collect()
     }
 
     fn one_to_wire(&self, plugin: &Plugin, config: &Config) -> Wire {
@@ -173,6 +169,18 @@ impl Plugins {
             ),
             init_err: failure,
         }
+    }
+}
+
+fn proxy_to_wire(proxy: &Proxy) -> Wire {
+    Wire {
+        r#type: proxy.kind.name().to_owned(),
+        id: proxy.name.clone(),
+        requires: Vec::new(),
+        platforms: vec![api::convert::platform_to_wire(proxy.platform.clone())],
+        exports: proxy.exports.clone(),
+        capabilities: proxy.capabilities.clone(),
+        init_err: None,
     }
 }
 
@@ -223,37 +231,4 @@ pub fn snapshotter_root(config: &Config, id: &str) -> std::path::PathBuf {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn config(disabled: &[&str], required: &[&str]) -> Config {
-        let owned = |uris: &[&str]| uris.iter().map(|uri| (*uri).to_owned()).collect();
-        Config { disabled: owned(disabled), required: owned(required), ..crate::config::default().unwrap() }
-    }
-
-    #[test]
-    fn a_disabled_part_is_not_listed_and_not_wanted() {
-        let config = config(&["io.containerd.snapshotter.v1.native", "io.containerd.grpc.v1.cri"], &[]);
-        let (plugins, remarks) = Plugins::choose(&config).unwrap();
-        assert!(!plugins.wants(Kind::Snapshotter, "native") && plugins.wants(Kind::Snapshotter, "overlayfs"));
-        assert!(!plugins.to_wire(&config).iter().any(|plugin| plugin.id == "native"));
-        assert!(remarks.is_empty());
-    }
-
-    #[test]
-    fn what_the_daemon_cannot_do_without_stays() {
-        let config = config(&["io.containerd.metadata.v1.bolt"], &[]);
-        let (plugins, remarks) = Plugins::choose(&config).unwrap();
-        assert_eq!(remarks, ["plugin io.containerd.metadata.v1.bolt cannot be disabled"]);
-        assert!(plugins.to_wire(&config).iter().any(|plugin| plugin.id == "bolt"));
-    }
-
-    #[test]
-    fn a_required_part_that_is_not_there_is_fatal() {
-        let error = Plugins::choose(&config(&[], &["io.containerd.grpc.v1.cri"])).unwrap_err();
-        assert_eq!(error.to_string(), "required plugin io.containerd.grpc.v1.cri not included");
-        let config = config(&[], &["io.containerd.snapshotter.v1.overlayfs"]);
-        let (mut plugins, _) = Plugins::choose(&config).unwrap();
-        assert!(plugins.failed(&config, "overlayfs", &Error::unknown("no overlayfs")).is_err());
-    }
-}
+mod tests;

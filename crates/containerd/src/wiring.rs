@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use content::Store;
 use content::local::LocalStore;
 use metadata::Db;
 use runtime::Runtime;
@@ -20,10 +21,11 @@ use tracing::{info, warn};
 use types::events::Exchange;
 use types::{Result, ResultExt};
 
-use crate::config::Config;
+use crate::config::{Config, ProxyKind};
 use crate::directories;
 use crate::gc::Collector;
 use crate::plugins::{Kind, Plugins, snapshotter_root};
+use crate::proxies::{self, Differs, ProxySnapshotter};
 use crate::services::{House, Parts};
 
 /// Where mounts that the daemon keeps are, below the state directory.
@@ -37,15 +39,24 @@ pub async fn build(config: &Config, plugins: &mut Plugins) -> Result<House> {
     let lock = runtime::lock_state(&config.state)?;
     let root = Db::lock_root(&config.root)?;
     directories::make_root(&config.root)?;
-    let content = LocalStore::open(config.root.join("io.containerd.content.v1.content"))?;
+    let content = content(config, plugins)?;
     let snapshotters = snapshotters(config, plugins)?;
+    let differs = Differs::new(&config.differs, &plugins.proxies(ProxyKind::Differ))?;
     let dir = config.root.join("io.containerd.metadata.v1.redb");
     let db = Db::open_locked(metadata::Options { dir, content, snapshotters }, root)?;
     let events = Exchange::new();
     let runtime = Runtime::open(runtime_options(config, events.clone())?).await?;
     let mounts = mounts::Manager::open(config.state.join(MOUNTS), vec![config.root.clone()]).await?;
     let gc = Collector::start(&db, events.clone(), &config.gc);
-    Ok(House::new(Parts { db, runtime, mounts, events, gc, state: lock }))
+    Ok(House::new(Parts { db, runtime, mounts, events, gc, differs, state: lock }))
+}
+
+/// The store of blobs: ours, or the one that is to take its place.
+fn content(config: &Config, plugins: &Plugins) -> Result<Arc<dyn Store>> {
+    match proxies::content(plugins.proxies(ProxyKind::Content).into_iter())? {
+        Some(store) => Ok(store),
+        None => Ok(LocalStore::open(config.root.join("io.containerd.content.v1.content"))?),
+    }
 }
 
 /// Opens the snapshotters that are wanted. One that cannot be opened is reported by Introspection, not fatal.
@@ -63,6 +74,9 @@ fn snapshotters(config: &Config, plugins: &mut Plugins) -> Result<BTreeMap<Strin
                 plugins.failed(config, id, &error)?;
             }
         }
+    }
+    for proxy in plugins.proxies(ProxyKind::Snapshotter) {
+        opened.insert(proxy.name.clone(), Arc::new(ProxySnapshotter::new(proxy)?));
     }
     Ok(opened)
 }

@@ -113,3 +113,26 @@ fn publishing_without_a_daemon_fails_and_says_where() {
     let output = run(&["publish", "--namespace", "test"]);
     assert!(refused(&output).contains("topic required to publish event"));
 }
+
+#[test]
+fn a_hook_becomes_the_program_with_the_container_filled_in() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("config.json"), r#"{"root":{"path":"rootfs"}}"#).unwrap();
+    let state = dir.path().join("state");
+    let bundle = dir.path().display();
+    std::fs::write(&state, format!(r#"{{"id":"c1","pid":7,"bundle":"{bundle}","annotations":{{"k":"v"}}}}"#))
+        .unwrap();
+    let mut hook = containerd();
+    hook.args([
+        "oci-hook",
+        "--",
+        "/bin/sh",
+        "-c",
+        "echo $0 $1 $HOOK; exit 3",
+        "{{id}}:{{rootfs}}",
+        "{{annotation \"k\"}}",
+    ]);
+    let output = hook.env("HOOK", "pid {{pid}}").stdin(std::fs::File::open(state).unwrap()).output().unwrap();
+    assert_eq!(stdout(&output), format!("c1:{bundle}/rootfs v pid 7\n"));
+    assert_eq!(output.status.code(), Some(3));
+}

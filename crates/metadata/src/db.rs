@@ -242,7 +242,8 @@ impl Db {
     /// Whether a backend key was made by an earlier life of the daemon. Names that we never made are not.
     pub(crate) fn made_earlier(&self, backend_key: &str) -> bool {
         let number = backend_key.split('/').nth(1).and_then(|number| number.parse::<u64>().ok());
-        number.is_some_and(|number| number >> COUNTER_BITS < self.inner.generation)
+        // Generations begin with 1; numbers of generation 0 are upstream's.
+        number.is_some_and(|number| (1..self.inner.generation).contains(&(number >> COUNTER_BITS)))
     }
 }
 

@@ -9,7 +9,6 @@ use super::section::Section;
 
 /// A plugin that is another process, on a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(dead_code, reason = "being wired")]
 pub struct Proxy {
     /// Its id.
     pub name: String,
@@ -25,6 +24,13 @@ pub struct Proxy {
     pub capabilities: Vec<String>,
 }
 
+impl Proxy {
+    /// `<type>.<id>`, as configurations name it.
+    pub fn uri(&self) -> String {
+        format!("{}.{}", self.kind.name(), self.name)
+    }
+}
+
 /// What a proxy plugin can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyKind {
@@ -34,6 +40,17 @@ pub enum ProxyKind {
     Content,
     /// Something that applies and compares layers.
     Differ,
+}
+
+impl ProxyKind {
+    /// The type of such plugins.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Snapshotter => "io.containerd.snapshotter.v1",
+            Self::Content => "io.containerd.content.v1",
+            Self::Differ => "io.containerd.differ.v1",
+        }
+    }
 }
 
 /// A program that turns layers of one media type into another, as they are unpacked.

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use types::{Class, Error, Result};
 
-pub use extensions::{Processor, Proxy};
+pub use extensions::{Processor, Proxy, ProxyKind};
 pub use listeners::{Listener, MessageSize};
 pub use shims::Shims;
 pub use stores::{Gc, Overlayfs, Sharing};

@@ -38,7 +38,7 @@ impl diff_server::Diff for Diff {
         let layer = reply(convert::descriptor(required(request.diff, "diff")?))?;
         let mounts: Vec<_> = request.mounts.into_iter().map(convert::mount).collect();
         let options = ApplyOptions { sync: request.sync_fs || self.sync };
-        let applier: Arc<dyn Applier> = self.house.applier(scope);
+        let applier: Arc<dyn Applier> = reply(self.house.applier(&scope))?;
         let applied = reply(applier.apply(&layer, &mounts, options).await)?;
         self.house.work.trim();
         Ok(Response::new(wire::ApplyResponse {
@@ -62,7 +62,7 @@ impl diff_server::Diff for Diff {
             labels: request.labels,
             epoch,
         };
-        let differ = self.house.differ(scope);
+        let differ = reply(self.house.differ(&scope))?;
         let made = reply(differ.compare(&mounts(request.left), &mounts(request.right), options).await);
         self.house.work.trim();
         Ok(Response::new(wire::DiffResponse { diff: Some(convert::descriptor_to_wire(made?)) }))

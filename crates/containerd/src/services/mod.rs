@@ -25,9 +25,7 @@ mod version;
 use std::sync::Arc;
 
 use ::diff::applier::Applier;
-use ::diff::compare::WalkingDiffer;
 use ::diff::differ::Differ;
-use ::diff::walking::WalkingApplier;
 use metadata::Db;
 use prost::{Message, Name};
 use runtime::{Runtime, StateLock};
@@ -42,6 +40,7 @@ use crate::config::MessageSize;
 use crate::gc::Collector;
 use crate::metrics::Collections;
 use crate::plugins::{Kind, Plugins};
+use crate::proxies::Differs;
 use crate::work::Work;
 
 use deprecations::Deprecations;
@@ -69,6 +68,8 @@ pub struct House {
     pub collections: Collections,
     /// What was used although it goes away.
     pub deprecations: Deprecations,
+    /// Who applies and compares layers.
+    differs: Differs,
     /// No other daemon has our tasks.
     _state: Arc<StateLock>,
 }
@@ -85,6 +86,8 @@ pub struct Parts {
     pub events: Exchange,
     /// See [`House::gc`].
     pub gc: Collector,
+    /// Who applies and compares layers.
+    pub differs: Differs,
     /// Held as long as the house is.
     pub state: StateLock,
 }
@@ -92,7 +95,7 @@ pub struct Parts {
 impl House {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Self {
-        let Parts { db, runtime, mounts, events, gc, state } = parts;
+        let Parts { db, runtime, mounts, events, gc, differs, state } = parts;
         let streams = streaming::Streams::default();
         db.collect_also(Arc::new(streams.clone()));
         Self {
@@ -106,6 +109,7 @@ impl House {
             gc,
             streams,
             deprecations: Deprecations::of_host(),
+            differs,
             _state: Arc::new(state),
         }
     }
@@ -118,13 +122,13 @@ impl House {
     }
 
     /// Makes layers into the content that `scope` can see.
-    pub fn differ(&self, scope: Scope) -> Arc<dyn Differ> {
-        Arc::new(WalkingDiffer::new(self.db.content(scope)))
+    pub fn differ(&self, scope: &Scope) -> types::Result<Arc<dyn Differ>> {
+        self.differs.differ(&self.db.content(scope.clone()), scope)
     }
 
     /// Extracts layers from the content that `scope` can see.
-    pub fn applier(&self, scope: Scope) -> Arc<dyn Applier> {
-        Arc::new(WalkingApplier::new(self.db.content(scope)))
+    pub fn applier(&self, scope: &Scope) -> types::Result<Arc<dyn Applier>> {
+        self.differs.applier(&self.db.content(scope.clone()), scope)
     }
 }
 

@@ -61,7 +61,7 @@ async fn unpack_all(
     let unpacker = Unpacker {
         store: Arc::clone(store),
         applier: Arc::new(UntilGone {
-            applier: job.house.applier(job.scope.clone()),
+            applier: job.house.applier(&job.scope)?,
             gone: job.gone.clone(),
         }),
         snapshotter: job
