@@ -7,7 +7,7 @@ mod daemon;
 mod scrape;
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use api::containerd::services::events::v1::SubscribeRequest;
 use daemon::{Daemon, Home, PATIENCE, in_namespace};
@@ -20,7 +20,14 @@ async fn start(home: &Home) -> Daemon {
         "[plugins.'io.containerd.server.v1.debug']\naddress = {:?}\nuid = 0\ngid = 5\n",
         home.path("debug.sock")
     ));
-    home.start().await
+    let daemon = home.start().await;
+    let begun = Instant::now();
+    // It is there soon after the main socket.
+    while UnixStream::connect(home.path("debug.sock")).await.is_err() {
+        assert!(begun.elapsed() < PATIENCE, "no debug socket: {}", home.log());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    daemon
 }
 
 async fn get(home: &Home, path: &str) -> (String, String) {

@@ -69,6 +69,8 @@ async fn changes(daemon: &Daemon) {
     let prepare = snapshots::PrepareSnapshotRequest {
         snapshotter: "native".into(),
         key: "s1".into(),
+        // Or the collector takes it first.
+        labels: [("containerd.io/gc.root".to_owned(), "yes".to_owned())].into(),
         ..Default::default()
     };
     client.prepare(request(prepare)).await.unwrap();

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use daemon::{Daemon, Home, PATIENCE};
 use operations::Task;
-use rustix::process::Signal;
+use rustix::process::{Signal, kill_process};
 use scrape::{Page, scrape};
 use tokio::net::TcpStream;
 
@@ -25,17 +25,24 @@ fn sections(port: u16) -> String {
     )
 }
 
-/// Where our daemon says that the page is.
-fn address(home: &Home) -> String {
-    let log = home.log();
-    let line = log.lines().find(|line| line.contains("serving metrics")).expect("the address in the log");
-    line.split_once("address=\"").unwrap().1.trim_end_matches('"').to_owned()
+/// Where our daemon says that the page is, soon after it has bound its main socket.
+async fn address(home: &Home) -> String {
+    let begun = Instant::now();
+    loop {
+        let log = home.log();
+        let line = log.lines().find(|line| line.contains("serving metrics") && line.ends_with('"'));
+        if let Some((_, address)) = line.and_then(|line| line.split_once("address=\"")) {
+            return address.trim_end_matches('"').to_owned();
+        }
+        assert!(begun.elapsed() < PATIENCE, "no page of metrics: {log}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 async fn ours(home: &Home) -> (Daemon, String) {
     home.configure(&sections(0));
     let daemon = home.start().await;
-    let address = address(home);
+    let address = address(home).await;
     (daemon, address)
 }
 
@@ -148,7 +155,7 @@ async fn go(home: &Home, dir: &Path) -> (Daemon, String) {
 /// Twenty operations on records, then a container that runs while its daemon is scraped.
 async fn observed(home: &Home, mut daemon: Daemon, address: &str) -> Page {
     operations::records(&daemon).await;
-    let task = Task::start(&daemon, home).await;
+    let task = Task::start(&daemon, home, "t").await;
     let page = scrape(address).await;
     task.end(&daemon).await;
     daemon.signal(Signal::TERM);
@@ -157,12 +164,41 @@ async fn observed(home: &Home, mut daemon: Daemon, address: &str) -> Page {
 }
 
 #[tokio::test]
+async fn a_shim_that_hangs_costs_its_own_numbers_only() {
+    let Some(dir) = peer() else { return };
+    let home = Home::new();
+    home.configure(&format!(
+        "{}[timeouts]\n'io.containerd.timeout.metrics.shimstats' = '500ms'\n",
+        sections(0)
+    ));
+    let daemon = home.launch(with_shim(home.command().stderr(log(&home)), &dir)).await;
+    let address = address(&home).await;
+    let (good, hung) = (Task::start(&daemon, &home, "good").await, Task::start(&daemon, &home, "hung").await);
+    let measured = |page: &Page| {
+        let ids = page.samples.keys().filter(|(name, _)| name == "container_pids_current");
+        ids.map(|(_, labels)| labels["container_id"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(measured(&scrape(&address).await), ["good", "hung"]);
+    let shim = hung.shim().unwrap();
+    kill_process(shim, Signal::STOP).unwrap();
+    let begun = Instant::now();
+    let page = scrape(&address).await;
+    let took = begun.elapsed();
+    kill_process(shim, Signal::CONT).unwrap();
+    assert_eq!(measured(&page), ["good"]);
+    assert!(took < Duration::from_secs(10), "the page took {took:?}");
+    for task in [good, hung] {
+        task.end(&daemon).await;
+    }
+}
+
+#[tokio::test]
 async fn both_daemons_tell_the_same_after_the_same_operations() {
     let Some(dir) = peer() else { return };
     let home = Home::new();
     home.configure(&sections(0));
     let daemon = home.launch(with_shim(home.command().stderr(log(&home)), &dir)).await;
-    let address = address(&home);
+    let address = address(&home).await;
     let ours = observed(&home, daemon, &address).await;
     let home = Home::new();
     let (daemon, address) = go(&home, &dir).await;

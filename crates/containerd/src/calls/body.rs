@@ -146,6 +146,19 @@ impl Body for Sent {
 mod tests {
     use super::*;
 
+    proptest::proptest! {
+        #[test]
+        fn messages_that_are_no_messages_are_counted_the_same_in_parts(
+            bytes in proptest::collection::vec(0u8..4, 0..200),
+            cut in 0usize..200,
+        ) {
+            let cut = cut.min(bytes.len());
+            let (mut whole, mut parts) = (Messages::default(), Messages::default());
+            let counted = parts.count(&bytes[..cut]) + parts.count(&bytes[cut..]);
+            proptest::prop_assert_eq!(whole.count(&bytes), counted);
+        }
+    }
+
     #[test]
     fn messages_are_counted_however_the_bytes_are_cut() {
         let mut bytes = vec![0, 0, 0, 0, 3, 1, 2, 3];

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
@@ -120,8 +120,8 @@ impl Call {
         let calls = observe.calls.clone();
         let begun = Instant::now();
         let flight = calls.take_off(Flight {
-            uri: request.uri().clone(),
-            namespace: request.headers().get("containerd-namespace").cloned(),
+            path: request.uri().path().into(),
+            namespace: namespace(request.headers()),
             since: begun,
         });
         let method = calls.method(request.uri().path());
@@ -192,6 +192,14 @@ impl Drop for Call {
             let late = self.limit.is_some_and(|limit| self.begun.elapsed() >= limit);
             self.close(if late { Code::DeadlineExceeded } else { Code::Cancelled }, "");
         }
+    }
+}
+
+fn namespace(headers: &HeaderMap) -> Box<str> {
+    match headers.get("containerd-namespace").map(HeaderValue::to_str) {
+        None => "".into(),
+        Some(Ok(text)) => text.into(),
+        Some(Err(_)) => headers["containerd-namespace"].as_bytes().escape_ascii().to_string().into(),
     }
 }
 
@@ -275,6 +283,14 @@ mod tests {
         one(&calls, request("/no.Such/Call", None), async { Status::unimplemented("").into_http() }).await;
         assert_eq!(calls.counted().count(), 1);
         assert_eq!(ended(&calls, Code::Unimplemented), 0);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_limit_breaks_the_reader(text in "[0-9]{0,10}[HMSmun]?|[ -~]*") {
+            let limit = limit(request("/", Some(&text)).headers());
+            proptest::prop_assert!(limit.is_none() || text.len() <= 9);
+        }
     }
 
     #[test]

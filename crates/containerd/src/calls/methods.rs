@@ -134,11 +134,6 @@ pub fn find(path: &str) -> Option<Method> {
     None
 }
 
-/// Whether the table has a service.
-pub fn knows(service: &str) -> bool {
-    SERVICES.iter().any(|(name, _)| *name == service)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,12 +8,11 @@ mod body;
 mod layer;
 pub mod methods;
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use http::{HeaderValue, Uri};
 use tonic::Code;
 
 pub use layer::Observe;
@@ -34,8 +33,6 @@ pub struct Calls(Arc<Inner>);
 struct Inner {
     /// By [`Method::index`].
     counted: Vec<Counters>,
-    /// The services on the routes; others are not counted, as by upstream.
-    served: Mutex<BTreeSet<&'static str>>,
     flights: Mutex<HashMap<u64, Flight>>,
     next: AtomicU64,
     /// If traces are wanted.
@@ -45,6 +42,8 @@ struct Inner {
 /// What is counted about a method.
 #[derive(Debug, Default)]
 pub struct Counters {
+    /// Whether the service is on the routes; others are not counted, as by upstream.
+    served: AtomicBool,
     /// Calls begun.
     pub started: AtomicU64,
     /// Messages that came.
@@ -74,13 +73,13 @@ fn add(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// A call under way. Its parts are counted references into the request.
+/// A call under way. Its texts are copies: parts of the request would keep the buffer that it was read into.
 #[derive(Clone, Debug)]
 pub struct Flight {
-    /// Whose path is the method.
-    pub uri: Uri,
-    /// In which namespace, as the client wrote it.
-    pub namespace: Option<HeaderValue>,
+    /// `/service/method`, as the client wrote it.
+    pub path: Box<str>,
+    /// In which namespace, with what is no text escaped.
+    pub namespace: Box<str>,
     /// Since when.
     pub since: Instant,
 }
@@ -90,7 +89,6 @@ impl Calls {
     pub fn new() -> Self {
         Self(Arc::new(Inner {
             counted: methods::all().map(|_| Counters::default()).collect(),
-            served: Mutex::default(),
             flights: Mutex::default(),
             next: AtomicU64::new(0),
             tracer: OnceLock::new(),
@@ -98,11 +96,17 @@ impl Calls {
     }
 
     /// A service is on the routes: its methods are counted and shown from now on.
-    pub fn serves(&self, service: &'static str) {
-        if !methods::knows(service) {
+    pub fn serves(&self, service: &str) {
+        let mut known = false;
+        for (_, counters) in
+            methods::all().zip(&self.0.counted).filter(|(method, _)| method.service == service)
+        {
+            counters.served.store(true, Ordering::Relaxed);
+            known = true;
+        }
+        if !known {
             tracing::error!(service, "calls are not counted: calls/methods.rs does not know the service");
         }
-        lock(&self.0.served).insert(service);
     }
 
     /// From now on calls become spans.
@@ -118,8 +122,7 @@ impl Calls {
 
     /// The methods served, in order, each with what was counted.
     pub fn counted(&self) -> impl Iterator<Item = (Method, &Counters)> {
-        let served = lock(&self.0.served).clone();
-        methods::all().zip(&self.0.counted).filter(move |(method, _)| served.contains(method.service))
+        methods::all().zip(&self.0.counted).filter(|(_, counters)| counters.served.load(Ordering::Relaxed))
     }
 
     /// The calls under way, the oldest first.
@@ -131,7 +134,7 @@ impl Calls {
 
     /// What to count a request at.
     fn method(&self, path: &str) -> Option<Method> {
-        methods::find(path).filter(|method| lock(&self.0.served).contains(method.service))
+        methods::find(path).filter(|method| self.counters(*method).served.load(Ordering::Relaxed))
     }
 
     fn counters(&self, method: Method) -> &Counters {

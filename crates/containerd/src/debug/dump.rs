@@ -42,10 +42,8 @@ fn calls(out: &mut String, house: &House) -> std::fmt::Result {
     let calls = house.calls.under_way();
     writeln!(out, "\ncalls under way: {}", calls.len())?;
     for call in calls {
-        let namespace = call.namespace.as_ref().map(|text| text.as_bytes().escape_ascii().to_string());
-        let namespace = namespace.unwrap_or_default();
-        let method = call.uri.path().trim_start_matches('/');
-        writeln!(out, "  {:10.3}s  {method}  namespace={namespace}", age(call.since))?;
+        let method = call.path.trim_start_matches('/');
+        writeln!(out, "  {:10.3}s  {method}  namespace={}", age(call.since), call.namespace)?;
     }
     Ok(())
 }

@@ -88,6 +88,16 @@ mod tests {
         assert_eq!(Parent::read(&headers), None);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_text_breaks_the_reader(text in "[0-9a-f-]{0,60}|.*") {
+            if let Some(parent) = Parent::parse(&text, String::new()) {
+                let again = format!("-{}-{}-", hex(&parent.trace), hex(&parent.span));
+                proptest::prop_assert!(text.contains(&again));
+            }
+        }
+    }
+
     #[test]
     fn what_is_no_traceparent_is_ignored() {
         let parse = |text: &str| Parent::parse(text, String::new());

@@ -1,6 +1,8 @@
 //! What a test asks of a daemon before it looks at the counters. Every wait is for a reply, so that what is counted is
 //! always the same.
 
+use std::collections::BTreeMap;
+
 use api::ProtoAny;
 use api::containerd::services::containers::v1 as containers;
 use api::containerd::services::content::v1 as content;
@@ -31,6 +33,11 @@ fn namespace() -> String {
 
 fn request<T>(message: T) -> Request<T> {
     in_namespace(&namespace(), message)
+}
+
+/// Nothing refers to what is made here, and the collector may come at any time.
+fn rooted() -> BTreeMap<String, String> {
+    [("containerd.io/gc.root".to_owned(), "yes".to_owned())].into()
 }
 
 fn container(id: &str, spec: &str) -> containers::CreateContainerRequest {
@@ -77,6 +84,7 @@ pub async fn records(daemon: &Daemon) {
     let prepare = snapshots::PrepareSnapshotRequest {
         snapshotter: "native".into(),
         key: "s".into(),
+        labels: rooted(),
         ..Default::default()
     };
     client.prepare(request(prepare)).await.unwrap();
@@ -98,6 +106,7 @@ async fn blob(channel: Channel) -> String {
         total: data.len() as i64,
         expected: digest.clone(),
         data: data.to_vec().into(),
+        labels: rooted(),
         ..Default::default()
     };
     let mut replies = client.write(request(tokio_stream::once(commit))).await.unwrap().into_inner();
@@ -125,22 +134,21 @@ async fn image(channel: Channel, digest: String) {
 
 /// A container that runs. If the test fails before it is ended, it and its shim are killed.
 pub struct Task {
+    id: String,
     pid: u32,
 }
 
 impl Drop for Task {
     fn drop(&mut self) {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
-        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok());
-        for pid in [Some(self.pid), parent].into_iter().flatten() {
-            let pid = Pid::from_raw(pid.cast_signed()).filter(|pid| *pid != Pid::INIT);
-            pid.map(|pid| kill_process(pid, Signal::KILL));
+        for pid in [self.shim(), Pid::from_raw(self.pid.cast_signed())].into_iter().flatten() {
+            // Whoever is gone already needs no killing.
+            let _ = kill_process(pid, Signal::KILL);
         }
     }
 }
 
 /// Busybox sleeps, in a cgroup of its own.
-fn spec() -> String {
+fn spec(id: &str) -> String {
     let namespaces: Vec<_> =
         ["pid", "ipc", "uts", "mount", "network"].map(|kind| serde_json::json!({ "type": kind })).into();
     serde_json::json!({
@@ -148,20 +156,27 @@ fn spec() -> String {
         "process": { "args": ["/busybox", "sleep", "1000"], "cwd": "/", "user": { "uid": 0, "gid": 0 } },
         "root": { "path": "rootfs" },
         "mounts": [{ "destination": "/proc", "type": "proc", "source": "proc" }],
-        "linux": { "cgroupsPath": format!("/{}", namespace()), "namespaces": namespaces },
+        "linux": { "cgroupsPath": format!("/{}-{id}", namespace()), "namespaces": namespaces },
     })
     .to_string()
 }
 
 impl Task {
+    /// The shim is the parent of what it started.
+    pub fn shim(&self) -> Option<Pid> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok())?;
+        Pid::from_raw(parent).filter(|pid| *pid != Pid::INIT)
+    }
+
     /// Creates and starts it.
-    pub async fn start(daemon: &Daemon, home: &Home) -> Self {
-        let rootfs = home.path("rootfs");
+    pub async fn start(daemon: &Daemon, home: &Home, id: &str) -> Self {
+        let rootfs = home.path(&format!("rootfs-{id}"));
         std::fs::create_dir_all(rootfs.join("proc")).unwrap();
         let busybox = std::env::var("BUSYBOX").unwrap_or_else(|_| "/bin/busybox".to_owned());
         std::fs::copy(busybox, rootfs.join("busybox")).unwrap();
         let channel = daemon.channel().await;
-        ContainersClient::new(channel.clone()).create(request(container("t", &spec()))).await.unwrap();
+        ContainersClient::new(channel.clone()).create(request(container(id, &spec(id)))).await.unwrap();
         let mut client = TasksClient::new(channel);
         let bind = Mount {
             r#type: "bind".into(),
@@ -169,12 +184,15 @@ impl Task {
             options: vec!["rbind".into(), "rw".into()],
             ..Default::default()
         };
-        let create =
-            tasks::CreateTaskRequest { container_id: "t".into(), rootfs: vec![bind], ..Default::default() };
+        let create = tasks::CreateTaskRequest {
+            container_id: id.to_owned(),
+            rootfs: vec![bind],
+            ..Default::default()
+        };
         let pid = client.create(request(create)).await.unwrap().into_inner().pid;
-        let task = Self { pid };
+        let task = Self { id: id.to_owned(), pid };
         client
-            .start(request(tasks::StartRequest { container_id: "t".into(), ..Default::default() }))
+            .start(request(tasks::StartRequest { container_id: id.to_owned(), ..Default::default() }))
             .await
             .unwrap();
         task
@@ -185,14 +203,14 @@ impl Task {
         let channel = daemon.channel().await;
         let mut client = TasksClient::new(channel.clone());
         let kill =
-            tasks::KillRequest { container_id: "t".into(), signal: 9, all: true, ..Default::default() };
+            tasks::KillRequest { container_id: self.id.clone(), signal: 9, all: true, ..Default::default() };
         client.kill(request(kill)).await.unwrap();
         client
-            .wait(request(tasks::WaitRequest { container_id: "t".into(), ..Default::default() }))
+            .wait(request(tasks::WaitRequest { container_id: self.id.clone(), ..Default::default() }))
             .await
             .unwrap();
-        client.delete(request(tasks::DeleteTaskRequest { container_id: "t".into() })).await.unwrap();
-        let delete = containers::DeleteContainerRequest { id: "t".into() };
+        client.delete(request(tasks::DeleteTaskRequest { container_id: self.id.clone() })).await.unwrap();
+        let delete = containers::DeleteContainerRequest { id: self.id.clone() };
         ContainersClient::new(channel).delete(request(delete)).await.unwrap();
         // Nothing of it is left to be killed.
         std::mem::forget(self);
