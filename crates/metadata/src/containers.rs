@@ -201,9 +201,7 @@ fn validate(container: &Container) -> Result<()> {
     if container.runtime.name.is_empty() {
         return Err(Error::invalid("container.Runtime.Name must be set: invalid argument"));
     }
-    if container.spec.is_none() {
-        return Err(Error::invalid("container.Spec must be set: invalid argument"));
-    }
+    // Upstream means to insist on a spec, but accepts containers without one, and clients create them.
     if !container.snapshot_key.is_empty() && container.snapshotter.is_empty() {
         return Err(Error::invalid(
             "container.Snapshotter must be set if container.SnapshotKey is set: invalid argument",
@@ -342,9 +340,8 @@ mod tests {
     async fn what_is_missing_or_malformed_is_refused() {
         let bench = Bench::new();
         let containers = bench.open().containers(&ns("a"));
-        let cases: [Case; 7] = [
+        let cases: [Case; 6] = [
             ("container.ID: identifier", |c| c.id = "../x".to_owned()),
-            ("container.Spec must be set", |c| c.spec = None),
             ("container.Runtime.Name must be set", |c| c.runtime.name.clear()),
             ("container.Snapshotter must be set if", |c| c.snapshotter.clear()),
             ("container.Extension keys must not be zero-length", |c| {

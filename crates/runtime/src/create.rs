@@ -156,6 +156,7 @@ async fn create_task(shim: &Shim, create: &Create) -> Result<u32> {
         stdout: create.stdio.stdout.clone(),
         stderr: create.stdio.stderr.clone(),
         options: create.options.clone().map(api::any::to_wire),
+        checkpoint: create.checkpoint.clone(),
         ..Default::default()
     };
     let response: wire::CreateTaskResponse = shim.first_call("Create", &request, None).await?;

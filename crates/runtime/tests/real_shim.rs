@@ -111,6 +111,7 @@ impl House {
             spec: Some(Any::new(RUNTIME_SPEC, spec(script))),
             runtime: self.shim.to_str().unwrap().to_owned(),
             options: None,
+            checkpoint: String::new(),
         }
     }
 

@@ -1,9 +1,9 @@
 //! From a container's record to its task.
 
-use prost::Message;
+use api::containerd::runc::v1::Options;
 use types::mount::Mount;
 use types::task::Stdio;
-use types::{Any, Error, Namespace, Result};
+use types::{Any, Namespace, Result};
 
 use crate::Tasks;
 
@@ -23,6 +23,8 @@ pub struct Create {
     pub options: Option<Any>,
     /// Another runtime than the container's, or empty.
     pub runtime: String,
+    /// The directory of a checkpoint to go on from, or empty. One that runc's options name counts more.
+    pub checkpoint: String,
 }
 
 impl Tasks {
@@ -31,9 +33,7 @@ impl Tasks {
     pub async fn create(&self, namespace: &Namespace, create: Create) -> Result<u32> {
         let container = self.db.containers(namespace).get(&create.id)?;
         let given = create.options.filter(|options| !options.value.is_empty());
-        if given.as_ref().is_some_and(restores) {
-            return Err(Error::unimplemented("restore from a checkpoint: not implemented"));
-        }
+        let checkpoint = given.as_ref().map(restores).filter(|path| !path.is_empty());
         let runtime = [create.runtime, container.runtime.name].into_iter().find(|name| !name.is_empty());
         let runtime = runtime.unwrap_or_else(|| DEFAULT_RUNTIME.to_owned());
         let rootfs = self.activate(namespace, &create.id, create.rootfs, &runtime).await?;
@@ -42,6 +42,7 @@ impl Tasks {
             stdio: create.stdio,
             spec: container.spec,
             runtime,
+            checkpoint: checkpoint.unwrap_or(create.checkpoint),
             options: given.or(container.runtime.options),
         };
         let created = self.runtime.create(namespace, &create.id, task).await;
@@ -52,24 +53,21 @@ impl Tasks {
     }
 }
 
-/// Whether the options name a checkpoint.
-fn restores(options: &Any) -> bool {
-    use api::containerd::runc::v1::Options;
-    options.is("containerd.runc.v1.Options")
-        && Options::decode(options.value.as_slice()).is_ok_and(|options| !options.criu_image_path.is_empty())
+/// The checkpoint that runc's options name, or nothing.
+fn restores(options: &Any) -> String {
+    let options: Result<Options> = api::any::unpack(options);
+    options.map(|options| options.criu_image_path).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
-    use api::containerd::runc::v1::Options;
-
     use super::*;
 
     #[test]
     fn only_options_with_a_checkpoint_restore() {
         let options = Options { binary_name: "crun".into(), ..Options::default() };
-        assert!(!restores(&api::any::pack(&options)));
-        assert!(restores(&api::any::pack(&Options { criu_image_path: "/x".into(), ..options })));
-        assert!(!restores(&Any::new("other.Options", *b"\x52\x01x")));
+        assert_eq!(restores(&api::any::pack(&options)), "");
+        assert_eq!(restores(&api::any::pack(&Options { criu_image_path: "/x".into(), ..options })), "/x");
+        assert_eq!(restores(&Any::new("other.Options", *b"\x52\x01x")), "");
     }
 }

@@ -13,7 +13,7 @@ use ::mounts::Manager;
 use metadata::Db;
 use runtime::{Checkpoint, Runtime, Signal, Update};
 use types::task::{Deleted, Exec, Exit, Pid, Process};
-use types::{Error, Namespace, Result};
+use types::{Class, Error, Namespace, Result};
 
 pub use create::Create;
 pub use metrics::Metric;
@@ -139,7 +139,8 @@ impl Tasks {
     /// The record is asked last, so that a task whose record somebody removed can still be stopped and deleted.
     fn explain<T>(&self, namespace: &Namespace, id: &str, result: Result<T>) -> Result<T> {
         match result {
-            Err(error) if error.is_not_found() => {
+            // An id that no container can have is told as one that none has.
+            Err(error) if matches!(error.class(), Class::NotFound | Class::InvalidArgument) => {
                 Err(self.db.containers(namespace).get(id).err().filter(Error::is_not_found).unwrap_or(error))
             }
             result => result,

@@ -145,7 +145,7 @@ impl Envelope {
 }
 
 fn validate_topic(topic: &str) -> Result<()> {
-    let bad = |why: &str| Err(Error::invalid(format!("invalid topic {topic:?}: {why}")));
+    let bad = |why: &str| Err(Error::invalid(format!("envelope topic {topic:?}: {why}: invalid argument")));
     if topic.is_empty() {
         return bad("must not be empty");
     }
@@ -154,7 +154,9 @@ fn validate_topic(topic: &str) -> Result<()> {
         return bad("must have at least one component");
     }
     for component in rest.split('/') {
-        validate_identifier(component).map_err(|e| e.context(format!("topic {topic:?}")))?;
+        validate_identifier(component).map_err(|e| {
+            e.context(format!("envelope topic {topic:?}: failed validation on component {component:?}"))
+        })?;
     }
     Ok(())
 }

@@ -185,7 +185,7 @@ impl<'a> Parser<'a> {
         }
         let rest = &self.text[self.at..];
         let len = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(rest.len());
-        if len == 0 || !rest.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') {
+        if len == 0 {
             return Err(self.error("expected field or quoted"));
         }
         self.at += len;
@@ -297,6 +297,7 @@ mod tests {
         assert!(matches(&["id==c1,labels.a==b"]));
         assert!(!matches(&["id==c1,labels.a==c"]));
         assert!(matches(&["id==c2", "labels.a"]));
+        assert!(!matches(&["1x==a"]));
         assert!(matches(&["id!=c2"]) && matches(&["nosuch!=x"]) && !matches(&["nosuch"]));
         assert!(matches(&[r#"labels."x.y"=="z w""#]));
     }
@@ -310,7 +311,7 @@ mod tests {
 
     #[test]
     fn bad_filters_are_refused() {
-        for bad in ["==", "id=", "id==", "id~=[", "id==\"x", "id==a b", "1x==a", ",", "id==a,,"] {
+        for bad in ["==", "id=", "id==", "id~=[", "id==\"x", "id==a b", "-x==a", ",", "id==a,,"] {
             assert!(Filters::parse(&[bad]).is_err(), "{bad}");
         }
     }

@@ -83,6 +83,8 @@ pub struct Create {
     pub runtime: String,
     /// Options for the shim: the task's, or the container's runtime options.
     pub options: Option<Any>,
+    /// The directory of a checkpoint to go on from, or empty.
+    pub checkpoint: String,
 }
 
 /// An additional process to be run in a container.

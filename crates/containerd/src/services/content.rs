@@ -32,6 +32,11 @@ impl Content {
     }
 }
 
+/// Where upstream finds a bad digest later, and says so in other words.
+fn checked(text: &str, doing: &str) -> Result<Digest, Status> {
+    text.parse().map_err(|_| Status::invalid_argument(format!("{doing}invalid checksum digest format")))
+}
+
 fn digest(text: &str) -> Result<Digest, Status> {
     text.parse().map_err(|_| Status::invalid_argument(format!("{text:?} failed validation")))
 }
@@ -83,7 +88,7 @@ impl content_server::Content for Content {
 
     async fn delete(&self, request: Request<wire::DeleteContentRequest>) -> Result<Response<()>, Status> {
         let scope = scope(request.metadata())?;
-        let digest = digest(&request.get_ref().digest)?;
+        let digest = checked(&request.get_ref().digest, "")?;
         let house = self.0.clone();
         let change = Change::new("delete content", &scope.namespace, digest.as_str());
         let deleted = self.0.work.run(change, async move {
@@ -103,7 +108,7 @@ impl content_server::Content for Content {
     ) -> Result<Response<Self::ReadStream>, Status> {
         let store = self.store(&request)?;
         let request = request.into_inner();
-        let reader = reply(store.reader(&digest(&request.digest)?).await)?;
+        let reader = reply(store.reader(&checked(&request.digest, &format!("{}: ", request.digest))?).await)?;
         let (start, end) = range(&request, reader.size())?;
         Ok(Response::new(Box::pin(pieces(reader, start, end))))
     }

@@ -32,11 +32,6 @@ impl events_server::Events for Events {
 
     async fn forward(&self, request: Request<ForwardRequest>) -> Result<Response<()>, Status> {
         let envelope = required(request.into_inner().envelope, "envelope")?;
-        if envelope.timestamp.is_none() {
-            return Err(Status::invalid_argument(
-                "timestamp must be set on forwarded event: invalid argument",
-            ));
-        }
         reply(self.0.forward(convert::envelope(envelope))).map(Response::new)
     }
 

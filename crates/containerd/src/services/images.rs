@@ -5,9 +5,9 @@ use api::containerd::types::Descriptor;
 use api::convert;
 use grpc::images::images_server;
 use tonic::{Request, Response, Status};
-use types::Scope;
 use types::fields::FieldPaths;
 use types::filters::Filters;
+use types::{Digest, Scope};
 
 use super::House;
 use super::reply::{reply, required, scope};
@@ -21,7 +21,30 @@ fn named(image: Option<wire::Image>) -> Result<types::image::Image, Status> {
     if image.name.is_empty() {
         return Err(Status::invalid_argument("Image.Name required"));
     }
+    let target = image.target.as_ref().ok_or_else(|| invalid("image target is required"))?;
+    if target.digest.parse::<Digest>().is_err() {
+        return Err(invalid(&format!(
+            "target.Digest {:?} invalid: invalid checksum digest format",
+            target.digest
+        )));
+    }
+    if target.size < 0 {
+        return Err(invalid("target.Size must be greater than zero"));
+    }
     reply(convert::image(image))
+}
+
+fn invalid(why: &str) -> Status {
+    Status::invalid_argument(format!("{why}: invalid argument"))
+}
+
+/// The target that an image must have to be deleted, if any is named.
+fn expected(image: &str, target: Option<Descriptor>) -> Result<Option<Digest>, Status> {
+    let Some(text) = target.map(|target| target.digest).filter(|digest| !digest.is_empty()) else {
+        return Ok(None);
+    };
+    let missing = |_| Status::not_found(format!("image {image:?} has another target than {text}: not found"));
+    text.parse().map(Some).map_err(missing)
 }
 
 impl Images {
@@ -120,7 +143,7 @@ impl images_server::Images for Images {
     async fn delete(&self, request: Request<wire::DeleteImageRequest>) -> Result<Response<()>, Status> {
         let scope = scope(request.metadata())?;
         let request = request.into_inner();
-        let target = request.target.map(|target| reply(target.digest.parse())).transpose()?;
+        let target = expected(&request.name, request.target)?;
         let house = self.0.clone();
         let change = Change::new("delete image", &scope.namespace, request.name.as_str());
         let deleted = self.0.work.run(change, async move {

@@ -50,7 +50,7 @@ fn request(options: ProtoAny) -> Outcome<RuntimeRequest> {
     let doing = "failed to unmarshal plugin info Options";
     let options = any::from_wire(options);
     if !options.is(&RuntimeRequest::full_name()) {
-        return Err(Error::not_found(format!("{doing}: type with url {}: not found", options.type_url)));
+        return Err(Error::unknown(format!("{doing}: type with url {}: not found", options.type_url)));
     }
     RuntimeRequest::decode(options.value.as_slice()).map_err(|e| Error::unknown(format!("{doing}: {e}")))
 }

@@ -3,6 +3,7 @@
 //! What changes something runs detached ([`crate::work`]); what was changed is announced on the event bus here, because
 //! the crates below know no wire types.
 
+mod checkpoint;
 mod containers;
 mod content;
 pub mod deprecations;
@@ -21,6 +22,7 @@ mod streaming;
 mod tasks;
 mod transfer;
 mod version;
+mod words;
 
 use std::sync::Arc;
 
@@ -98,6 +100,7 @@ impl House {
         let Parts { db, runtime, mounts, events, gc, differs, state } = parts;
         let streams = streaming::Streams::default();
         db.collect_also(Arc::new(streams.clone()));
+        db.collect_also(Arc::new(mounts::Kept::new(mounts.clone())));
         Self {
             db,
             runtime,
@@ -146,13 +149,14 @@ pub struct Doors<'a> {
 
 /// Adds each named service that is wanted, with the limits of messages that tonic sets service by service.
 macro_rules! serve {
-    ($routes:ident, $health:ident, $calls:expr, $doors:expr, $($id:literal => $server:ty, $service:expr;)*) => {
+    ($routes:ident, $health:ident, $names:ident, $calls:expr, $doors:expr, $($id:literal => $server:ty, $service:expr;)*) => {
         $(if $doors.plugins.wants(Kind::Service, $id) {
             let server = <$server>::new($service)
                 .max_decoding_message_size($doors.size.receive)
                 .max_encoding_message_size($doors.size.send);
             $health.set_service_status(name(&server), tonic_health::ServingStatus::Serving).await;
             $calls.serves(name(&server));
+            $names.push(name(&server));
             $routes.add_service(server);
         })*
     };
@@ -174,7 +178,8 @@ pub async fn routes(house: &House, uuid: String, doors: Doors<'_>) -> Routes {
         runtime: house.runtime.clone(),
     };
     let mounts = mounts::Mounts { manager: house.mounts.clone(), work: house.work.clone() };
-    serve! { routes, health, house.calls, doors,
+    let mut names = Vec::new();
+    serve! { routes, health, names, house.calls, doors,
         "containers" => grpc::containers::containers_server::ContainersServer<_>, containers::Containers(house.clone());
         "content" => grpc::content::content_server::ContentServer<_>, content::Content(house.clone());
         "diff" => grpc::diff::diff_server::DiffServer<_>, diff::Diff { house: house.clone(), sync: doors.sync_fs };
@@ -193,11 +198,13 @@ pub async fn routes(house: &House, uuid: String, doors: Doors<'_>) -> Routes {
     if doors.plugins.wants(Kind::Service, "healthcheck") {
         let service = tonic_health::server::HealthService::from_health_reporter(health);
         house.calls.serves("grpc.health.v1.Health");
+        names.push("grpc.health.v1.Health");
         routes.add_service(
             tonic_health::pb::health_server::HealthServer::new(service)
                 .max_decoding_message_size(doors.size.receive)
                 .max_encoding_message_size(doors.size.send),
         );
     }
-    routes.routes()
+    let words = words::Words { services: names.into() };
+    routes.routes().into_axum_router().layer(words).into()
 }

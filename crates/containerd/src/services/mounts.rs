@@ -1,15 +1,20 @@
 //! `containerd.services.mounts.v1.Mounts`.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
 
 use ::mounts::{Activate, Activation, Active, Manager};
 use api::containerd::services::mounts::v1 as wire;
 use api::containerd::types::{ActivationInfo, ActiveMount};
 use api::convert;
+use async_trait::async_trait;
 use futures_util::Stream;
 use grpc::mounts::mounts_server;
+use metadata::{Collectible, Item};
 use tonic::{Request, Response, Status};
+use types::Namespace;
 use types::filters::{Fields, Filters, label};
 
 use super::reply::{namespace, reply, required, scope};
@@ -109,5 +114,55 @@ impl mounts_server::Mounts for Mounts {
         let messages =
             found.into_iter().map(|activation| Ok(wire::ListMessage { info: to_wire(activation) }));
         Ok(Response::new(Box::pin(futures_util::stream::iter(messages))))
+    }
+}
+
+/// The activations, for the garbage collector: what no lease and no back reference keeps is taken back.
+pub struct Kept {
+    manager: Manager,
+    /// Which activations the names of the last collection meant: a name may be taken again while it goes on.
+    offered: Mutex<BTreeMap<(Namespace, String), u64>>,
+}
+
+impl Kept {
+    /// Those of `manager`.
+    pub fn new(manager: Manager) -> Self {
+        Self { manager, offered: Mutex::default() }
+    }
+}
+
+#[async_trait]
+impl Collectible for Kept {
+    fn kind(&self) -> &'static str {
+        "mount"
+    }
+
+    async fn items(&self) -> Vec<Item> {
+        let mut items = Vec::new();
+        let mut offered = BTreeMap::new();
+        for held in self.manager.held() {
+            let Ok(namespace) = held.namespace.parse::<Namespace>() else { continue };
+            offered.insert((namespace.clone(), held.name.clone()), held.id);
+            items.push(Item {
+                namespace,
+                id: held.name,
+                active: false,
+                lease: held.lease,
+                labels: held.labels,
+            });
+        }
+        *self.offered.lock().unwrap_or_else(PoisonError::into_inner) = offered;
+        items
+    }
+
+    async fn release(&self, dead: Vec<(Namespace, String)>) {
+        let ids: Vec<u64> = {
+            let offered = self.offered.lock().unwrap_or_else(PoisonError::into_inner);
+            dead.iter().filter_map(|key| offered.get(key).copied()).collect()
+        };
+        // Not only when something is dead: what was busy the last time is tried again.
+        if let Err(error) = self.manager.collect(&ids).await {
+            tracing::warn!(%error, "mounts that nothing keeps stay for now");
+        }
     }
 }

@@ -40,6 +40,14 @@ impl Snapshots {
     }
 }
 
+/// A snapshot's key or name, which must not be empty.
+fn given<'a>(text: &'a str, what: &str) -> Result<&'a str, Status> {
+    match text {
+        "" => Err(Status::invalid_argument(format!("snapshot {what} must not be empty: invalid argument"))),
+        text => Ok(text),
+    }
+}
+
 fn mounts(mounts: Vec<Mount>) -> Vec<wire_types::Mount> {
     mounts.into_iter().map(convert::mount_to_wire).collect()
 }
@@ -52,6 +60,7 @@ impl snapshots_server::Snapshots for Snapshots {
     ) -> Result<Response<wire::PrepareSnapshotResponse>, Status> {
         let Caller { namespace, snapshotter } =
             self.caller(request.metadata(), &request.get_ref().snapshotter)?;
+        given(&request.get_ref().key, "key")?;
         let request = request.into_inner();
         let house = self.0.clone();
         let change = Change::new("prepare snapshot", &namespace, request.key.as_str());
@@ -70,6 +79,7 @@ impl snapshots_server::Snapshots for Snapshots {
     ) -> Result<Response<wire::ViewSnapshotResponse>, Status> {
         let Caller { namespace, snapshotter } =
             self.caller(request.metadata(), &request.get_ref().snapshotter)?;
+        given(&request.get_ref().key, "key")?;
         let request = request.into_inner();
         let change = Change::new("prepare view snapshot", &namespace, request.key.as_str());
         // As upstream, a view is no event.
@@ -91,6 +101,7 @@ impl snapshots_server::Snapshots for Snapshots {
     async fn commit(&self, request: Request<wire::CommitSnapshotRequest>) -> Result<Response<()>, Status> {
         let Caller { namespace, snapshotter } =
             self.caller(request.metadata(), &request.get_ref().snapshotter)?;
+        given(&request.get_ref().name, "name")?;
         let request = request.into_inner();
         let house = self.0.clone();
         let change = Change::new("commit snapshot", &namespace, request.name.as_str());

@@ -13,8 +13,9 @@ use types::task::{Deleted, Exec, Stdio};
 use types::{Namespace, Result};
 
 use super::House;
+use super::checkpoint::{self, Restore};
 use super::deprecations::{Deprecation, Deprecations};
-use super::reply::{namespace, reply};
+use super::reply::{namespace, reply, scope};
 use crate::work::Change;
 
 /// Processes in containers.
@@ -73,11 +74,8 @@ of_container! {
     ResizePtyRequest exec_id, CloseIoRequest exec_id,
 }
 
-/// What cannot be done yet is refused before anything is.
+/// What cannot be done yet is refused before anything is; what goes away is noted.
 fn check(request: &wire::CreateTaskRequest, met: &Deprecations) -> Result<(), Status> {
-    if request.checkpoint.is_some() {
-        return Err(Status::unimplemented("restore from a checkpoint: not implemented"));
-    }
     let options = request.options.clone().map(any::from_wire).unwrap_or_default();
     let runc: Options = any::unpack(&options).unwrap_or_default();
     // Fields that older clients use instead of the request's own.
@@ -119,8 +117,14 @@ impl tasks_server::Tasks for Tasks {
         request: Request<wire::CreateTaskRequest>,
     ) -> Result<Response<wire::CreateTaskResponse>, Status> {
         check(request.get_ref(), &self.0.deprecations)?;
+        let (house, scope) = (self.0.clone(), scope(request.metadata())?);
         let created = self.change("create task", request, |tasks, namespace, request| async move {
             let container_id = request.container_id.clone();
+            if request.checkpoint.is_some() {
+                // Whose checkpoint it is comes before what it is.
+                house.db.containers(&namespace).get(&container_id)?;
+            }
+            let restore = Restore::unpack(&house, scope, request.checkpoint).await?;
             let create = ::tasks::Create {
                 id: request.container_id,
                 rootfs: request.rootfs.into_iter().map(convert::mount).collect(),
@@ -132,9 +136,13 @@ impl tasks_server::Tasks for Tasks {
                 },
                 options: request.options.map(any::from_wire),
                 runtime: request.runtime_path,
+                checkpoint: restore.as_ref().map(|restore| restore.path.clone()).unwrap_or_default(),
             };
-            let pid = tasks.create(&namespace, create).await?;
-            Ok(wire::CreateTaskResponse { container_id, pid })
+            let created = tasks.create(&namespace, create).await;
+            if let Some(restore) = restore {
+                restore.remove().await;
+            }
+            Ok(wire::CreateTaskResponse { container_id, pid: created? })
         });
         created.await.map(Response::new)
     }
@@ -254,9 +262,17 @@ impl tasks_server::Tasks for Tasks {
 
     async fn checkpoint(
         &self,
-        _: Request<wire::CheckpointTaskRequest>,
+        request: Request<wire::CheckpointTaskRequest>,
     ) -> Result<Response<wire::CheckpointTaskResponse>, Status> {
-        Err(Status::unimplemented("checkpoint a task: not implemented"))
+        let scope = scope(request.metadata())?;
+        let request = request.into_inner();
+        let change = Change::new("checkpoint task", &scope.namespace, request.container_id.as_str());
+        let (house, tasks) = (self.0.clone(), self.tasks());
+        let done = self
+            .0
+            .work
+            .run(change, async move { checkpoint::checkpoint(&house, &tasks, scope, request).await });
+        done.await.map(Response::new)
     }
 
     async fn update(&self, request: Request<wire::UpdateTaskRequest>) -> Result<Response<()>, Status> {

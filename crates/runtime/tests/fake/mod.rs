@@ -234,6 +234,7 @@ pub fn create() -> Create {
         spec: Some(Any::new(RUNTIME_SPEC, "{}")),
         runtime: "io.containerd.fake.v2".into(),
         options: None,
+        checkpoint: String::new(),
     }
 }
 
