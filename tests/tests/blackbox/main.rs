@@ -11,6 +11,7 @@ mod disk;
 mod events;
 mod exec;
 mod exit;
+mod export;
 mod hung_shim;
 mod idle;
 mod import;

@@ -77,7 +77,9 @@ fn upstreams_client_reads_the_stores() {
     assert!(ctr(&["images", "ls"]).contains(IMAGE));
     assert!(ctr(&["images", "check"]).contains("complete"));
     let digests = ctr(&["content", "ls", "-q"]);
-    assert_eq!(digests.lines().count(), 6, "index, manifest, config and three layers, but {digests}");
+    // Clients that import through the content store leave the index to the collector.
+    let blobs = digests.lines().count();
+    assert!((5..=6).contains(&blobs), "manifest, config, three layers and perhaps the index, but {digests}");
     for digest in digests.lines() {
         let path =
             daemon.root().join("io.containerd.content.v1.content/blobs").join(digest.replace(':', "/"));
