@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::Result;
 
 use crate::tally::Tally;
-use crate::{deps, machine, map, program, suites};
+use crate::{cross, deps, machine, map, program, suites};
 
 /// Runs the tests, then formatting, lints, layering and documentation; goes on after a failure.
 pub fn run() -> Result<ExitCode> {
@@ -26,6 +26,10 @@ pub fn without_containers() -> Result<ExitCode> {
         step(&mut tally, "lints", &mut program::cargo(&clippy));
     }
     holds(&mut tally, "layering", deps::check);
+    holds(&mut tally, "system calls by name", cross::numbers_by_hand);
+    if let Some(mut check) = cross::check() {
+        step(&mut tally, "aarch64", &mut check);
+    }
     holds(&mut tally, "places named in the README", map::missing);
     let mut doc =
         program::cargo(&["doc", "--workspace", "--no-deps", "--locked", "--document-private-items"]);

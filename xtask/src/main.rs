@@ -19,6 +19,7 @@
 mod benches;
 mod check;
 mod chroot;
+mod cross;
 mod deps;
 mod dist;
 mod docs;
