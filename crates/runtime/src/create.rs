@@ -8,6 +8,7 @@ use types::task::Create;
 use types::undo::Undo;
 use types::{Class, Error, Namespace, Result, ResultExt, crash};
 
+use crate::awaited::Awaited;
 use crate::bundle::Bundle;
 use crate::key::TaskKey;
 use crate::launch::Target;
@@ -22,6 +23,7 @@ struct Creation {
     bundle: Bundle,
     binary: PathBuf,
     create: Create,
+    awaited: Awaited,
     place: Arc<Place>,
 }
 
@@ -30,13 +32,25 @@ impl Runtime {
     ///
     /// Not cancel safe: it runs on a task of its own (a detached handler), or a failure leaves things behind.
     pub async fn create(&self, namespace: &Namespace, id: &str, create: Create) -> Result<u32> {
+        self.create_awaited(namespace, id, create, Awaited::default()).await
+    }
+
+    /// As [`Runtime::create`]; when nobody waits any more, and it does not come to an end in the time of a cleanup, the
+    /// making of the task is ended.
+    pub async fn create_awaited(
+        &self,
+        namespace: &Namespace,
+        id: &str,
+        create: Create,
+        awaited: Awaited,
+    ) -> Result<u32> {
         let key = TaskKey::new(namespace, id)?;
         let place = Arc::new(self.reserve(&key).await?);
         let binary = crate::binary::resolve(&create.runtime, &self.inner.launcher.binary)
             .context(|| "failed to start shim: failed to resolve runtime path")?;
         let bundle = self.inner.layout.bundle(&key);
         let mut undo = Undo::new(format!("create task {key}"));
-        let creation = Creation { key, bundle, binary, create, place };
+        let creation = Creation { key, bundle, binary, create, awaited, place };
         match self.create_steps(&creation, &mut undo).await {
             Ok(pid) => {
                 undo.commit();
@@ -76,7 +90,7 @@ impl Runtime {
         creation.place.fill(Arc::clone(&shim));
         self.watch(&shim);
         undo.push("delete shim", self.clone().give_up(Arc::clone(&shim), Arc::clone(&creation.place)));
-        let pid = create_task(&shim, &creation.create).await.context(|| "failed to create shim task")?;
+        let pid = self.make_task(&shim, creation).await.context(|| "failed to create shim task")?;
         crash::point("created");
         shim.set_created(pid);
         drop(creating);
@@ -128,6 +142,26 @@ impl Runtime {
             .context(|| "start failed")?;
         let link = Link { bootstrap, connection, log };
         Ok(Arc::new(Shim::new(key.clone(), bundle.clone(), binary.clone(), link)))
+    }
+
+    async fn make_task(&self, shim: &Shim, creation: &Creation) -> Result<u32> {
+        let limit = self.inner.timeouts.cleanup;
+        let unwanted = async {
+            creation.awaited.no_more().await;
+            tokio::time::sleep(limit).await;
+        };
+        let making = create_task(shim, &creation.create);
+        tokio::pin!(making);
+        tokio::select! {
+            biased;
+            made = &mut making => return made,
+            () = unwanted => {}
+        }
+        tracing::warn!(task = %creation.key, "nobody waits for the task any more, its making is ended");
+        // A shim that does not know how is sent away afterwards like any other.
+        let _ = shim.end_creation(limit).await;
+        let late = || Error::deadline("nobody waits for it any more");
+        tokio::time::timeout(limit, making).await.unwrap_or_else(|_| Err(late()))
     }
 
     /// The opposite of executing the shim's `start`.

@@ -24,6 +24,11 @@ impl Runtime {
     /// Not cancel safe, as `create`.
     pub async fn delete(&self, namespace: &Namespace, id: &str) -> Result<Deleted> {
         let shim = self.find(namespace, id).await?;
+        if shim.is_being_made() {
+            return Err(Error::precondition(
+                "failed to delete task: cannot delete a task that is being created",
+            ));
+        }
         let deleting = shim.deleting.lock().await;
         let heard = self.inner.events.subscribe();
         let deleted = shim.delete("", None).await;

@@ -8,13 +8,14 @@
 //!  shims      which task is where in its life       shim             one task behind its connection
 //!  bundle     the directory of a task               launch           executing shims
 //!  load       after a start of the daemon           death            after the end of a shim
-//!  lock       one daemon per state directory
+//!  lock       one daemon per state directory       awaited          whether anybody waits for a Create
 //!  info       what a runtime says of itself
 //!  ttrpc      the protocol                          connect, log     sockets and FIFOs of shims
 //! ```
 
 #![forbid(unsafe_code)]
 
+mod awaited;
 mod binary;
 mod bootstrap;
 mod bundle;
@@ -33,6 +34,7 @@ mod shim;
 mod shims;
 pub mod ttrpc;
 
+pub use awaited::{Awaited, Waiting};
 pub use bundle::check_state;
 pub use lock::{StateLock, lock_state};
 pub use runtime::{Checkpoint, Connected, Options, Runtime, Signal, Timeouts, Update};

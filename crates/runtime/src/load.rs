@@ -31,6 +31,8 @@ use crate::ttrpc::Failure;
 
 /// How long to wait before a shim is asked again.
 const STEP: Duration = Duration::from_millis(50);
+/// How long a container may take from its init's pid to its being known.
+const MOMENT: Duration = Duration::from_millis(200);
 /// The longest wait before a shim that could not be reached is tried again.
 const LONGEST_STEP: Duration = Duration::from_secs(5);
 /// How long clients may need to come back: gRPC waits up to 3 s before it connects again, dockerd asks for health first.
@@ -114,7 +116,9 @@ impl Runtime {
     /// Asks for the task's state. One that is not there may be about to be: the daemon before may have died while the
     /// shim was at its Create.
     async fn find_task(&self, shim: &Shim) -> Result<(), Failure> {
-        let until = Instant::now() + self.inner.timeouts.state;
+        // Where there was an init, it has been deleted, or is there in a moment.
+        let made = shim.bundle.init_pid().is_some();
+        let until = Instant::now() + if made { MOMENT } else { self.inner.timeouts.state };
         loop {
             match shim.state("", self.inner.timeouts.load).await {
                 Err(failure) if failure.is_not_found() && Instant::now() < until => {
@@ -132,7 +136,8 @@ impl Runtime {
         let until = Instant::now() + limit;
         let mut step = STEP;
         while !self.inner.table.is_shared(shim) {
-            // Both may fail; what counts is that the connection ends.
+            // All may fail; what counts is that the connection ends.
+            let _ = shim.end_creation(limit).await;
             let _ = shim.delete("", Some(limit)).await;
             let _ = shim.shutdown(limit).await;
             if tokio::time::timeout(step, shim.connection.closed()).await.is_ok() {

@@ -203,6 +203,10 @@ impl Runtime {
         match shim.state(exec, limit).await {
             Ok(state) => Ok(process(state, unknown(0))),
             Err(Failure::Closed) => Err(not_found(&key)),
+            // Its making may hang, and then it has to be seen before it can be ended.
+            Err(failure) if failure.is_not_found() && exec.is_empty() && shim.is_being_made() => {
+                Ok(unknown(0))
+            }
             Err(failure) if failure.is_not_found() => {
                 if exec.is_empty() {
                     self.forget(&shim);
@@ -250,6 +254,8 @@ impl Runtime {
     /// Waits for the end of init or of an exec process. Cancel safe. A shim that dies meanwhile is an end too.
     pub async fn wait(&self, namespace: &Namespace, id: &str, exec: &str) -> Result<Exit> {
         let shim = self.inner.table.get_reached(&TaskKey::new(namespace, id)?).await?;
+        // One that is being made has an end as well, perhaps this one.
+        drop(shim.creating.lock().await);
         let request = wire::WaitRequest { id: id.to_owned(), exec_id: exec.to_owned() };
         match shim.call::<_, wire::WaitResponse>("Wait", &request, None).await {
             Ok(response) => {

@@ -17,6 +17,9 @@ use crate::key::TaskKey;
 use crate::log::ShimLog;
 use crate::ttrpc::{Call, Client, Failure};
 
+/// What also ends a task that is only being made.
+const SIGKILL: u32 = 9;
+
 /// A task and the way to its shim.
 ///
 /// Whoever takes it out of the table (`shims::Table::take`) owns its end and calls [`Shim::finished`] when nothing of
@@ -138,6 +141,19 @@ impl Shim {
         let response: wire::DeleteResponse = self.call("Delete", &request, timeout).await?;
         let exit = Exit { status: response.exit_status, at: api::convert::time(response.exited_at) };
         Ok(Deleted { pid: response.pid, exit })
+    }
+
+    /// Ends the making of a task that hangs. Only our shim knows how: to upstream's it is a signal for nobody.
+    pub(crate) async fn end_creation(&self, timeout: Duration) -> Result<(), Failure> {
+        let id = self.key.id().to_owned();
+        let request = wire::KillRequest { id, exec_id: String::new(), signal: SIGKILL, all: false };
+        self.call("Kill", &request, Some(timeout)).await
+    }
+
+    /// Whether the task is being made at the moment, by this daemon.
+    pub(crate) fn is_being_made(&self) -> bool {
+        // The lock alone is also held for moments by who waits for it.
+        !self.is_created() && self.creating.try_lock().is_err()
     }
 
     /// Asks the shim to go, which it does unless other containers need it.

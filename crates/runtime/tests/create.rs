@@ -7,9 +7,10 @@ mod fake;
 use std::time::Duration;
 
 use api::containerd::runtime::bootstrap::v1::BootstrapParams;
-use fake::{Answer, Fake, create, namespace, patient};
+use fake::{Answer, Fake, create, eventually, namespace, patient};
 use prost::Message;
-use runtime::Timeouts;
+use runtime::{Awaited, Timeouts};
+use types::task::Status;
 use types::{Any, Class, Error};
 
 type Test = Result<(), Box<dyn std::error::Error>>;
@@ -177,5 +178,55 @@ async fn of_many_creates_of_one_id_one_succeeds() {
     assert_eq!(done.iter().filter(|created| created.is_ok()).count(), 1);
     let refused = done.iter().filter_map(|created| created.as_ref().err());
     assert!(refused.map(Error::class).all(|class| class == Class::AlreadyExists));
+    assert_eq!(daemon.runtime.list(&namespace()), ["c1"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_is_being_made_is_seen_and_not_deleted_and_its_end_is_waited_for() {
+    let fake = Fake::new();
+    let daemon = fake.daemon().await;
+    fake.on("Create", Answer::BeSilent);
+    fake.on("State", Answer::Refuse(|| Error::not_found("container not created")));
+    fake.on("Delete", Answer::Refuse(|| Error::not_found("container not created")));
+    let (runtime, ns) = (daemon.runtime.clone(), namespace());
+    let creating = tokio::spawn(async move { runtime.create(&namespace(), "c1", create()).await });
+    eventually(|| fake.calls() == ["Create"]).await;
+    let state = daemon.runtime.state(&ns, "c1", "").await.unwrap();
+    assert_eq!((state.status, state.pid), (Status::Unknown, 0));
+    let refused = daemon.runtime.delete(&ns, "c1").await.unwrap_err();
+    assert_eq!(refused.class(), Class::FailedPrecondition);
+    let mut waiting = std::pin::pin!(daemon.runtime.wait(&ns, "c1", ""));
+    assert!(tokio::time::timeout(Duration::from_millis(20), &mut waiting).await.is_err());
+    // It is ended, as by a kill.
+    fake.die();
+    creating.await.unwrap().unwrap_err();
+    // Whatever it is told: there is nothing to wait for any more.
+    let _ = waiting.await;
+    assert!(daemon.runtime.state(&ns, "c1", "").await.unwrap_err().is_not_found());
+    fake.assert_nothing_left().await;
+}
+
+#[tokio::test]
+async fn a_create_that_hangs_and_that_nobody_waits_for_is_ended() {
+    let fake = Fake::new();
+    let daemon = fake.daemon_with(Timeouts { cleanup: Duration::from_millis(500), ..patient() }).await;
+    fake.on("Create", Answer::BeSilent);
+    fake.on("Kill", Answer::Say(Vec::new()));
+    fake.on("Delete", Answer::Refuse(|| Error::not_found("container not created")));
+    let (waiting, awaited) = Awaited::pair();
+    drop(waiting);
+    let error = daemon.runtime.create_awaited(&namespace(), "c1", create(), awaited).await.unwrap_err();
+    assert_eq!(error.class(), Class::DeadlineExceeded, "{error}");
+    assert_eq!(fake.calls(), ["Create", "Kill", "Delete", "Shutdown"]);
+    fake.assert_nothing_left().await;
+}
+
+#[tokio::test]
+async fn a_create_that_nobody_waits_for_is_finished_if_it_can_be() {
+    let fake = Fake::new();
+    let daemon = fake.daemon().await;
+    let (waiting, awaited) = Awaited::pair();
+    drop(waiting);
+    assert_eq!(daemon.runtime.create_awaited(&namespace(), "c1", create(), awaited).await.unwrap(), 42);
     assert_eq!(daemon.runtime.list(&namespace()), ["c1"]);
 }

@@ -139,7 +139,7 @@ async fn a_shim_whose_task_was_never_made_is_sent_away() {
     fake.assert_nothing_left().await;
     assert!(daemon.runtime.state(&namespace(), "c1", "").await.unwrap_err().is_not_found());
     let calls = fake.calls();
-    assert_eq!(calls[calls.len() - 3..], ["State", "Delete", "Shutdown"]);
+    assert_eq!(calls[calls.len() - 4..], ["State", "Kill", "Delete", "Shutdown"]);
     assert_eq!(fake.actions(), ["start", "delete"]);
     assert!(daemon.topics(0).await.is_empty());
 }
