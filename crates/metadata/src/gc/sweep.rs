@@ -21,7 +21,7 @@ use super::node::{Kind, Node, Owned};
 use super::shade::Keep;
 
 /// How many rows a transaction removes. Some milliseconds.
-const BATCH: usize = 256;
+const BATCH: usize = 128;
 
 /// What a batch has removed.
 pub(super) enum Removed {

@@ -4,6 +4,8 @@ mod crash;
 mod interleaving;
 mod keeping;
 mod model;
+mod scale;
+mod storm;
 
 use std::time::{Duration, SystemTime};
 
