@@ -1,6 +1,7 @@
 //! From a container's record to its task.
 
 use api::containerd::runc::v1::Options;
+use runtime::Awaited;
 use types::mount::Mount;
 use types::task::Stdio;
 use types::{Any, Namespace, Result};
@@ -25,6 +26,8 @@ pub struct Create {
     pub runtime: String,
     /// The directory of a checkpoint to go on from, or empty. One that runc's options name counts more.
     pub checkpoint: String,
+    /// Whether anybody still waits for it.
+    pub awaited: Awaited,
 }
 
 impl Tasks {
@@ -45,7 +48,7 @@ impl Tasks {
             checkpoint: checkpoint.unwrap_or(create.checkpoint),
             options: given.or(container.runtime.options),
         };
-        let created = self.runtime.create(namespace, &create.id, task).await;
+        let created = self.runtime.create_awaited(namespace, &create.id, task, create.awaited).await;
         if created.is_err() && rootfs.activated {
             self.deactivate(namespace, &create.id).await;
         }

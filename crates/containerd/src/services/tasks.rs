@@ -7,6 +7,7 @@ use api::containerd::services::tasks::v1 as wire;
 use api::containerd::v1::types::{Process, ProcessInfo};
 use api::{any, convert};
 use grpc::tasks::tasks_server;
+use runtime::Awaited;
 use tonic::{Request, Response, Status};
 use types::filters::Filters;
 use types::task::{Deleted, Exec, Stdio};
@@ -118,6 +119,8 @@ impl tasks_server::Tasks for Tasks {
     ) -> Result<Response<wire::CreateTaskResponse>, Status> {
         check(request.get_ref(), &self.0.deprecations)?;
         let (house, scope) = (self.0.clone(), scope(request.metadata())?);
+        // Gone with this call, which ends when its client hangs up.
+        let (_waiting, awaited) = Awaited::pair();
         let created = self.change("create task", request, |tasks, namespace, request| async move {
             let container_id = request.container_id.clone();
             if request.checkpoint.is_some() {
@@ -137,6 +140,7 @@ impl tasks_server::Tasks for Tasks {
                 options: request.options.map(any::from_wire),
                 runtime: request.runtime_path,
                 checkpoint: restore.as_ref().map(|restore| restore.path.clone()).unwrap_or_default(),
+                awaited,
             };
             let created = tasks.create(&namespace, create).await;
             if let Some(restore) = restore {
