@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use containerd_tests::archive::IMAGE;
 use containerd_tests::{Daemon, proc};
 
-use crate::sides::{Sides, client, milliseconds, time};
+use crate::sides::{Sides, client, milliseconds, time, time_of};
 use crate::statistics::{Figures, Samples};
 
 /// One row of the table.
@@ -30,6 +30,7 @@ pub const ROWS: &[Row] = &[
         unit: "ms",
         measure: |sides| in_turn(sides, 15, |daemon| run_true(daemon, 200)),
     },
+    Row { name: "run-true-by-peers-client", unit: "ms", measure: by_peers_client },
     Row { name: "exec-true", unit: "ms", measure: exec_true },
     Row { name: "hundred-eight-at-a-time", unit: "ms", measure: |sides| in_turn(sides, 3, hundred) },
     Row { name: "shim-pss-of-ten", unit: "kB", measure: shim_memory },
@@ -51,6 +52,12 @@ fn in_turn(sides: &Sides, rounds: usize, measure: impl Fn(&Daemon) -> Result<f64
 fn run_true(daemon: &Daemon, pause: u64) -> Result<f64> {
     sleep(Duration::from_millis(pause));
     time(daemon, &["run", "--rm", IMAGE, &daemon.id("run"), "true"])
+}
+
+/// The peer's client drives both daemons: what the daemon and the shim alone are worth to it.
+fn by_peers_client(sides: &Sides) -> Result<Figures> {
+    let client = sides.peer.ctr_binary();
+    in_turn(sides, 25, |daemon| time_of(daemon, client, &["run", "--rm", IMAGE, &daemon.id("run"), "true"]))
 }
 
 fn exec_true(sides: &Sides) -> Result<Figures> {

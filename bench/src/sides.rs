@@ -36,7 +36,12 @@ fn binaries(dir: &Path) -> Binaries {
 /// How long a client's command takes, from its start to its end, in milliseconds. The harness's own waiting polls, so
 /// this does not use it.
 pub fn time(daemon: &Daemon, arguments: &[&str]) -> Result<f64> {
-    let mut command = client(daemon, arguments);
+    time_of(daemon, daemon.ctr_binary(), arguments)
+}
+
+/// As [`time`], with another client than the daemon's own.
+pub fn time_of(daemon: &Daemon, ctr: &Path, arguments: &[&str]) -> Result<f64> {
+    let mut command = quiet(daemon.client(ctr, arguments));
     let started = Instant::now();
     let status = command.status().context("run ctr")?;
     let took = started.elapsed();
@@ -46,7 +51,10 @@ pub fn time(daemon: &Daemon, arguments: &[&str]) -> Result<f64> {
 
 /// A client's command with no input and no output.
 pub fn client(daemon: &Daemon, arguments: &[&str]) -> Command {
-    let mut command = daemon.client(daemon.ctr_binary(), arguments);
+    quiet(daemon.client(daemon.ctr_binary(), arguments))
+}
+
+fn quiet(mut command: Command) -> Command {
     command.stdin(Stdio::null()).stdout(Stdio::null());
     command
 }

@@ -5,9 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{dist, machine, paths, peers, program};
+use crate::{dist, machine, paths, peers, program, reference};
 
-/// Runs the benchmark; `--peer DIR` names another containerd than Debian's, other words name rows.
+/// Runs the benchmark; `--peer DIR` names another containerd than the reference (or Debian's, where that was not built),
+/// other words name rows.
 pub fn run(flags: &[String]) -> Result<ExitCode> {
     machine::require_containers()?;
     let (peer, rows) = match flags.split_first() {
@@ -21,7 +22,9 @@ pub fn run(flags: &[String]) -> Result<ExitCode> {
         bail!("unknown flag {word}");
     }
     let debian = peers::fetch()?;
-    let peer = peer.unwrap_or_else(|| debian.bin());
+    // Today's containerd, where it was built.
+    let reference = reference::built(reference::Set::Containerd);
+    let peer = peer.or(reference).unwrap_or_else(|| debian.bin());
     let dist = dist::build()?;
     let mut bench =
         program::cargo(&["run", "--release", "--locked", "--quiet", "--package", "containerd-bench", "--"]);
