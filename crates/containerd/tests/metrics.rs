@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use daemon::{Daemon, Home, PATIENCE};
 use operations::Task;
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use scrape::{Page, scrape};
 use tokio::net::TcpStream;
 
@@ -163,6 +163,14 @@ async fn observed(home: &Home, mut daemon: Daemon, address: &str) -> Page {
     page
 }
 
+/// Whether none of a process's threads runs any more.
+fn stopped(pid: Pid) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero())).unwrap();
+    threads.map(|thread| std::fs::read_to_string(thread.unwrap().path().join("stat"))).all(|stat| {
+        stat.is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')))
+    })
+}
+
 #[tokio::test]
 async fn a_shim_that_hangs_costs_its_own_numbers_only() {
     let Some(dir) = peer() else { return };
@@ -181,6 +189,11 @@ async fn a_shim_that_hangs_costs_its_own_numbers_only() {
     assert_eq!(measured(&scrape(&address).await), ["good", "hung"]);
     let shim = hung.shim().unwrap();
     kill_process(shim, Signal::STOP).unwrap();
+    let begun = Instant::now();
+    while !stopped(shim) {
+        assert!(begun.elapsed() < PATIENCE, "the shim goes on");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
     let begun = Instant::now();
     let page = scrape(&address).await;
     let took = begun.elapsed();

@@ -18,12 +18,11 @@ use tonic::Code;
 pub use layer::Observe;
 use methods::Method;
 
+use crate::metrics::Latencies;
 use crate::traces::Tracer;
 
 /// How many codes a call can end with.
 const CODES: usize = 17;
-/// The upper bounds of the latencies that are told apart, in milliseconds.
-pub const BOUNDS: [u64; 11] = [5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000];
 
 /// The calls of this daemon's life. Cloning shares them.
 #[derive(Clone, Debug)]
@@ -52,20 +51,14 @@ pub struct Counters {
     pub sent: AtomicU64,
     /// Calls ended, by code.
     pub handled: [AtomicU64; CODES],
-    /// Calls ended, by the first of [`BOUNDS`] that was enough; those that took longer are in none.
-    pub took: [AtomicU64; BOUNDS.len()],
-    /// The time that all of them took, in nanoseconds.
-    pub nanoseconds: AtomicU64,
+    /// How long they took.
+    pub took: Latencies,
 }
 
 impl Counters {
     fn ended(&self, code: Code, took: Duration) {
         add(&self.handled[(code as usize).min(CODES - 1)]);
-        if let Some(bound) = BOUNDS.iter().position(|bound| took <= Duration::from_millis(*bound)) {
-            add(&self.took[bound]);
-        }
-        let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        self.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
+        self.took.add(took);
     }
 }
 

@@ -9,7 +9,7 @@ use tonic::Code;
 
 use super::text::{Kind, Page};
 use crate::calls::methods::Method;
-use crate::calls::{BOUNDS, Calls, Counters, code_name};
+use crate::calls::{Calls, Counters, code_name};
 
 /// Writes the families; latencies only where wanted.
 pub fn write(page: &mut Page, calls: &Calls, histogram: bool) {
@@ -48,39 +48,13 @@ fn latencies(page: &mut Page, calls: &Calls) {
     const NAME: &str = "grpc_server_handling_seconds";
     page.family(NAME, Kind::Histogram, "Seconds that calls took by method.");
     for (method, counters) in calls.counted() {
-        let [name, service, flow] = labels(&method);
-        let mut below = 0;
-        for (bound, count) in BOUNDS.iter().zip(&counters.took) {
-            below += count.load(Ordering::Relaxed);
-            let bound = seconds(*bound);
-            page.sample(&format!("{NAME}_bucket"), &[name, service, flow, ("le", &bound)], below);
-        }
-        let count: u64 = counters.handled.iter().map(|count| count.load(Ordering::Relaxed)).sum();
-        page.sample(&format!("{NAME}_bucket"), &[name, service, flow, ("le", "+Inf")], count.max(below));
-        let sum = super::seconds(counters.nanoseconds.load(Ordering::Relaxed));
-        page.sample(&format!("{NAME}_sum"), &[name, service, flow], sum);
-        page.sample(&format!("{NAME}_count"), &[name, service, flow], count.max(below));
-    }
-}
-
-/// A bound as the label `le` has it.
-pub fn seconds(milliseconds: u64) -> String {
-    match milliseconds % 1000 {
-        0 => (milliseconds / 1000).to_string(),
-        rest => format!("{}.{rest:03}", milliseconds / 1000).trim_end_matches('0').to_owned(),
+        counters.took.write(page, NAME, &labels(&method));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn bounds_are_written_as_go_writes_them() {
-        let bounds: Vec<_> = BOUNDS.iter().map(|bound| seconds(*bound)).collect();
-        let go = ["0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1", "2.5", "5", "10"];
-        assert_eq!(bounds, go);
-    }
 
     #[test]
     fn every_method_has_every_code_from_the_start() {

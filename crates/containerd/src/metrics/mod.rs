@@ -15,6 +15,7 @@ mod cgroup2;
 mod collections;
 mod containers;
 mod grpc;
+mod latencies;
 mod process;
 mod text;
 
@@ -28,6 +29,7 @@ use tracing::info;
 use types::{Result, version};
 
 pub use collections::Collections;
+pub use latencies::Latencies;
 
 use crate::config::Config;
 use crate::pages::{self, Door, Page};
@@ -106,9 +108,4 @@ async fn write(sources: &Sources) -> String {
         page.sample(TOTAL, &[("code", code)], count);
     }
     page.finish()
-}
-
-/// A count of nanoseconds in seconds.
-fn seconds(nanoseconds: u64) -> f64 {
-    nanoseconds as f64 / 1e9
 }
