@@ -91,14 +91,15 @@ fn fill(daemon: &Daemon) -> Result<()> {
         };
         let request = images::CreateImageRequest { image: Some(image), ..Default::default() };
         api.call(images.create(api.request(request))).map_err(refused("create an image"))?;
+        // Before its snapshot, which nothing else keeps.
+        let request = containers::CreateContainerRequest { container: Some(container(n)) };
+        api.call(containers.create(api.request(request))).map_err(refused("create a container"))?;
         let request = snapshots::PrepareSnapshotRequest {
             snapshotter: SNAPSHOTTER.into(),
             key: format!("many-{n:05}"),
             ..Default::default()
         };
         api.call(snapshots.prepare(api.request(request))).map_err(refused("prepare a snapshot"))?;
-        let request = containers::CreateContainerRequest { container: Some(container(n)) };
-        api.call(containers.create(api.request(request))).map_err(refused("create a container"))?;
     }
     Ok(())
 }
