@@ -12,6 +12,7 @@ mod events;
 mod exec;
 mod exit;
 mod export;
+mod hung_create;
 mod hung_shim;
 mod idle;
 mod import;
