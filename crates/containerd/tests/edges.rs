@@ -4,6 +4,8 @@
 
 mod daemon;
 
+use std::process::Stdio;
+
 use api::ProtoAny;
 use api::containerd::services::containers::v1 as containers;
 use api::containerd::services::content::v1 as content;
@@ -160,4 +162,46 @@ async fn snapshots_need_a_key_and_a_name() {
     assert_eq!(told(client.commit(request(commit)).await), empty("name"));
     let mounts = snapshots::MountsRequest { snapshotter: snapshotter(), key: String::new() };
     assert_eq!(told(client.mounts(request(mounts)).await).0, Code::NotFound);
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_cannot_be_restored_leaves_no_files() {
+    let home = Home::new();
+    let scratch = home.path("scratch");
+    std::fs::create_dir(&scratch).unwrap();
+    let daemon = home.launch(home.command().env("XDG_RUNTIME_DIR", &scratch).stderr(Stdio::null())).await;
+    ContainersClient::new(daemon.channel().await).create(request(container("c1", None))).await.unwrap();
+    // An empty tar, stored as a checkpoint is.
+    let tar = vec![0; 1024];
+    let digest = types::Digest::of(&tar).to_string();
+    let write = content::WriteContentRequest {
+        action: content::WriteAction::Commit.into(),
+        r#ref: "checkpoint".into(),
+        data: tar.into(),
+        ..Default::default()
+    };
+    let mut store = ContentClient::new(daemon.channel().await);
+    let mut written = store.write(request(tokio_stream::iter([write]))).await.unwrap().into_inner();
+    written.message().await.unwrap().unwrap();
+
+    let mut client = TasksClient::new(daemon.channel().await);
+    let create = |media_type: &str, digest: &str| tasks::CreateTaskRequest {
+        container_id: "c1".into(),
+        checkpoint: Some(Descriptor {
+            media_type: media_type.into(),
+            digest: digest.into(),
+            size: 1024,
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let refused = told(client.create(request(create("foo", &digest))).await);
+    assert_eq!(refused, (Code::Unknown, "unsupported checkpoint type \"foo\"".into()));
+    let criu = "application/vnd.containerd.container.criu.checkpoint.criu.tar";
+    let absent = told(client.create(request(create(criu, &format!("sha256:{:064}", 1)))).await);
+    assert_eq!(absent.0, Code::NotFound, "{absent:?}");
+    // Here it was unpacked, and then there was no runtime.
+    let failed = told(client.create(request(create(criu, &digest))).await);
+    assert!(failed.1.contains("containerd-shim-nosuch-v9"), "{failed:?}");
+    assert_eq!(std::fs::read_dir(&scratch).unwrap().count(), 0);
 }

@@ -53,6 +53,9 @@ fi
 rm -rf "$OUT/daemon"
 mkdir -p "$WORK/daemon" "$OUT/daemon"
 mount --bind "$OUT/daemon" "$WORK/daemon"
+# runc's state and clients' FIFOs, wherever the daemon is.
+mkdir -p /run/containerd
+mount -t tmpfs tmpfs /run/containerd
 cd "$WORK/source/integration/client"
 code=0
 env -u CONTAINERD_ADDRESS PATH="$bin:$WORK/bin:$PATH" timeout -s QUIT "$((${LIMIT:-600} + 60))" \

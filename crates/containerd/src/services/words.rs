@@ -1,11 +1,13 @@
 //! What the gRPC library says by itself, in the words and codes of grpc-go, by which clients know it: a message that is too
-//! large is ResourceExhausted, and a method that is not there is told by name.
+//! large is ResourceExhausted, a method that is not there is told by name, and a call whose deadline passes ends with
+//! DeadlineExceeded (tonic says Cancelled, and clients that wait for the reply see whichever comes first).
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
@@ -39,7 +41,7 @@ impl<S, Q, B> Service<Request<Q>> for Reworded<S>
 where
     S: Service<Request<Q>, Response = Response<B>, Error = Infallible>,
     S::Future: Send + 'static,
-    B: HttpBody<Data = Bytes> + Unpin,
+    B: HttpBody<Data = Bytes> + Default + Unpin,
 {
     type Response = Response<Trailing<B>>;
     type Error = Infallible;
@@ -51,9 +53,16 @@ where
 
     fn call(&mut self, request: Request<Q>) -> Self::Future {
         let absent = self.words.absent(request.uri().path());
+        let limit = request.headers().get("grpc-timeout").and_then(|limit| timeout(limit.to_str().ok()?));
         let answer = self.inner.call(request);
         Box::pin(async move {
-            let mut response = answer.await?;
+            let mut response = match limit {
+                None => answer.await?,
+                Some(limit) => match tokio::time::timeout(limit, answer).await {
+                    Ok(answered) => answered?,
+                    Err(_) => Status::deadline_exceeded("context deadline exceeded").into_http(),
+                },
+            };
             reword(response.headers_mut(), Some(&absent));
             Ok(response.map(Trailing))
         })
@@ -61,6 +70,25 @@ where
 }
 
 const STATUS: &str = "grpc-status";
+
+/// The time that a call may take: up to eight digits and a unit.
+fn timeout(text: &str) -> Option<Duration> {
+    let at = text.len().checked_sub(1).filter(|at| (1..=8).contains(at) && text.is_ascii())?;
+    let (digits, unit) = text.split_at(at);
+    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(number * 3600)),
+        "M" => Some(Duration::from_secs(number * 60)),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
 
 impl Words {
     /// What is said of a path that leads nowhere.
@@ -149,6 +177,26 @@ mod tests {
         assert_eq!(told(&ours), (Code::OutOfRange, ours.message().to_owned()));
         assert_eq!(told(&Status::unimplemented("")), (Code::Unimplemented, "unknown service x".to_owned()));
         assert_eq!(told(&Status::unimplemented("y")), (Code::Unimplemented, "y".to_owned()));
+    }
+
+    #[test]
+    fn timeouts_are_digits_and_a_unit() {
+        assert_eq!(timeout("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        assert_eq!(timeout("5m"), Some(Duration::from_millis(5)));
+        for bad in ["", "5", "m", "-5m", "5x", "123456789S", "5\u{e4}"] {
+            assert_eq!(timeout(bad), None, "{bad:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_whose_deadline_passes_says_so() {
+        type Answer = Result<Response<tonic::body::Body>, Infallible>;
+        let inner = tower::service_fn(|_: Request<()>| std::future::pending::<Answer>());
+        let mut service = Words { services: [].into() }.layer(inner);
+        let request = Request::builder().uri("/a.B/C").header("grpc-timeout", "1m").body(()).unwrap();
+        let answer = service.call(request).await.unwrap();
+        let status = Status::from_header_map(answer.headers()).unwrap();
+        assert_eq!((status.code(), status.message()), (Code::DeadlineExceeded, "context deadline exceeded"));
     }
 
     #[test]
