@@ -11,7 +11,8 @@
 //!   bench        side by side with containerd; `--peer DIR` for another than Debian's
 //!   guest        suites in a virtual machine: kernel 6.1, cgroup v2, AppArmor, systemd; `systemd`, `crash` or `blackbox`
 //!   reference    today's containerd, CRI tools and CNI plugins in Go, built into .cache/reference; `--print` only says where
-//!   soak         a thousand containers one after another, two hundred side by side, and what they leave
+//!   soak         an hour of random operations while the daemon is killed every minute; `--minutes N`, `--kill-every S`,
+//!                `--seed N`, `--points`; `leaks`: a thousand containers, and what they leave
 //! ```
 
 #![forbid(unsafe_code)]
@@ -31,6 +32,7 @@ mod peers;
 mod program;
 mod quickstart;
 mod reference;
+mod soak;
 mod suites;
 mod tally;
 
@@ -39,7 +41,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 
 const USAGE: &str =
-    "usage: ./x quickstart | test | build | dist-docs | check | check-static | deps | bench [--peer DIR] [ROW...] | soak | reference";
+    "usage: ./x quickstart | test | build | dist-docs | check | check-static | deps | bench [--peer DIR] [ROW...] | guest [SUITE...] | soak | reference";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -70,7 +72,7 @@ fn run(arguments: &[String]) -> Result<ExitCode> {
         ("bench", flags) => benches::run(flags),
         ("guest", suites) => guest::run(suites),
         ("reference", words) => reference::run(words),
-        ("soak", []) => suites::soak(),
+        ("soak", flags) => soak::run(flags),
         ("help" | "--help" | "-h", _) => {
             println!("{USAGE}");
             Ok(ExitCode::SUCCESS)
