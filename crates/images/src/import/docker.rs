@@ -123,7 +123,9 @@ async fn store_manifest(ingest: &mut Ingest<'_>, image: &Saved, compress: bool) 
 
 async fn layer(ingest: &mut Ingest<'_>, name: &str, compress: bool) -> Result<Descriptor> {
     let (digest, size) = ingest.stored(name).await?;
-    if let Some(known) = compressed_before(&**ingest.store(), &digest).await? {
+    if let Some(known) = compressed_before(&**ingest.store(), &digest).await?
+        && ingest.hold(&known.digest).await?
+    {
         return Ok(known);
     }
     if is_compressed(&**ingest.store(), &digest).await? {

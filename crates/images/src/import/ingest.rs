@@ -1,12 +1,13 @@
-//! Members into blobs, with what was written remembered.
+//! Members into blobs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use content::{Store, Writer, WriterOptions};
 use tokio::sync::mpsc;
+use types::digest::{Algorithm, Hasher};
 use types::oci::image::media;
 use types::oci::{Descriptor, Index};
 use types::{Digest, Error, Labels, Result, ResultExt};
@@ -36,21 +37,16 @@ pub struct Ingest<'a> {
     members: BTreeMap<String, Member>,
     links: BTreeMap<String, Option<String>>,
     in_memory: usize,
-    written: Vec<Digest>,
 }
 
 impl<'a> Ingest<'a> {
     pub fn new(store: Arc<dyn Store>, progress: &'a dyn Progress) -> Self {
         let (members, links) = Default::default();
-        Self { store, progress, members, links, in_memory: 0, written: Vec::new() }
+        Self { store, progress, members, links, in_memory: 0 }
     }
 
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
-    }
-
-    pub fn into_written(self) -> Vec<Digest> {
-        self.written
     }
 
     /// Reads the whole archive.
@@ -154,25 +150,45 @@ impl<'a> Ingest<'a> {
         Ok(digest)
     }
 
-    /// Commits, and remembers the digest if it is new.
+    /// Commits; that the blob is there already is as good.
     pub async fn commit(
-        &mut self,
+        &self,
         writer: &mut dyn Writer,
         size: u64,
         digest: &Digest,
         labels: Labels,
     ) -> Result<()> {
         match writer.commit(size, Some(digest.clone()), labels).await {
-            Ok(()) => self.written.push(digest.clone()),
-            Err(error) if error.is_already_exists() => {}
-            Err(error) => return Err(error),
+            Err(error) if !error.is_already_exists() => Err(error),
+            _ => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Lets the caller's lease hold a blob that was found. `false` if it is gone again.
+    pub async fn hold(&self, digest: &Digest) -> Result<bool> {
+        let reference = format!("import-{}", unique());
+        let options =
+            WriterOptions { reference: reference.clone(), total: 0, expected: Some(digest.clone()) };
+        match self.store.writer(options).await {
+            Err(error) if error.is_already_exists() => Ok(true),
+            Err(error) => Err(error),
+            Ok(writer) => {
+                drop(writer);
+                abort(&*self.store, &reference).await;
+                Ok(false)
+            }
+        }
     }
 
     /// Stores bytes that are in memory.
     pub async fn store_bytes(&mut self, bytes: Bytes, labels: Labels) -> Result<(Digest, u64)> {
-        let (digest, size) = (Digest::of(&bytes), bytes.len() as u64);
+        let digest = Digest::of(&bytes);
+        self.store_as(digest, bytes, labels).await
+    }
+
+    /// Stores bytes that have this digest.
+    async fn store_as(&mut self, digest: Digest, bytes: Bytes, labels: Labels) -> Result<(Digest, u64)> {
+        let size = bytes.len() as u64;
         let reference = format!("import-{}", unique());
         let options =
             WriterOptions { reference: reference.clone(), total: size, expected: Some(digest.clone()) };
@@ -279,33 +295,14 @@ impl<'a> Ingest<'a> {
         match self.members.get(&name).cloned().ok_or_else(missing)? {
             Member::Stored(digest, size) => Ok((digest, size)),
             Member::Memory(bytes) => {
-                let (digest, size) = self.store_bytes(bytes, Labels::new()).await?;
+                // A name that promises a digest says of which kind, too.
+                let kind = expected_digest(&name)?.map_or(Algorithm::Sha256, |digest| digest.algorithm());
+                let mut hasher = Hasher::new(kind);
+                hasher.update(&bytes);
+                let (digest, size) = self.store_as(hasher.finish(), bytes, Labels::new()).await?;
                 self.members.insert(name, Member::Stored(digest.clone(), size));
                 Ok((digest, size))
             }
-        }
-    }
-
-    /// Deletes what was written and is not among `needed`.
-    pub async fn delete_all_but(&mut self, needed: &BTreeSet<Digest>) {
-        let (keep, drop): (Vec<_>, Vec<_>) =
-            self.written.drain(..).partition(|digest| needed.contains(digest));
-        self.written = keep;
-        delete(&*self.store, &drop).await;
-    }
-
-    /// Deletes everything that was written.
-    pub async fn discard(self) {
-        delete(&*self.store, &self.written).await;
-    }
-}
-
-/// Deletes blobs; one that cannot be deleted is logged, as there is an error already.
-pub async fn delete(store: &dyn Store, blobs: &[Digest]) {
-    for digest in blobs {
-        match store.delete(digest).await {
-            Err(error) if !error.is_not_found() => tracing::warn!(%error, %digest, "an imported blob stays"),
-            _ => {}
         }
     }
 }

@@ -6,8 +6,9 @@
 //!          -> labels that hold children, image names
 //! ```
 //!
-//! An import is all or nothing: what it wrote and does not need, or wrote before it failed, is deleted again. Blobs that
-//! were there before are left alone.
+//! An import removes nothing. What it wrote and does not need, or wrote before it failed, is held by nobody but the lease of
+//! the store that it was given, and is collected when that ends: a blob that is deleted by name may be one that another
+//! import, at the same time, has just found to be there.
 
 mod archive;
 mod docker;
@@ -47,11 +48,9 @@ pub struct Options {
 pub struct Imported {
     /// Names and what they should point to, in the archive's order.
     pub images: Vec<(String, Descriptor)>,
-    /// Blobs that were not there before.
-    pub written: Vec<Digest>,
 }
 
-/// Imports `archive` into `store`.
+/// Imports `archive` into `store`, all of whose calls should be held by a lease.
 pub async fn import(
     archive: Box<dyn Read + Send>,
     store: &Arc<dyn Store>,
@@ -60,18 +59,7 @@ pub async fn import(
     progress: &dyn Progress,
 ) -> Result<Imported> {
     let mut ingest = Ingest::new(Arc::clone(store), progress);
-    match store_archive(archive, &mut ingest, options, names).await {
-        Ok(images) => Ok(Imported { images, written: ingest.into_written() }),
-        Err(error) => {
-            ingest.discard().await;
-            Err(error)
-        }
-    }
-}
-
-/// Deletes what an import wrote, after a later step failed.
-pub async fn undo(store: &Arc<dyn Store>, imported: Imported) {
-    ingest::delete(&**store, &imported.written).await;
+    Ok(Imported { images: store_archive(archive, &mut ingest, options, names).await? })
 }
 
 async fn store_archive(
@@ -91,9 +79,6 @@ async fn store_archive(
     let index = ingest.store_index(&index).await?;
     let images = name_images(&**ingest.store(), &index, options, names).await?;
     hold_children(&**ingest.store(), &index, options).await?;
-    let roots: Vec<Descriptor> = images.iter().map(|(_, target)| target.clone()).collect();
-    let needed = walk::reachable(&**ingest.store(), &roots, &options.wanted).await?;
-    ingest.delete_all_but(&needed).await;
     Ok(images)
 }
 

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use content::{Reader, Store, Writer, WriterOptions};
 use types::content::{Info, Status};
+use types::digest::{Algorithm, Hasher};
 use types::fields::{FieldPaths, Path};
 use types::filters::Filters;
 use types::{Digest, Error, Labels, Result, labels};
@@ -157,7 +158,10 @@ impl Writer for Ingest {
 
     async fn commit(&mut self, size: u64, expected: Option<Digest>, labels: Labels) -> Result<()> {
         self.ingests.lock().unwrap().remove(&self.reference);
-        let digest = Digest::of(&self.bytes);
+        let algorithm = expected.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
+        let mut hasher = Hasher::new(algorithm);
+        hasher.update(&self.bytes);
+        let digest = hasher.finish();
         if size != 0 && size != self.bytes.len() as u64 {
             return Err(Error::precondition("unexpected commit size"));
         }

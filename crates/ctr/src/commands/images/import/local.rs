@@ -1,6 +1,6 @@
 //! `ctr images import --local`: the archive is read here and stored through the daemon's content store.
 //!
-//! What fails leaves nothing: blobs, image records and snapshots made on the way go again, as does the lease.
+//! What fails leaves nothing: image records go again, and blobs and snapshots with the lease that held them.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -11,7 +11,6 @@ use content::Store;
 use images::import::{self, DigestNames, Imported, Naming, Options};
 use images::walk::Wanted;
 use remote::from_status;
-use snapshots::Snapshotter;
 use types::image::Image;
 use types::oci::Descriptor;
 use types::platform::Platform;
@@ -67,10 +66,12 @@ pub async fn run(globals: &Globals, flags: Flags) -> Result<()> {
         import::import(archive, &store, &options, &naming, &*progress).await
     };
     let done = match imported {
-        Ok(imported) => finish(&lease, &store, imported, &platform, &flags).await,
+        Ok(imported) => finish(&lease, imported, &platform, &flags).await,
         Err(error) => Err(error),
     };
-    if let Err(error) = lease.release().await {
+    // After a failure nothing but the lease holds what was written.
+    let ended = if done.is_ok() { lease.release().await } else { lease.collect().await };
+    if let Err(error) = ended {
         log::warn("failed to end lease", Some(&error));
     }
     done
@@ -79,7 +80,6 @@ pub async fn run(globals: &Globals, flags: Flags) -> Result<()> {
 /// Names the images and unpacks them; takes everything back if that fails.
 async fn finish(
     lease: &Leased,
-    store: &Arc<dyn Store>,
     imported: Imported,
     platform: &Platform,
     flags: &Flags,
@@ -106,36 +106,8 @@ async fn finish(
                 log::error(&format!("failed to take back image {name}"), Some(&error));
             }
         }
-        import::undo(store, imported).await;
-        if let Err(error) = remove_snapshots(lease).await {
-            log::error("failed to take back snapshots", Some(&error));
-        }
     }
     done
-}
-
-/// Removes the layers that were unpacked under the lease, from the top. One that somebody has built on meanwhile stays.
-async fn remove_snapshots(lease: &Leased) -> Result<()> {
-    let mut left: Vec<(String, String)> = Vec::new();
-    for resource in lease.client.held_by(&lease.id).await? {
-        if let Some(snapshotter) = resource.kind.strip_prefix("snapshots/") {
-            left.push((snapshotter.into(), resource.id));
-        }
-    }
-    loop {
-        let mut kept = Vec::new();
-        for (snapshotter, key) in &left {
-            let removed = lease.client.named_snapshotter(snapshotter).remove(key).await;
-            if removed.is_err_and(|error| !error.is_not_found()) {
-                kept.push((snapshotter.clone(), key.clone()));
-            }
-        }
-        // Those below another one can go in the next round.
-        if kept.is_empty() || kept.len() == left.len() {
-            return Ok(());
-        }
-        left = kept;
-    }
 }
 
 /// Points `name` to `target`; answers what it was before.
