@@ -22,6 +22,7 @@ const ARGUMENTS: &[(&str, &str)] = &[
     ("content label", "<digest> [<label>=<value> ...]"),
     ("content push-object", "<remote> <object> <type>"),
     ("images check", "[<filter>, ...]"),
+    ("images convert", "<source_ref> <target_ref>"),
     ("images delete", "<ref> [<ref>, ...]"),
     ("images export", "<out> <image> ..."),
     ("images import", "<in>"),

@@ -6,6 +6,7 @@
 //!  differ        the contract: what differs between two filesystems as a layer in the content store
 //!  compare       the differ: walks both, or an overlay's upper directory alone
 //!  stack         what mounts are made of
+//!  blob          a blob of the content store as a reader
 //!  pipeline      inflate, hash and extract side by side
 //!  compression   what the first bytes say, streaming readers
 //!  encoder       compressing on several cores, always to the same bytes
@@ -16,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 pub mod applier;
+pub mod blob;
 pub mod compare;
 pub mod compression;
 pub mod differ;

@@ -19,6 +19,7 @@ use types::oci::image::media;
 use types::{Class, Error, Result, ResultExt};
 
 use crate::applier::{Applied, Applier, ApplyOptions};
+use crate::blob::BlobReader;
 use crate::compression::{self, Wrapping};
 use crate::extract::{Stop, Target, extract};
 use crate::pipeline::{self, Passed};
@@ -124,7 +125,8 @@ impl Job {
     }
 
     fn extract(&self, target: Target) -> Result<Passed, Stop> {
-        let source = Source { job: self, file: self.blob.file(), at: 0 };
+        let blob = BlobReader::new(Arc::clone(&self.blob), self.runtime.clone());
+        let source = Source { blob, cancel: &self.cancel };
         let ((), passed) = pipeline::run(source, self.wrapping, |stream| {
             extract(&mut tar::Reader::new(stream), target, &self.cancel)
         })?;
@@ -132,31 +134,19 @@ impl Job {
     }
 }
 
-/// The blob from its beginning. Positions are its own: several may read one open file.
+/// The layer, until the caller goes away.
 struct Source<'a> {
-    job: &'a Job,
-    file: Option<std::fs::File>,
-    at: u64,
+    blob: BlobReader,
+    cancel: &'a AtomicBool,
 }
 
 impl Read for Source<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        use std::os::unix::fs::FileExt as _;
-        if self.job.cancel.load(Ordering::Relaxed) {
+        if self.cancel.load(Ordering::Relaxed) {
             // Not `Interrupted`: readers try again after that.
             return Err(io::Error::other(Error::new(Class::Canceled, "canceled")));
         }
-        let count = match &self.file {
-            Some(file) => file.read_at(buf, self.at)?,
-            None => {
-                let read = self.job.blob.read_at(self.at, buf.len());
-                let bytes = self.job.runtime.block_on(read).map_err(io::Error::other)?;
-                buf[..bytes.len()].copy_from_slice(&bytes);
-                bytes.len()
-            }
-        };
-        self.at += count as u64;
-        Ok(count)
+        self.blob.read(buf)
     }
 }
 

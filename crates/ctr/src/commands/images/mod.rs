@@ -1,6 +1,7 @@
 //! `ctr images`.
 
 mod check;
+mod convert;
 mod export;
 mod import;
 mod inspect;
@@ -41,6 +42,8 @@ pub enum Command {
         #[command(flatten)]
         filters: Words,
     },
+    /// Convert an image
+    Convert(Box<convert::Flags>),
     /// Export images
     Export(Box<export::Flags>),
     /// Import images
@@ -114,6 +117,7 @@ pub async fn run(globals: &Globals, command: Command) -> Result<()> {
             check::run(&Client::open(globals)?, quiet, &snapshotter.snapshotter, filters.words).await
         }
         Command::Export(flags) => export::run(globals, *flags).await,
+        Command::Convert(flags) => convert::run(globals, &flags).await,
         Command::Import(flags) => import::run(globals, *flags).await,
         Command::Inspect { content, name } => {
             inspect::run(&Client::open(globals)?, name.first(), content).await
