@@ -15,6 +15,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use types::{Error, Result};
 
 use line::Lines;
+pub use redact::redact;
 
 /// How lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

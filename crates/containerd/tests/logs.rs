@@ -9,6 +9,7 @@ use api::containerd::services::images::v1 as images;
 use api::containerd::services::leases::v1 as leases;
 use api::containerd::services::namespaces::v1 as namespaces;
 use api::containerd::services::snapshots::v1 as snapshots;
+use api::containerd::services::tasks::v1 as tasks;
 use api::containerd::types::Descriptor;
 use daemon::{Daemon, Home, request};
 use grpc::containers::containers_client::ContainersClient;
@@ -16,6 +17,7 @@ use grpc::images::images_client::ImagesClient;
 use grpc::leases::leases_client::LeasesClient;
 use grpc::namespaces::namespaces_client::NamespacesClient;
 use grpc::snapshots::snapshots_client::SnapshotsClient;
+use grpc::tasks::tasks_client::TasksClient;
 
 const SECRET: &str = "S3CRET";
 
@@ -139,6 +141,21 @@ async fn no_level_logs_a_secret_of_a_request() {
     changes(&daemon).await;
     let log = home.log();
     assert!(log.contains("create container") && !log.contains(SECRET), "{log}");
+}
+
+#[tokio::test]
+async fn a_process_is_named_by_container_and_exec() {
+    let home = Home::new();
+    let daemon = home.start().await;
+    let mut client = TasksClient::new(daemon.channel().await);
+    let process =
+        tasks::KillRequest { container_id: "c1".into(), exec_id: "e1".into(), ..Default::default() };
+    client.kill(request(process)).await.unwrap_err();
+    client.delete(request(tasks::DeleteTaskRequest { container_id: "c1".into() })).await.unwrap_err();
+    let log = home.log();
+    let line = |message: &str| log.lines().find(|line| line.contains(message)).unwrap();
+    assert!(line("kill process failed").contains(" exec=e1 id=c1 namespace=test"), "{log}");
+    assert!(!line("delete task failed").contains(" exec="), "{log}");
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use types::version;
 
+use crate::logging::redact;
 use crate::services::House;
 
 /// The dump. Reads `/proc/self`; never waits for anything that the daemon's work holds.
@@ -16,7 +17,8 @@ pub fn dump(house: &House) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
     let _ = write(&mut text, house);
-    text
+    // A name that a client chose may be a URL.
+    redact(&text).into_owned()
 }
 
 fn write(out: &mut String, house: &House) -> std::fmt::Result {

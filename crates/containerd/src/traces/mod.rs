@@ -24,6 +24,7 @@ use tracing::{info, warn};
 
 use crate::calls::Calls;
 use crate::config::Config;
+use crate::logging::redact;
 use context::{Parent, SpanId, TraceId, hex};
 use settings::{Sampler, Settings};
 
@@ -195,9 +196,10 @@ fn nanoseconds(time: SystemTime) -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// A message of a trailer: `%41` is `A`.
+/// A message of a trailer, where `%41` is `A`, without credentials.
 fn unescaped(message: &str) -> String {
-    settings::unescape(message).unwrap_or_else(|| message.to_owned())
+    let text = settings::unescape(message).unwrap_or_else(|| message.to_owned());
+    redact(&text).into_owned()
 }
 
 /// A code as gRPC's specification writes it.
