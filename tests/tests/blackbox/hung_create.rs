@@ -13,7 +13,6 @@ struct Hanging {
     daemon: Daemon,
     before: Ledger,
     runtime: tokio::runtime::Runtime,
-    rpc: Rpc,
     id: String,
     hook: i32,
     creating: JoinHandle<rpc::Answer<u32>>,
@@ -45,12 +44,14 @@ impl Hanging {
             hook = std::fs::read_to_string(&pid_file).ok().and_then(|text| text.trim().parse().ok());
             hook.is_some()
         });
-        Self { before, runtime, rpc, id, hook: hook.unwrap(), creating, daemon }
+        Self { before, runtime, id, hook: hook.unwrap(), creating, daemon }
     }
 
     /// Nothing of the task is left, and a container of this id runs.
     fn ended(self) {
-        let Self { daemon, before, runtime, rpc, id, hook, .. } = self;
+        let Self { daemon, before, runtime, id, hook, .. } = self;
+        // The daemon may be another one by now.
+        let rpc = runtime.block_on(async { Rpc::new(&daemon.address(), daemon.namespace()) });
         eventually("the hook is gone", || !proc::alive(hook));
         eventually("the task is gone", || daemon.task(&id).is_none());
         runtime.block_on(async {
@@ -72,8 +73,8 @@ fn top_layer(daemon: &Daemon, image: &str) -> String {
     daemon.ctr(&["containers", "create", image, &id]).ok();
     let list = daemon.ctr(&["snapshots", "list"]).ok();
     daemon.ctr(&["containers", "delete", &id]).ok();
-    let line = list.lines().find(|line| line.starts_with(&id)).expect("a snapshot of the container");
-    line.split_whitespace().nth(1).expect("its parent").to_owned()
+    let line = list.lines().find(|line| line.starts_with(&id)).unwrap();
+    line.split_whitespace().nth(1).unwrap().to_owned()
 }
 
 fn hook(pid_file: &PathBuf) -> serde_json::Value {

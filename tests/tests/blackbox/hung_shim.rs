@@ -18,8 +18,8 @@ struct Stopped(Vec<Pid>);
 impl Stopped {
     fn shims_of(daemon: &Daemon, ids: &[String]) -> Self {
         let pid = |id: &String| {
-            let shim = proc::shim(daemon.namespace(), id).expect("a shim of its own");
-            Pid::from_raw(shim.pid).expect("a pid")
+            let shim = proc::shim(daemon.namespace(), id).unwrap();
+            Pid::from_raw(shim.pid).unwrap()
         };
         let stopped = Self(ids.iter().map(pid).collect());
         stopped.send(Signal::STOP);
@@ -60,8 +60,8 @@ fn others_go_on(daemon: &Daemon, hung: &[String], well: &str) {
     let one_by_one = Duration::from_secs(2 * u64::try_from(HUNG).unwrap());
     assert!(begun.elapsed() < one_by_one, "the list took {:?}", begun.elapsed());
     let status = |id: &str| {
-        let line = list.lines().find(|line| line.starts_with(id)).expect("a line of the list");
-        line.split_whitespace().nth(2).expect("a status").to_owned()
+        let line = list.lines().find(|line| line.starts_with(id)).unwrap();
+        line.split_whitespace().nth(2).unwrap().to_owned()
     };
     assert!(hung.iter().all(|id| status(id) == "UNKNOWN"), "{list}");
     assert_eq!(status(well), "RUNNING");

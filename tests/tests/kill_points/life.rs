@@ -95,7 +95,7 @@ impl Life {
         daemon.kill();
         daemon.launch_with(&[("CONTAINERD_RS_CRASH_AT", point)]);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let rpc = runtime.block_on(async { Rpc::new(&daemon.address(), daemon.namespace()) }).leased(LEASE);
+        let rpc = connect(&runtime, &daemon);
         Self {
             point: point.to_owned(),
             daemon,
@@ -118,9 +118,9 @@ impl Life {
             Step::Lease => runtime.block_on(unleased.create_lease(LEASE)),
             Step::Blob => runtime.block_on(rpc.write("ref", blob)),
             Step::Image => runtime.block_on(rpc.create_image(IMAGE, &blob.digest, blob.data.len())),
-            Step::Extract => {
-                runtime.block_on(rpc.prepare("extract", "", Labels::new())).map(|mounts| fill(&mounts[0].source))
-            }
+            Step::Extract => runtime
+                .block_on(rpc.prepare("extract", "", Labels::new()))
+                .map(|mounts| fill(&mounts[0].source)),
             Step::Layer => runtime.block_on(rpc.commit(LAYER, "extract", Labels::new())),
             Step::Snapshot => runtime.block_on(rpc.prepare(ID, LAYER, Labels::new())).map(drop),
             Step::Container => {
@@ -156,6 +156,7 @@ impl Life {
     /// Another daemon on the same directories, which does not die.
     pub fn restart(&mut self) {
         self.daemon.launch();
+        self.rpc = connect(&self.runtime, &self.daemon);
         self.point.push_str(", restarted");
     }
 
@@ -281,6 +282,11 @@ impl Life {
         eventually(&format!("{}: no blob is left", self.point), || blobs(&self.daemon) == self.blobs_before);
         assert_eq!(self.daemon.ended(), None, "{}: the daemon ended once more", self.point);
     }
+}
+
+/// Each daemon has a connection of its own: an old one would tell of the death before.
+fn connect(runtime: &tokio::runtime::Runtime, daemon: &Daemon) -> Rpc {
+    runtime.block_on(async { Rpc::new(&daemon.address(), daemon.namespace()) }).leased(LEASE)
 }
 
 /// The step in front of another.

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod garbage;
 mod life;
 
 use life::{Life, Step};
@@ -95,4 +96,11 @@ fn a_task_that_was_being_deleted_goes() {
 #[test]
 fn a_task_that_was_being_deleted_and_is_left_alone_goes() {
     survive_alone(&["delete-sent", "deleted", "shim-gone", "bundle-hidden", "bundle-hidden:2"]);
+}
+
+#[test]
+fn a_collection_that_was_cut_off_loses_nothing_and_is_done_again() {
+    for point in ["lease-deleted", "gc-sweep", "gc-buried"] {
+        garbage::survive(point);
+    }
 }

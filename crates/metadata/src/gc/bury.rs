@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use types::Result;
+use types::{Result, crash};
 
 use crate::content::blob_lock;
 use crate::db::Db;
@@ -89,6 +89,7 @@ impl Db {
                 Err(error) => tracing::warn!(kind, id, %error, "cannot remove what nobody refers to yet"),
             }
         }
+        crash::point("gc-buried");
         self.mutate(move |tx: &Tx<'_>| {
             tx.count_as(Counts::Nothing);
             buried.iter().try_for_each(|(kind, id)| tx.remove(DEAD, (kind, id)).map(drop))

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use types::{Error, Namespace, Result};
+use types::{Error, Namespace, Result, crash};
 
 use crate::db::Db;
 use crate::schema::{
@@ -76,6 +76,7 @@ impl Sweep {
                     break;
                 }
                 let swept = self.batch(batch).await?;
+                crash::point("gc-sweep");
                 progress |= !swept.removed.is_empty();
                 blocked.extend(swept.blocked);
                 each(&self.db, swept.removed);

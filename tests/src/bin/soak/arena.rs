@@ -48,6 +48,7 @@ const POINTS: &[&str] = &[
     "shim-gone",
     "bundle-hidden",
     "gc-sweep",
+    "gc-buried",
 ];
 
 /// What the clients share.
