@@ -83,9 +83,16 @@ async fn what_is_not_there_is_unimplemented() {
     std::fs::write(home.path("config.toml"), disabled).unwrap();
     let daemon = home.start().await;
     let channel = daemon.channel().await;
-    for method in ["runtime.v1.RuntimeService/Version", "containerd.services.leases.v1.Leases/List"] {
+    for (method, words) in [
+        ("no.such.Service/Version", "unknown service no.such.Service"),
+        ("containerd.services.leases.v1.Leases/List", "unknown service containerd.services.leases.v1.Leases"),
+        (
+            "containerd.services.version.v1.Version/Other",
+            "unknown method Other for service containerd.services.version.v1.Version",
+        ),
+    ] {
         let status = call(&channel, method, request(Large::default())).await.unwrap_err();
-        assert_eq!(status.code(), Code::Unimplemented, "{method}");
+        assert_eq!((status.code(), status.message()), (Code::Unimplemented, words));
     }
 }
 
@@ -141,4 +148,18 @@ async fn a_client_that_cancels_many_calls_keeps_its_connection() {
     call(&channel, "containerd.services.version.v1.Version/Version", request(Large::default()))
         .await
         .unwrap();
+}
+
+#[tokio::test]
+async fn the_limits_of_messages_can_be_configured() {
+    let home = Home::new();
+    // Behind the section of the gRPC server.
+    home.configure("max_recv_message_size = 1048576\n");
+    let daemon = home.start().await;
+    let channel = daemon.channel().await;
+    let method = "containerd.services.version.v1.Version/Version";
+    call(&channel, method, request(Large { padding: vec![0; 1 << 19] })).await.unwrap();
+    let status = call(&channel, method, request(Large { padding: vec![0; 1 << 20] })).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert!(status.message().ends_with(" vs. 1048576)"), "{status}");
 }

@@ -69,9 +69,11 @@ impl Shim {
                 let wire::PidsRequest { id } = decode(payload)?;
                 self.with(&id, |driver, cx| driver.pids(cx, call))
             }
-            "Pause" | "Resume" | "Checkpoint" | "Update" | "Stats" => {
-                Err(Error::unimplemented(format!("method {}", request.method)))
-            }
+            "Pause" => later("pause a container"),
+            "Resume" => later("resume a container"),
+            "Checkpoint" => later("checkpoint a container"),
+            "Update" => later("change a container's limits"),
+            "Stats" => later("measure a container"),
             method => {
                 let answer = self.answer(method, payload)?;
                 self.cx.reply(call, Ok(answer));
@@ -116,4 +118,9 @@ impl Shim {
         let request = CreateRequest::check(request)?;
         self.add(request, call)
     }
+}
+
+/// What this shim will do one day.
+fn later(what: &str) -> Result<()> {
+    Err(Error::unimplemented(format!("{what}: this shim cannot do it yet: not implemented")))
 }
