@@ -146,18 +146,18 @@ fn crashed() -> Error {
 
 /// Deflates whatever comes next until nothing comes any more.
 fn deflate_all(queue: &Mutex<Receiver<Job>>) {
-    let mut deflate = Compress::new(Compression::default(), false);
     loop {
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(Job { chunk, before, done }) = next else { return };
         // If nobody waits for it any more, nobody misses it.
-        let _ = done.send(deflate_chunk(&mut deflate, &chunk, before.as_deref()));
+        let _ = done.send(deflate_chunk(&chunk, before.as_deref()));
     }
 }
 
-fn deflate_chunk(deflate: &mut Compress, chunk: &[u8], before: Option<&Vec<u8>>) -> Result<Packed> {
+fn deflate_chunk(chunk: &[u8], before: Option<&Vec<u8>>) -> Result<Packed> {
     let failed = |error| Error::internal(format!("compress with gzip: {error}"));
-    deflate.reset();
+    // A new one for each chunk: what a reset one still knows of others shows in its output.
+    let mut deflate = Compress::new(Compression::default(), false);
     if let Some(before) = before {
         let dictionary = &before[before.len().saturating_sub(WINDOW)..];
         deflate.set_dictionary(dictionary).map_err(failed)?;
@@ -190,7 +190,9 @@ mod tests {
         };
         let text: Vec<u8> = (0..100_000).flat_map(|_| format!("{} ", next() % 1000).into_bytes()).collect();
         let noise: Vec<u8> = (0..60_000).flat_map(|_| next().to_le_bytes()).collect();
-        let all = [text, noise, vec![0; 1 << 20]].concat();
+        // Programs are what layers are made of: a compressor that carries something over shows with them.
+        let program = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let all = [text, noise, vec![0; 1 << 20], program[..program.len().min(6 << 20)].to_vec()].concat();
         all.chunks(256 << 10).map(|chunk| Arc::new(chunk.to_vec())).collect()
     }
 
@@ -219,7 +221,7 @@ mod tests {
         // Not the decoder of several members: one must be enough.
         flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut back).unwrap();
         assert!(back == plain);
-        for threads in [2, 3, 7] {
+        for threads in [2, 7] {
             assert!(gzipped(&chunks, threads) == packed);
         }
         let mut serial = flate2::write::GzEncoder::new(Vec::new(), Compression::default());
