@@ -5,6 +5,7 @@
 mod daemon;
 
 use std::path::Path;
+use std::process::Stdio;
 use std::time::Instant;
 
 use api::containerd::services::leases::v1 as leases;
@@ -141,4 +142,37 @@ async fn plain_mounts_and_bad_lists_are_refused_and_leave_nothing() {
     let kept = home.path("state/io.containerd.mount-manager.v1.records");
     assert_eq!(std::fs::read_dir(kept.join("t")).unwrap().count(), 0);
     assert_eq!(std::fs::read_dir(kept.join("records")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_daemon_killed_between_two_steps_leaves_no_mount_behind() {
+    if !possible() {
+        return;
+    }
+    for (point, survives) in
+        [("mounts-recorded", false), ("mounts-performed", false), ("mounts-forgotten", false), ("", true)]
+    {
+        let home = Home::new();
+        let mut first =
+            home.launch(home.command().env("CONTAINERD_RS_CRASH_AT", point).stderr(Stdio::null())).await;
+        let mut doomed = client(&first).await;
+        let made = doomed.activate(request(layered("m"))).await;
+        if point == "mounts-forgotten" {
+            doomed.deactivate(request(wire::DeactivateRequest { name: "m".into() })).await.unwrap_err();
+        }
+        assert_eq!(made.is_ok(), survives || point == "mounts-forgotten", "{point}: {made:?}");
+        first.signal(Signal::KILL);
+        first.ended().await;
+
+        let second = home.start().await;
+        assert_eq!(list(&second, &[]).await.len(), usize::from(survives), "{point}");
+        let kept = home.path("state/io.containerd.mount-manager.v1.records");
+        let targets = std::fs::read_dir(kept.join("t")).unwrap().count();
+        let records = std::fs::read_dir(kept.join("records")).unwrap().count();
+        assert_eq!((targets, records), (usize::from(survives), usize::from(survives)), "{point}");
+        if survives {
+            let gone = wire::DeactivateRequest { name: "m".into() };
+            client(&second).await.deactivate(request(gone)).await.unwrap();
+        }
+    }
 }
