@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bad_archive;
+mod client;
 mod content;
 mod disk;
 mod events;
