@@ -58,7 +58,7 @@ impl Runtime {
     }
 
     /// Lets go of a task that its shim does not know any more although nobody here deletes it: a Delete of the daemon
-    /// before was finished after that one's death. The rest runs on; who wants the id waits for it.
+    /// before was finished after that one's death. The caller knew that it had been made when it asked. The rest runs on; who wants the id waits for it.
     pub(crate) fn forget(&self, shim: &Arc<Shim>) {
         let (Ok(_creating), Ok(_deleting)) = (shim.creating.try_lock(), shim.deleting.try_lock()) else {
             return;

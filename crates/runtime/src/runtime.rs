@@ -200,12 +200,15 @@ impl Runtime {
             Err(error) if error.class() == Class::Unavailable => return Ok(unknown(0)),
             found => found?,
         };
+        // One that was asked before the task was made has said nothing about what is there now.
+        let made = shim.is_created();
         match shim.state(exec, limit).await {
             Ok(state) => Ok(process(state, unknown(0))),
             Err(Failure::Closed) => Err(not_found(&key)),
             // Its making may hang, and then it has to be seen before it can be ended.
-            Err(failure) if failure.is_not_found() && exec.is_empty() && shim.is_being_made() => {
-                Ok(unknown(0))
+            Err(failure) if failure.is_not_found() && exec.is_empty() && !made => {
+                let known = shim.is_being_made() || shim.is_created();
+                if known { Ok(unknown(shim.pid())) } else { Err(failure.into()) }
             }
             Err(failure) if failure.is_not_found() => {
                 if exec.is_empty() {

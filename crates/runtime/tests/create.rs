@@ -7,6 +7,7 @@ mod fake;
 use std::time::Duration;
 
 use api::containerd::runtime::bootstrap::v1::BootstrapParams;
+use api::containerd::task::v3 as wire;
 use fake::{Answer, Fake, create, eventually, namespace, patient};
 use prost::Message;
 use runtime::{Awaited, Timeouts};
@@ -229,4 +230,26 @@ async fn a_create_that_nobody_waits_for_is_finished_if_it_can_be() {
     drop(waiting);
     assert_eq!(daemon.runtime.create_awaited(&namespace(), "c1", create(), awaited).await.unwrap(), 42);
     assert_eq!(daemon.runtime.list(&namespace()), ["c1"]);
+}
+
+/// Found by the soak: the answer to a list that came too early took a task out of the table for good.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_that_was_asked_before_the_task_was_made_does_not_lose_it() {
+    let fake = Fake::new();
+    let daemon = fake.daemon().await;
+    fake.on("Create", Answer::Wait(wire::CreateTaskResponse { pid: 42 }.encode_to_vec()));
+    fake.on("State", Answer::WaitAndRefuse(|| Error::not_found("container not created")));
+    let (runtime, ns) = (daemon.runtime.clone(), namespace());
+    let creating = tokio::spawn(async move { runtime.create(&namespace(), "c1", create()).await });
+    eventually(|| fake.calls() == ["Create"]).await;
+    let runtime = daemon.runtime.clone();
+    let asking = tokio::spawn(async move { runtime.state(&namespace(), "c1", "").await });
+    eventually(|| fake.calls() == ["Create", "State"]).await;
+    // The task is made, and only then comes the answer to the question before.
+    fake.go_on("Create");
+    assert_eq!(creating.await.unwrap().unwrap(), 42);
+    fake.go_on("State");
+    assert_eq!(asking.await.unwrap().unwrap().status, Status::Unknown);
+    assert_eq!(daemon.runtime.list(&ns), ["c1"]);
+    assert_eq!(fake.calls(), ["Create", "State"], "it was sent away");
 }

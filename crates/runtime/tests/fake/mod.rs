@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use api::containerd::task::v3 as wire;
 use prost::Message;
 use runtime::{Options, Runtime, Timeouts, ttrpc};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use types::any::RUNTIME_SPEC;
 use types::events::{Exchange, Subscription};
@@ -24,6 +25,10 @@ pub enum Answer {
     Say(Vec<u8>),
     Refuse(fn() -> Error),
     BeSilent,
+    /// Says this when the test lets it.
+    Wait(Vec<u8>),
+    /// Refuses when the test lets it.
+    WaitAndRefuse(fn() -> Error),
     Die,
     /// Dies, and another shim is there at the same moment.
     MakeRoom,
@@ -46,6 +51,8 @@ struct Process {
     socket: PathBuf,
     answers: Mutex<HashMap<&'static str, Answer>>,
     calls: Mutex<Vec<String>>,
+    /// Methods that may go on.
+    going_on: watch::Sender<Vec<&'static str>>,
     server: Mutex<Option<AbortHandle>>,
 }
 
@@ -78,6 +85,7 @@ impl Fake {
             socket: dir.path().join("shim.sock"),
             answers: Mutex::default(),
             calls: Mutex::default(),
+            going_on: watch::Sender::default(),
             server: Mutex::default(),
         };
         let fake = Self { dir, process: Arc::new(process) };
@@ -114,6 +122,11 @@ impl Fake {
 
     pub fn on(&self, method: &'static str, answer: Answer) {
         self.process.answers.lock().unwrap().insert(method, answer);
+    }
+
+    /// Lets a method that waits for this go on.
+    pub fn go_on(&self, method: &'static str) {
+        self.process.going_on.send_modify(|methods| methods.push(method));
     }
 
     /// Begins to serve.
@@ -196,7 +209,7 @@ impl Process {
             let answers = process.answers.lock().unwrap();
             let answer =
                 answers.iter().find(|(method, _)| **method == request.method).map(|(_, a)| a.clone());
-            act(answer, Arc::clone(&process))
+            act(request.method, answer, Arc::clone(&process))
         };
         let serving = tokio::spawn(ttrpc::serve(listener, handler));
         *self.server.lock().unwrap() = Some(serving.abort_handle());
@@ -209,11 +222,15 @@ impl Process {
     }
 }
 
-async fn act(answer: Option<Answer>, process: Arc<Process>) -> Result<Vec<u8>> {
+async fn act(method: String, answer: Option<Answer>, process: Arc<Process>) -> Result<Vec<u8>> {
+    if matches!(answer, Some(Answer::Wait(_) | Answer::WaitAndRefuse(_))) {
+        let mut going_on = process.going_on.subscribe();
+        going_on.wait_for(|methods| methods.contains(&method.as_str())).await.unwrap();
+    }
     match answer {
         None => return Err(Error::unimplemented("not in this shim")),
-        Some(Answer::Say(bytes)) => return Ok(bytes),
-        Some(Answer::Refuse(error)) => return Err(error()),
+        Some(Answer::Say(bytes) | Answer::Wait(bytes)) => return Ok(bytes),
+        Some(Answer::Refuse(error) | Answer::WaitAndRefuse(error)) => return Err(error()),
         Some(Answer::BeSilent) => {}
         Some(Answer::Die) => process.die(),
         Some(Answer::MakeRoom) => {
