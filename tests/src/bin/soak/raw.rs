@@ -27,6 +27,8 @@ struct Client<'a> {
     name: &'static str,
     runtime: tokio::runtime::Runtime,
     rpc: Rpc,
+    /// The daemon's life in which it was connected.
+    life: u64,
     chance: Chance,
     model: Model,
     next: u64,
@@ -37,7 +39,7 @@ pub fn live(arena: &Arena, name: &'static str, namespace: &str, chance: Chance) 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let rpc = runtime.block_on(async { Rpc::new(&arena.daemon.address(), namespace) });
     let model = Model::new(namespace);
-    let mut client = Client { arena, name, runtime, rpc, chance, model, next: 0 };
+    let mut client = Client { arena, name, runtime, rpc, life: 0, chance, model, next: 0 };
     client.make_base();
     while arena.goes_on() {
         client.act();
@@ -77,6 +79,12 @@ impl Client<'_> {
     ) -> Option<T> {
         loop {
             let (life, begun) = (self.arena.life(), Instant::now());
+            if self.life != life {
+                // A connection of another life would tell of its end only now.
+                self.life = life;
+                let (address, namespace) = (self.arena.daemon.address(), &self.model.namespace);
+                self.rpc = self.runtime.block_on(async { Rpc::new(&address, namespace) });
+            }
             let answer = self.runtime.block_on(call(&self.rpc));
             self.arena.count(what, begun.elapsed());
             match answer {
