@@ -95,6 +95,13 @@ async fn only_the_page_is_at_the_address_and_it_is_off_unless_configured() {
     let home = Home::new();
     let _daemon = home.start().await;
     assert!(!home.log().contains("serving"), "{}", home.log());
+    let home = Home::new();
+    home.configure(&sections(0));
+    let config = std::fs::read_to_string(home.path("config.toml")).unwrap();
+    let off = format!("disabled_plugins = ['io.containerd.server.v1.metrics']\n{config}");
+    std::fs::write(home.path("config.toml"), off).unwrap();
+    let _daemon = home.start().await;
+    assert!(!home.log().contains("serving"), "{}", home.log());
 }
 
 #[tokio::test]

@@ -52,14 +52,16 @@ struct Sources {
 /// Listens where the configuration says, if it does. The page is served until the process ends.
 pub async fn start(config: &Config, house: &House) -> Result<()> {
     let telemetry = &config.telemetry;
-    if telemetry.metrics.is_empty() {
+    let disabled = |uri: &str| config.disabled.iter().any(|disabled| disabled == uri);
+    if telemetry.metrics.is_empty() || disabled("io.containerd.server.v1.metrics") {
         return Ok(());
     }
+    let unmeasured = telemetry.no_prometheus || disabled("io.containerd.monitor.task.v1.cgroups");
     let door = Door::tcp(&telemetry.metrics).await?;
     info!(address = door.address(), "serving metrics");
     let sources = Arc::new(Sources {
         house: house.clone(),
-        stats: (!telemetry.no_prometheus).then_some(config.shims.stats),
+        stats: (!unmeasured).then_some(config.shims.stats),
         histogram: telemetry.histogram,
         served: AtomicU64::new(0),
         being_served: AtomicU64::new(0),

@@ -68,6 +68,10 @@ pub struct Span {
 
 /// Traces calls if the environment asks for it. A mistake there is logged: it is no reason not to run containers.
 pub fn start(config: &Config, calls: &Calls) {
+    let parts = ["io.containerd.internal.v1.tracing", "io.containerd.tracing.processor.v1.otlp"];
+    if config.disabled.iter().any(|uri| parts.contains(&uri.as_str())) {
+        return;
+    }
     match Settings::read(|name| std::env::var(name).ok()) {
         Ok(None) => {}
         Ok(Some(settings)) => {
