@@ -217,9 +217,12 @@ impl Bench {
             let archive = self.path(name);
             std::fs::write(&archive, Image::archive(name, &config)).unwrap();
             let [theirs, _] = self.both(|ctr| {
-                let unpack = format!("images import --local {}", archive.display());
-                let native = "--snapshotter native";
-                (ctr.say(&unpack), ctr.say(&unpack.replace("--local", &format!("--local {native}"))))
+                // Those before 2.0 know nothing but local.
+                let local =
+                    if ctr.say("images import --help").out.contains("--local") { "--local" } else { "" };
+                let import =
+                    |flags: &str| ctr.say(&format!("images import {local} {flags} {}", archive.display()));
+                (import(""), import("--snapshotter native"))
             });
             assert_eq!((theirs.0.code, theirs.1.code), (0, 0), "{theirs:?}");
         }
