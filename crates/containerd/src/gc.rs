@@ -14,7 +14,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use metadata::{Changes, Collected, Db, Weak};
+use metadata::{Changed, Changes, Collected, Db, Weak};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{debug, error};
@@ -83,7 +83,7 @@ impl Task {
             let next = self.schedule.next();
             tokio::select! {
                 () = self.changes.due() => {
-                    self.schedule.changed(self.changes.so_far(), Instant::now());
+                    self.look();
                     continue;
                 }
                 request = requests.recv() => {
@@ -103,6 +103,11 @@ impl Task {
         }
     }
 
+    /// Looks at what has changed.
+    fn look(&mut self) {
+        self.schedule.changed(self.changes.so_far(), Instant::now(), SystemTime::now());
+    }
+
     async fn collect(&mut self, db: &Db, waiting: &mut Vec<oneshot::Sender<Result<()>>>) {
         let begun = Instant::now();
         self.changes.reset();
@@ -116,9 +121,9 @@ impl Task {
                 if done.rows > MANY {
                     tokio::task::spawn_blocking(sys::memory::trim);
                 }
-                let expiry =
-                    done.next_expiry.map(|at| now + at.duration_since(SystemTime::now()).unwrap_or_default());
-                self.schedule.succeeded(now, done.duration, expiry);
+                self.schedule.succeeded(done.duration);
+                let expiry = Changed { expiry: done.next_expiry, ..Changed::default() };
+                self.schedule.changed(expiry, now, SystemTime::now());
             }
             Err(error) => {
                 error!(%error, "garbage collection failed");
@@ -127,7 +132,7 @@ impl Task {
             }
         }
         // Some of what came meanwhile may not have been seen.
-        self.schedule.changed(self.changes.so_far(), now);
+        self.look();
         for waiter in waiting.drain(..) {
             let answer = collected.as_ref().map(drop);
             // Whoever went away needs no answer.

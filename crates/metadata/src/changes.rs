@@ -1,6 +1,8 @@
 //! How much has changed since the last collection: what a scheduler of collections waits for.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use tokio::sync::Notify;
 
@@ -12,6 +14,7 @@ pub struct Changes {
     /// 0 is never.
     mutation_threshold: AtomicU64,
     deletion_threshold: AtomicU64,
+    expiry: Mutex<Option<SystemTime>>,
     woken: Notify,
 }
 
@@ -22,6 +25,8 @@ pub struct Changed {
     pub mutations: u64,
     /// Changes that let go of something which others may have stood on.
     pub deletions: u64,
+    /// When the first of what was written expires, if anything does.
+    pub expiry: Option<SystemTime>,
 }
 
 impl Changes {
@@ -31,7 +36,8 @@ impl Changes {
         self.deletion_threshold.store(deletions, Ordering::Relaxed);
     }
 
-    /// Waits until there is a first deletion, or a count has come to its threshold, since the last wake-up.
+    /// Waits until there is a first deletion, something expires sooner than all before it, or a count has come to its
+    /// threshold, since the last wake-up.
     ///
     /// Cancel safety: a wake-up is kept for the next call.
     pub async fn due(&self) {
@@ -43,6 +49,7 @@ impl Changes {
         Changed {
             mutations: self.mutations.load(Ordering::Acquire),
             deletions: self.deletions.load(Ordering::Acquire),
+            expiry: *self.expiry(),
         }
     }
 
@@ -50,6 +57,21 @@ impl Changes {
     pub fn reset(&self) {
         self.mutations.store(0, Ordering::Release);
         self.deletions.store(0, Ordering::Release);
+        *self.expiry() = None;
+    }
+
+    /// Something expires at `time`.
+    pub(crate) fn expires(&self, time: SystemTime) {
+        let mut expiry = self.expiry();
+        if expiry.is_none_or(|soonest| time < soonest) {
+            *expiry = Some(time);
+            self.woken.notify_one();
+        }
+    }
+
+    fn expiry(&self) -> MutexGuard<'_, Option<SystemTime>> {
+        // Whole at any time, whoever panicked.
+        self.expiry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts what has been committed.
@@ -91,9 +113,15 @@ mod tests {
         assert!(!woken(&changes));
         changes.committed(1, 1);
         assert!(woken(&changes));
-        assert_eq!(changes.so_far(), Changed { mutations: 14, deletions: 3 });
+        assert_eq!(changes.so_far(), Changed { mutations: 14, deletions: 3, expiry: None });
         changes.reset();
         changes.committed(1, 1);
         assert!(woken(&changes), "the first again");
+        let now = SystemTime::now();
+        changes.expires(now);
+        assert!(woken(&changes));
+        changes.expires(now + std::time::Duration::from_secs(1));
+        assert!(!woken(&changes), "later than another");
+        assert_eq!(changes.so_far().expiry, Some(now));
     }
 }

@@ -113,6 +113,12 @@ fn not_found(digest: &Digest) -> Error {
 #[async_trait]
 impl Store for Contents {
     async fn info(&self, digest: &Digest) -> Result<Info> {
+        if self.db.must_tell(&self.scope) {
+            let (scope, digest) = (self.scope.clone(), digest.clone());
+            self.db
+                .mutate(move |tx| tx.has(BLOBS.table, (scope.namespace.as_str(), digest.as_str())).map(drop))
+                .await?;
+        }
         Ok(self.blob(digest)?.into_info(digest.clone()))
     }
 

@@ -64,19 +64,6 @@ pub(crate) struct Inner {
     _lock: RootLock,
 }
 
-/// A database that others keep open.
-#[derive(Clone)]
-pub struct Weak {
-    inner: std::sync::Weak<Inner>,
-}
-
-impl Weak {
-    /// The database, if it is still open.
-    pub fn upgrade(&self) -> Option<Db> {
-        Some(Db { inner: self.inner.upgrade()? })
-    }
-}
-
 /// Bits of the counter in the number of a backend key; the rest is the generation.
 const COUNTER_BITS: u32 = 40;
 
@@ -212,11 +199,6 @@ impl Db {
     /// How much has changed since whoever schedules collections has asked last.
     pub fn changes(&self) -> Arc<Changes> {
         Arc::clone(&self.inner.observed.changes)
-    }
-
-    /// The same database, for somebody who does not keep it open.
-    pub fn downgrade(&self) -> Weak {
-        Weak { inner: Arc::downgrade(&self.inner) }
     }
 
     /// Runs `look` on a consistent view.

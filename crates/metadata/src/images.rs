@@ -9,6 +9,7 @@ use types::fields::{FieldPaths, Path};
 use types::filters::{Fields, Filters, label};
 use types::image::Image;
 use types::oci::Descriptor;
+use types::time::parse_rfc3339;
 use types::{Digest, Error, Result, Scope, crash, labels};
 
 use crate::db::Db;
@@ -132,6 +133,13 @@ impl Images {
                 Ok(updated)
             })
             .await
+            .inspect(|image| self.tell_expiry(image))
+    }
+
+    /// Tells whoever schedules collections when an image expires.
+    fn tell_expiry(&self, image: &Image) {
+        let expiry = image.labels.get(labels::GC_EXPIRE).and_then(|text| parse_rfc3339(text));
+        expiry.into_iter().for_each(|expiry| self.db.inner.observed.changes.expires(expiry));
     }
 
     /// Removes a name; with a target only if it still names that. What nothing else keeps goes with the next collection.

@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use prost::Message;
 use types::filters::{Fields, Filters, label};
 use types::lease::{Lease, Resource};
+use types::time::parse_rfc3339;
 use types::{Digest, Error, Labels, Namespace, Result, Scope, crash, labels};
 
 use crate::db::Db;
@@ -84,7 +85,11 @@ impl Leases {
                 Ok(Lease { id: id.clone(), labels: labels.clone(), created_at })
             })
             .await
-            .inspect(|_| crash::point("lease-row"))
+            .inspect(|lease| {
+                crash::point("lease-row");
+                let expiry = lease.labels.get(labels::GC_EXPIRE).and_then(|text| parse_rfc3339(text));
+                expiry.into_iter().for_each(|expiry| self.db.inner.observed.changes.expires(expiry));
+            })
     }
 
     /// Removes a lease. What nothing else keeps goes with the next collection.

@@ -32,6 +32,7 @@ mod schema;
 mod snapshots;
 mod storage;
 mod tx;
+mod weak;
 mod writer;
 
 #[cfg(test)]
@@ -41,9 +42,10 @@ mod random_operations;
 
 pub use changes::{Changed, Changes};
 pub use containers::Containers;
-pub use db::{Db, Options, Weak};
+pub use db::{Db, Options};
 pub use gc::{Collected, Collectible, Item, Observer, Statistics};
 pub use images::Images;
 pub use leases::Leases;
 pub use namespaces::Namespaces;
 pub use root::RootLock;
+pub use weak::Weak;

@@ -310,6 +310,12 @@ fn apply(into: &mut Labels, info: &Info, fields: &FieldPaths) -> Result<()> {
 #[async_trait]
 impl Snapshotter for Snapshots {
     async fn stat(&self, key: &str) -> Result<Info> {
+        if self.db.must_tell(&self.scope) {
+            let (scope, name, key) = (self.scope.clone(), self.name.clone(), key.to_owned());
+            self.db
+                .mutate(move |tx| tx.has(SNAPSHOTS.table, (scope.namespace.as_str(), &name, &key)).map(drop))
+                .await?;
+        }
         let row = self.row(key)?;
         self.stat_row(key, row).await
     }

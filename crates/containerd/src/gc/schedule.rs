@@ -1,6 +1,6 @@
 //! When the next collection is due. No clock, no I/O: instants come in.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use metadata::Changed;
 use tokio::time::Instant;
@@ -53,8 +53,12 @@ impl Schedule {
     }
 
     /// So much has changed since the last collection.
-    pub(super) fn changed(&mut self, changed: Changed, now: Instant) {
-        let Changed { mutations, deletions } = changed;
+    pub(super) fn changed(&mut self, changed: Changed, now: Instant, wall: SystemTime) {
+        let Changed { mutations, deletions, expiry } = changed;
+        if let Some(expiry) = expiry {
+            let at = self.after(expiry, now, wall);
+            self.expiry = Some(self.expiry.map_or(at, |before| before.min(at)));
+        }
         if self.deletions > 0 && deletions >= self.deletions {
             self.at(now + self.delay);
         } else if deletions > 0 || (self.mutations > 0 && mutations >= self.mutations) {
@@ -67,8 +71,8 @@ impl Schedule {
         self.at(now + self.delay);
     }
 
-    /// One is over, which took so long; the next thing expires then.
-    pub(super) fn succeeded(&mut self, now: Instant, took: Duration, expiry: Option<Instant>) {
+    /// One is over, which took so long.
+    pub(super) fn succeeded(&mut self, took: Duration) {
         self.spent += took;
         self.collections += 1;
         if self.pause > 0.0 {
@@ -76,13 +80,18 @@ impl Schedule {
             self.interval = average.mul_f64(1.0 / self.pause - 1.0);
         }
         self.next = None;
-        self.expiry = expiry.map(|at| (at + AFTER_EXPIRY).min(now + LONGEST));
+        self.expiry = None;
     }
 
     /// One has failed. It is tried again.
     pub(super) fn failed(&mut self, now: Instant) {
         self.expiry = None;
         self.next = Some(now + self.interval + INTERVAL);
+    }
+
+    /// When to collect what expires at `expiry`, seen at `wall`.
+    fn after(&self, expiry: SystemTime, now: Instant, wall: SystemTime) -> Instant {
+        now + (expiry.duration_since(wall).unwrap_or_default() + AFTER_EXPIRY).min(LONGEST)
     }
 
     /// Not later than `time`.
@@ -105,8 +114,10 @@ mod tests {
         }
     }
 
+    const WALL: SystemTime = SystemTime::UNIX_EPOCH;
+
     fn changed(mutations: u64, deletions: u64) -> Changed {
-        Changed { mutations, deletions }
+        Changed { mutations, deletions, expiry: None }
     }
 
     const MS: Duration = Duration::from_millis(1);
@@ -114,7 +125,7 @@ mod tests {
     /// A schedule whose start is over.
     fn started(settings: &Settings, now: Instant) -> Schedule {
         let mut schedule = Schedule::new(settings, now);
-        schedule.succeeded(now, MS, None);
+        schedule.succeeded(MS);
         schedule
     }
 
@@ -123,7 +134,7 @@ mod tests {
         let now = Instant::now();
         let mut schedule = Schedule::new(&settings(), now);
         assert_eq!(schedule.next(), Some(now + 100 * MS));
-        schedule.succeeded(now, MS, None);
+        schedule.succeeded(MS);
         assert_eq!(schedule.next(), None);
         let never = Settings { startup_delay: Duration::ZERO, ..settings() };
         assert_eq!(Schedule::new(&never, now).next(), None);
@@ -133,14 +144,14 @@ mod tests {
     fn a_deletion_is_collected_within_an_interval_and_further_ones_do_not_put_it_off() {
         let now = Instant::now();
         let mut schedule = started(&settings(), now);
-        schedule.changed(changed(99, 0), now);
+        schedule.changed(changed(99, 0), now, WALL);
         assert_eq!(schedule.next(), None);
-        schedule.changed(changed(100, 1), now);
+        schedule.changed(changed(100, 1), now, WALL);
         assert_eq!(schedule.next(), Some(now + 245 * MS), "five milliseconds are two percent of 250");
-        schedule.changed(changed(101, 2), now + 100 * MS);
+        schedule.changed(changed(101, 2), now + 100 * MS, WALL);
         assert_eq!(schedule.next(), Some(now + 245 * MS));
-        schedule.succeeded(now, 195 * MS, None);
-        schedule.changed(changed(100, 0), now);
+        schedule.succeeded(195 * MS);
+        schedule.changed(changed(100, 0), now, WALL);
         assert_eq!(schedule.next(), Some(now + 98 * 49 * MS), "the average counts");
     }
 
@@ -149,9 +160,9 @@ mod tests {
         let now = Instant::now();
         let settings = Settings { deletion_threshold: 3, schedule_delay: 7 * MS, ..settings() };
         let mut schedule = started(&settings, now);
-        schedule.changed(changed(2, 2), now);
+        schedule.changed(changed(2, 2), now, WALL);
         assert_eq!(schedule.next(), Some(now + 245 * MS));
-        schedule.changed(changed(3, 3), now);
+        schedule.changed(changed(3, 3), now, WALL);
         assert_eq!(schedule.next(), Some(now + 7 * MS));
         let mut schedule = started(&settings, now);
         schedule.requested(now);
@@ -162,11 +173,15 @@ mod tests {
     fn what_expires_is_collected_soon_after_and_a_set_clock_is_noticed() {
         let now = Instant::now();
         let mut schedule = started(&settings(), now);
-        schedule.succeeded(now, MS, Some(now + 1000 * MS));
+        let expires = |after| Changed { expiry: Some(WALL + after), ..changed(0, 0) };
+        schedule.changed(expires(2000 * MS), now, WALL);
+        schedule.changed(expires(1000 * MS), now, WALL);
+        schedule.changed(expires(3000 * MS), now, WALL);
         assert_eq!(schedule.next(), Some(now + 1100 * MS));
         schedule.requested(now);
         assert_eq!(schedule.next(), Some(now));
-        schedule.succeeded(now, MS, Some(now + 24 * LONGEST));
+        schedule.succeeded(MS);
+        schedule.changed(expires(24 * LONGEST), now, WALL);
         assert_eq!(schedule.next(), Some(now + LONGEST));
     }
 

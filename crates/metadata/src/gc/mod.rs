@@ -36,7 +36,7 @@ mod tests;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use types::{Error, Namespace, Result};
+use types::{Error, Namespace, Result, Scope};
 
 use crate::db::Db;
 
@@ -109,6 +109,12 @@ impl Db {
         // Also what an earlier one left, and what clients have removed.
         self.bury_all().await;
         statistics
+    }
+
+    /// Whether what this caller sees has to be looked at on the writer thread first: somebody with a lease builds on it, and
+    /// a collection that is under way must know.
+    pub(crate) fn must_tell(&self, scope: &Scope) -> bool {
+        scope.lease.is_some() && self.inner.observed.barrier.raised()
     }
 
     async fn collect_rows(

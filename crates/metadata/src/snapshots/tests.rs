@@ -319,14 +319,17 @@ async fn a_crash_while_a_snapshot_is_removed_leaves_nothing() {
 async fn whole_chains_of_orphans_are_swept_and_foreign_names_left() {
     let bench = Bench::new();
     drop(bench.open());
+    // Numbers of the first generation, which is over, and one of upstream's.
+    let ours = |number: u64, name: &str| format!("a/{}/{name}", (1_u64 << 40) | number);
+    let [base, middle, top] = [ours(7, "base"), ours(8, "middle"), ours(9, "top")];
     for (key, parent) in
-        [("a/7/base", ""), ("a/8/middle", "a/7/base"), ("a/9/top", "a/8/middle"), ("theirs", "")]
+        [(base.as_str(), ""), (&middle, &base), (&top, &middle), ("theirs", ""), ("a/7/upstreams", "")]
     {
         bench.snapshotter.prepare("k", parent, none()).await.unwrap();
         bench.snapshotter.commit(key, "k", None, none()).await.unwrap();
     }
     let _db = bench.recover().await;
-    assert_eq!(bench.snapshotter.keys(), ["theirs"]);
+    assert_eq!(bench.snapshotter.keys(), ["a/7/upstreams", "theirs"]);
 }
 
 #[tokio::test]

@@ -100,6 +100,19 @@ async fn what_somebody_was_told_is_there_is_there() {
 }
 
 #[tokio::test]
+async fn what_somebody_with_a_lease_has_seen_is_there_until_the_next_collection() {
+    let world = World::new();
+    let (manifest, _) = dead_things(&world).await;
+    world.lease("lease", &[], &[]).await;
+    let leased = scope(NS).with_lease("lease");
+    let marked = world.marked().await;
+    world.db.content(leased.clone()).info(&manifest).await.unwrap();
+    world.db.snapshotter(leased, SNAPSHOTTER).unwrap().stat("top").await.unwrap();
+    assert_eq!(world.swept(marked).await, ["base", "layer", "lease", "manifest", "top"]);
+    assert_eq!(world.left().await, ["lease"]);
+}
+
+#[tokio::test]
 async fn a_commit_that_finds_its_blob_keeps_it() {
     let world = World::new();
     let store = world.db.content(scope(NS));
