@@ -1,9 +1,10 @@
 //! What the shim itself wants to know of a bundle's `config.json`. The runtime reads the rest.
 
 use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use types::{Result, ResultExt};
+use types::{Error, Result, ResultExt};
 
 use crate::json::Parser;
 
@@ -52,6 +53,46 @@ impl Facts {
     }
 }
 
+/// The newest version of the specification that every crun takes.
+const OLD: &str = "1.1.0";
+
+/// Lets a crun of before the specification's 1.2 (Debian 12's) take the bundle: it reads what it knows and leaves the rest,
+/// but refuses a number that it does not know. What the file says beside that stays as it is, byte for byte.
+pub fn suit(runtime: &str, bundle: &Path) -> Result<()> {
+    let is_crun = Path::new(runtime).file_name().is_some_and(|name| name.as_bytes().starts_with(b"crun"));
+    if !is_crun {
+        return Ok(());
+    }
+    let path = bundle.join("config.json");
+    let what = || format!("rewrite {}", path.display());
+    let Some(text) = std::fs::read(&path).map_err(Error::from).and_then(|t| older(&t)).context(what)? else {
+        return Ok(());
+    };
+    let new = bundle.join(".config.json");
+    std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, &path)).context(what)
+}
+
+/// The text with an older version in it; None if the version is old already.
+fn older(text: &[u8]) -> Result<Option<Vec<u8>>> {
+    let mut found = None;
+    let mut parser = Parser::new(text);
+    parser.object(|p, key| {
+        if key != "ociVersion" || p.peek()? != Some(b'"') {
+            return p.skip();
+        }
+        let start = p.offset();
+        let version = p.string()?;
+        found = Some((start, p.offset(), version));
+        Ok(())
+    })?;
+    let Some((start, end, version)) = found else { return Ok(None) };
+    if version.starts_with("1.0.") || version.starts_with("1.1.") {
+        return Ok(None);
+    }
+    let (before, after) = (text.get(..start).unwrap_or_default(), text.get(end..).unwrap_or_default());
+    Ok(Some([before, format!("{OLD:?}").as_bytes(), after].concat()))
+}
+
 /// Reads one namespace; whether it is a new process namespace.
 fn namespace<R: std::io::Read>(parser: &mut Parser<R>) -> Result<bool> {
     let (mut pid, mut path) = (false, String::new());
@@ -75,6 +116,16 @@ mod tests {
         );
         let wanted = Facts { group: Some("g".into()), private_pids: true, poststop: true };
         assert_eq!(facts.unwrap(), wanted);
+    }
+
+    #[test]
+    fn a_crun_is_shown_a_version_that_it_knows_and_everything_else_as_it_was() {
+        let text =
+            |version: &str| format!(r#" {{ "a":{{"ociVersion":"9"}}, "ociVersion" : "{version}","b":[1]}} "#);
+        assert_eq!(older(text("1.3.0").as_bytes()).unwrap().unwrap(), text("1.1.0").into_bytes());
+        assert_eq!(older(text("1.0.2-dev").as_bytes()).unwrap(), None);
+        assert_eq!(older(b"{}").unwrap(), None);
+        assert!(older(b"{").is_err());
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::context::Context;
 use crate::io::{PipeOwner, Plan, Stdio};
 use crate::options;
 use crate::runtime::{Runtime, Task};
+use crate::spec;
 use crate::spec::Facts;
 use crate::state::{Input, Policy, State};
 use crate::timers::Deadline;
@@ -71,6 +72,7 @@ impl Driver {
         let Request { id, bundle, mounts, stdio, options } = request;
         let facts = Facts::read(&bundle)?;
         options::save(&options, &bundle)?;
+        spec::suit(&options.binary_name, &bundle)?;
         let policy = Policy {
             kill_all_on_exit: !facts.private_pids,
             // A hook would run at another time than with upstream; a shared namespace has processes to be killed first.
