@@ -133,3 +133,42 @@ pub(super) fn failed(errno: Errno, doing: impl Into<String>) -> Error {
 pub(super) fn shown(path: &[u8]) -> String {
     String::from_utf8_lossy(path).into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+    use std::os::unix::fs::symlink;
+
+    use rustix::fs::CWD;
+
+    use super::*;
+
+    #[test]
+    fn what_is_swapped_while_it_is_read_leads_nowhere() {
+        let top = tempfile::tempdir().unwrap();
+        let (root, outside) = (top.path().join("root"), top.path().join("outside"));
+        std::fs::create_dir_all(root.join("real/deep")).unwrap();
+        std::fs::create_dir_all(outside.join("deep")).unwrap();
+        std::fs::write(outside.join("secret"), "of the host").unwrap();
+        let tree = Tree::open(&root).unwrap();
+        assert!(tree.dir(b"real/deep").unwrap().is_some());
+        // A directory that has become a link, in the middle and at the end, or is gone.
+        symlink(&outside, root.join("link")).unwrap();
+        symlink("../outside", root.join("up")).unwrap();
+        for path in [&b"link"[..], b"link/deep", b"up", b"up/deep", b"gone", b"real/deep/gone"] {
+            assert!(tree.dir(path).unwrap().is_none(), "{}", shown(path));
+        }
+        assert!(tree.dir(b"../outside").is_err());
+        // A file that has become a link, or a pipe that nobody writes to.
+        let dir = tree.dir(b"").unwrap().unwrap();
+        std::fs::write(root.join("file"), "x").unwrap();
+        let stat = Found::find(dir.as_fd(), c"file").unwrap().unwrap().stat;
+        std::fs::remove_file(root.join("file")).unwrap();
+        symlink(outside.join("secret"), root.join("file")).unwrap();
+        let stale = Found { dir: dir.as_fd(), name: c"file", stat };
+        assert!(stale.open().is_err());
+        std::fs::remove_file(root.join("file")).unwrap();
+        rustix::fs::mknodat(CWD, root.join("file"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+        assert_eq!(stale.open().unwrap_err().class(), types::Class::FailedPrecondition);
+    }
+}

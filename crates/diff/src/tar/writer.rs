@@ -353,6 +353,58 @@ mod tests {
     }
 
     #[test]
+    fn whatever_is_written_is_read_again() {
+        let names = [
+            "f",
+            "ü",
+            &"n".repeat(100),
+            &"n".repeat(101),
+            &format!("{}/f", "d".repeat(150)),
+            &"x/".repeat(200),
+        ];
+        let xattrs =
+            [(b"security.capability".to_vec(), b"\x01\0\n=".to_vec()), (b"user.x".to_vec(), b"y".to_vec())];
+        let mut entries = Vec::new();
+        for (at, name) in names.iter().enumerate() {
+            for (kind, id, secs, nanos) in [
+                (Kind::File, 7, 0, 0),
+                (Kind::Symlink, 2_097_151, -5, 250_000_000),
+                (Kind::Directory, 2_097_152, 1 << 34, 0),
+            ] {
+                entries.push(Entry {
+                    name: name.as_bytes().to_vec(),
+                    link: if kind == Kind::Symlink {
+                        names[(at + 1) % names.len()].into()
+                    } else {
+                        Vec::new()
+                    },
+                    mode: 0o4751,
+                    uid: id,
+                    gid: id + 1,
+                    size: if kind == Kind::File { 513 } else { 0 },
+                    mtime: Time { secs, nanos },
+                    xattrs: xattrs[..at % 3].to_vec(),
+                    ..Entry::new(kind)
+                });
+            }
+        }
+        entries.retain(|entry| entry.kind != Kind::File || !entry.name.ends_with(b"/"));
+        let device = Entry { name: b"dev".to_vec(), device: (4095, 1_048_575), ..Entry::new(Kind::Block) };
+        entries.push(device);
+        let mut writer = Writer::new(Vec::new());
+        for entry in &entries {
+            writer.entry(entry).unwrap();
+            writer.body(&vec![b'b'; entry.size as usize]).unwrap();
+        }
+        let archive = writer.finish().unwrap();
+        let mut reader = crate::tar::Reader::new(&archive[..]);
+        for entry in &entries {
+            assert_eq!(reader.next_entry().unwrap().as_ref(), Some(entry));
+        }
+        assert_eq!(reader.next_entry().unwrap(), None);
+    }
+
+    #[test]
     fn a_body_must_be_as_long_as_was_said() {
         let file = |size| Entry { name: b"f".to_vec(), size, ..Entry::new(Kind::File) };
         let mut writer = Writer::new(Vec::new());
