@@ -26,3 +26,4 @@ mod restart;
 mod run;
 mod snapshots;
 mod terminal;
+mod transfer;
