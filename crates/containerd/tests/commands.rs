@@ -109,7 +109,7 @@ fn publishing_without_a_daemon_fails_and_says_where() {
     let address = home.path("s");
     let mut publish = containerd();
     publish.arg("--address").arg(&address).args(["publish", "--namespace", "test", "--topic", "/x"]);
-    assert!(refused(&publish.output().unwrap()).contains("s.ttrpc"));
+    assert!(refused(&publish.output().unwrap()).contains("dial unix"));
     let output = run(&["publish", "--namespace", "test"]);
     assert!(refused(&output).contains("topic required to publish event"));
 }
@@ -135,4 +135,23 @@ fn a_hook_becomes_the_program_with_the_container_filled_in() {
     let output = hook.env("HOOK", "pid {{pid}}").stdin(std::fs::File::open(state).unwrap()).output().unwrap();
     assert_eq!(stdout(&output), format!("c1:{bundle}/rootfs v pid 7\n"));
     assert_eq!(output.status.code(), Some(3));
+}
+
+/// A daemon whose shims' socket is not beside the main one.
+#[tokio::test]
+async fn an_event_is_published_at_the_main_socket_if_there_is_no_other_beside_it() {
+    let home = Home::new();
+    home.configure(&format!(
+        "[plugins.'io.containerd.server.v1.ttrpc']\naddress = {:?}",
+        home.path("elsewhere")
+    ));
+    let daemon = home.start().await;
+    assert!(home.path("elsewhere").exists() && !home.path("s.ttrpc").exists());
+    let mut publish = containerd();
+    publish.arg("-a").arg(daemon.address()).args(["publish", "--namespace", "test", "--topic", "/x"]);
+    let output = publish.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    publish = containerd();
+    publish.arg("-a").arg(daemon.address()).args(["publish", "--namespace", "test", "--topic", "x"]);
+    assert!(refused(&publish.output().unwrap()).contains("must start with"));
 }

@@ -1,4 +1,4 @@
-//! What other people's programs add: proxy plugins and stream processors.
+//! What other people's programs add: proxy plugins.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -53,24 +53,6 @@ impl ProxyKind {
     }
 }
 
-/// A program that turns layers of one media type into another, as they are unpacked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(dead_code, reason = "read by the diff service, which is being built")]
-pub struct Processor {
-    /// Its id.
-    pub id: String,
-    /// Media types that it reads.
-    pub accepts: Vec<String>,
-    /// The media type that it writes.
-    pub returns: String,
-    /// The program.
-    pub path: String,
-    /// Its arguments.
-    pub args: Vec<String>,
-    /// Its environment besides ours.
-    pub env: Vec<String>,
-}
-
 /// The proxy plugins.
 pub fn proxies(top: &mut Section) -> Vec<Proxy> {
     let mut all = top.section("proxy_plugins");
@@ -110,18 +92,4 @@ fn proxy(name: &str, mut section: Section) -> Option<Proxy> {
         exports,
         capabilities: section.strings("capabilities", &[]),
     })
-}
-
-/// The stream processors, in the order of their ids.
-pub fn processors(top: &mut Section) -> Vec<Processor> {
-    let mut all = top.section("stream_processors");
-    let one = |id: String, mut section: Section| Processor {
-        id,
-        accepts: section.strings("accepts", &[]),
-        returns: section.string("returns", ""),
-        path: section.string("path", ""),
-        args: section.strings("args", &[]),
-        env: section.strings("env", &[]),
-    };
-    all.keys().into_iter().map(|id| one(id.clone(), all.section(&id))).collect()
 }

@@ -15,14 +15,13 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::Duration;
 
 use types::{Class, Error, Result};
 
-pub use extensions::{Processor, Proxy, ProxyKind};
+pub use extensions::{Proxy, ProxyKind};
 pub use listeners::{Listener, MessageSize};
 pub use shims::Shims;
-pub use stores::{Gc, Overlayfs, Sharing};
+pub use stores::{Gc, Overlayfs};
 
 use crate::cli::{DEFAULT_CONFIG, Flags};
 use crate::logging::{Format, Threshold};
@@ -32,7 +31,6 @@ use tree::{Complete, Host, Written};
 
 /// What the daemon is to do.
 #[derive(Clone, Debug)]
-#[allow(dead_code, reason = "parts of the daemon that are being built read the rest")]
 pub struct Config {
     /// Where persistent data lives.
     pub root: PathBuf,
@@ -66,14 +64,8 @@ pub struct Config {
     pub sync_fs: bool,
     /// When garbage is collected.
     pub gc: Gc,
-    /// How blobs are shared between namespaces.
-    pub sharing: Sharing,
-    /// How often containers are looked at that are to be restarted.
-    pub restart_interval: Duration,
     /// Plugins in other processes.
     pub proxies: Vec<Proxy>,
-    /// Programs that turn layers of one kind into another.
-    pub processors: Vec<Processor>,
     /// Shim processes.
     pub shims: Shims,
     /// Metrics and the debug socket.
@@ -192,12 +184,8 @@ fn read(mut top: Section, flags: &Flags, changed: &BTreeSet<String>) -> Config {
     let (differs, sync_fs) = diff_service(&mut plugins);
     let shims = shims::read(&mut plugins, &mut timeouts);
     let gc = stores::gc(&mut plugins);
-    let sharing = stores::sharing(&mut plugins);
-    let restart_interval = plugins
-        .section("io.containerd.monitor.container.v1.restart")
-        .duration("interval", Duration::from_secs(10));
+    stores::metadata(&mut plugins);
     let proxies = extensions::proxies(&mut top);
-    let processors = extensions::processors(&mut top);
     let telemetry = telemetry::read(&mut plugins, trace_id);
     unknown_timeouts(&mut timeouts);
     not_there_yet(&mut top, &plugins, changed);
@@ -218,10 +206,7 @@ fn read(mut top: Section, flags: &Flags, changed: &BTreeSet<String>) -> Config {
         differs,
         sync_fs,
         gc,
-        sharing,
-        restart_interval,
         proxies,
-        processors,
         shims,
         telemetry,
         warnings: Vec::new(),
@@ -291,6 +276,12 @@ fn unknown_timeouts(timeouts: &mut Section) {
 fn not_there_yet(top: &mut Section, plugins: &Section, changed: &BTreeSet<String>) {
     for old in ["grpc", "ttrpc", "metrics"].into_iter().filter(|key| top.has(key)) {
         top.warn(format!("[{old}] means nothing in version 4 and is ignored: `containerd config migrate` of version 3 knows its place"));
+    }
+    for name in top.section("stream_processors").keys() {
+        // Every configuration of upstream lists these two.
+        if !name.starts_with("io.containerd.ocicrypt.decoder.v1") {
+            top.warn(format!("stream processor {name} is not supported yet and ignored"));
+        }
     }
     let ignored: Vec<_> = plugins.keys().into_iter().filter(|uri| changed.contains(uri)).collect();
     if !ignored.is_empty() {

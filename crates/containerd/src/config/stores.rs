@@ -18,7 +18,6 @@ pub struct Overlayfs {
 
 /// When garbage is collected: `io.containerd.gc.v1.scheduler`.
 #[derive(Clone, Debug, PartialEq)]
-#[allow(dead_code, reason = "read by the scheduler, which is being built")]
 pub struct Gc {
     /// The part of real time that collections may take, at most 0.5.
     pub pause_threshold: f64,
@@ -30,17 +29,6 @@ pub struct Gc {
     pub schedule_delay: Duration,
     /// How long after the start of the daemon the first one comes.
     pub startup_delay: Duration,
-}
-
-/// Whether a blob that another namespace has can be had by its digest alone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[allow(dead_code, reason = "read by the metadata store, once it knows the difference")]
-pub enum Sharing {
-    /// Yes.
-    #[default]
-    Shared,
-    /// No, it has to be uploaded again.
-    Isolated,
 }
 
 /// Settings of the overlayfs snapshotter.
@@ -75,18 +63,17 @@ pub fn gc(plugins: &mut Section) -> Gc {
     }
 }
 
-/// How blobs are shared between namespaces.
-pub fn sharing(plugins: &mut Section) -> Sharing {
+/// What the metadata store may be told. There is nothing yet that it does otherwise.
+pub fn metadata(plugins: &mut Section) {
     let mut section = plugins.section("io.containerd.metadata.v1.bolt");
     if section.boolean("no_sync") {
         section.warn("metadata: no_sync is ignored: every acknowledged change is on disk");
     }
     match section.string("content_sharing_policy", "shared").as_str() {
-        "shared" => Sharing::Shared,
-        "isolated" => Sharing::Isolated,
-        other => {
-            section.mistake(format!("unknown policy: {other}: invalid argument"));
-            Sharing::Shared
-        }
+        "shared" => {}
+        "isolated" => section.warn(
+            "metadata: content_sharing_policy isolated is not supported yet: whoever knows a digest gets the blob",
+        ),
+        other => section.mistake(format!("unknown policy: {other}: invalid argument")),
     }
 }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 
 /// What `config dump` prints of a file.
@@ -124,7 +126,7 @@ fn what_the_program_assumes_is_what_the_default_file_says() {
 }
 
 #[test]
-fn proxies_and_processors_are_read() {
+fn proxies_are_read_and_processors_are_not_there_yet() {
     let config = understood(
         "version=2\n[proxy_plugins.stargz]\ntype='snapshot'\naddress='/run/s'\ncapabilities=['remote']\n\
          [proxy_plugins.stargz.exports]\nroot='/x'\n[proxy_plugins.odd]\ntype='sandbox'\naddress='/y'\n\
@@ -139,6 +141,31 @@ fn proxies_and_processors_are_read() {
         "{:?}",
         config.warnings
     );
-    assert_eq!(config.processors.len(), 3);
+    assert!(
+        config.warnings.iter().any(|warning| warning.contains("stream processor x")),
+        "{:?}",
+        config.warnings
+    );
     assert!(understood("version=4\n[proxy_plugins.x]\ntype='diff'").is_err());
+}
+
+#[test]
+fn a_daemon_could_be_started_with_every_generated_file() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config");
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
+        let config = load(&Flags { config: Some(path.clone()), ..Flags::default() }).unwrap();
+        let chosen = crate::plugins::Plugins::choose(&config).map(drop).map_err(|error| error.to_string());
+        // These two require what is not here yet.
+        let expected = match config.required.is_empty() {
+            true => Ok(()),
+            false => Err("required plugin io.containerd.grpc.v1.cri not included".to_owned()),
+        };
+        assert_eq!(chosen, expected, "{}", path.display());
+        let ignored = config.warnings.iter().filter(|warning| warning.contains("plugins that are not there"));
+        assert!(ignored.count() <= 1, "{:?}", config.warnings);
+    }
 }

@@ -39,7 +39,7 @@ impl Plugins {
         let replaced = !self.proxies(ProxyKind::Content).is_empty();
         let needed = |uri: &mut String| {
             let plugin = TABLE.iter().find(|plugin| plugin.uri() == *uri);
-            plugin.is_some_and(|plugin| !plugin.optional && !(replaced && plugin.kind == CONTENT))
+            plugin.is_some_and(|plugin| !(plugin.optional || replaced && plugin.kind == CONTENT))
         };
         let kept: Vec<_> = self.disabled.extract_if(.., needed).collect();
         kept.into_iter().map(|uri| format!("plugin {uri} cannot be disabled")).collect()

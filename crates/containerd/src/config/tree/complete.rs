@@ -87,8 +87,7 @@ fn beside_main_socket(table: &mut Table) {
         .extend(["uid", "gid"].iter().filter_map(|key| Some(((*key).to_owned(), main.get(*key)?.clone()))));
     let shims = plugins.entry("io.containerd.server.v1.ttrpc").or_insert_with(|| Table::new().into());
     let Value::Table(shims) = shims else { return };
-    let elsewhere = |address: &Value| address.as_str() != Some("");
-    if shims.get("address").is_none_or(|address| !elsewhere(address)) {
+    if shims.get("address").and_then(Value::as_str) == Some("") {
         shims.remove("address");
     }
     for (key, value) in derived {

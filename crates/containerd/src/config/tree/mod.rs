@@ -11,7 +11,7 @@
 
 mod complete;
 pub mod duration;
-mod files;
+pub mod files;
 mod glob;
 mod merge;
 mod migrate;
