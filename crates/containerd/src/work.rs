@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -144,11 +144,10 @@ impl Work {
     }
 
     fn begin(&self, change: Change) -> Running {
-        let mut number = 0;
-        self.changes.send_modify(|changes| {
-            number = changes.last_key_value().map_or(0, |(last, _)| last + 1);
-            changes.insert(number, (change, Instant::now()));
-        });
+        // Never used again: who has ended still lets go of its number, which must not be somebody else's by then.
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        self.changes.send_modify(|changes| drop(changes.insert(number, (change, Instant::now()))));
         Running { changes: self.changes.clone(), number }
     }
 
@@ -198,6 +197,17 @@ impl Work {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_that_has_ended_takes_no_other_along() {
+        let work = Work::new();
+        let first = work.begin(Change::new("test", "ns", "first"));
+        assert!(first.end().is_some());
+        let second = work.begin(Change::new("test", "ns", "second"));
+        drop(first);
+        assert_eq!(work.under_way().len(), 1);
+        assert!(second.end().is_some());
+    }
 
     #[tokio::test]
     async fn calm_is_awaited_by_one_until_it_comes() {
