@@ -272,7 +272,8 @@ async fn small_blobs_of_a_layout_may_have_other_digests() {
         });
         hasher.update(if good { b"blob" } else { b"else" });
         let digest = hasher.finish();
-        let archive = Image::new().layout().file(&format!("blobs/{algorithm}/{}", digest.hex()), b"blob").end();
+        let archive =
+            Image::new().layout().file(&format!("blobs/{algorithm}/{}", digest.hex()), b"blob").end();
         assert_eq!(run(&store, archive, &options()).await.is_ok(), good, "{algorithm}");
         assert_eq!(store.digests().contains(&digest), good);
     }

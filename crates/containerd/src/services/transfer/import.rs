@@ -60,10 +60,7 @@ async fn unpack_all(
     let platform = wanted.platform.clone().map_or_else(Platform::host, convert::platform);
     let unpacker = Unpacker {
         store: Arc::clone(store),
-        applier: Arc::new(UntilGone {
-            applier: job.house.applier(&job.scope)?,
-            gone: job.gone.clone(),
-        }),
+        applier: Arc::new(UntilGone { applier: job.house.applier(&job.scope)?, gone: job.gone.clone() }),
         snapshotter: job
             .house
             .db

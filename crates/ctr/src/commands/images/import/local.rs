@@ -78,12 +78,7 @@ pub async fn run(globals: &Globals, flags: Flags) -> Result<()> {
 }
 
 /// Names the images and unpacks them; takes everything back if that fails.
-async fn finish(
-    lease: &Leased,
-    imported: Imported,
-    platform: &Platform,
-    flags: &Flags,
-) -> Result<()> {
+async fn finish(lease: &Leased, imported: Imported, platform: &Platform, flags: &Flags) -> Result<()> {
     let labels = flags::labels(&flags.label);
     let mut named = Vec::new();
     let done = async {
