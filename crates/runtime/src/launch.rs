@@ -54,10 +54,16 @@ impl Launcher {
         options: Option<&Any>,
         limit: Duration,
     ) -> Result<Bootstrap> {
-        let mut command = self.command(target);
-        command.arg("start");
-        let stdin = self.stdin(target, options);
-        let output = run(command, &stdin, limit).await?;
+        let start = || {
+            let mut command = self.command(target);
+            command.arg("start");
+            command
+        };
+        let mut output = run(start(), &self.stdin(target, options), limit).await?;
+        if !output.status.success() && output.takes_parameters_for_options(target.key.id()) {
+            tracing::warn!(task = %target.key, "the shim is from before 2.3: it is told its options alone");
+            output = run(start(), &encode(options), limit).await?;
+        }
         if !output.status.success() {
             return Err(Error::unknown(format!("{}: {}", output.text(), words(output.status))));
         }
@@ -108,8 +114,7 @@ impl Launcher {
         let name = target.shim.file_name().unwrap_or_default().to_string_lossy();
         // Shims of the first generation take anything but their options for a mistake.
         if name.contains("shim-runc-v1") || name.contains("shim-runhcs-v1") {
-            return options
-                .map_or_else(Vec::new, |options| api::any::to_wire(options.clone()).encode_to_vec());
+            return encode(options);
         }
         Params {
             id: target.key.id(),
@@ -125,6 +130,11 @@ impl Launcher {
     }
 }
 
+/// The options as an `Any`, or nothing.
+fn encode(options: Option<&Any>) -> Vec<u8> {
+    options.map_or_else(Vec::new, |options| api::any::to_wire(options.clone()).encode_to_vec())
+}
+
 pub(crate) struct Output {
     pub(crate) status: ExitStatus,
     pub(crate) stdout: Vec<u8>,
@@ -132,6 +142,12 @@ pub(crate) struct Output {
 }
 
 impl Output {
+    /// Whether these are the words of a shim that knows only options on its stdin: our id stands where the name of their
+    /// type does. It has not begun anything yet.
+    fn takes_parameters_for_options(&self, id: &str) -> bool {
+        self.text().contains(&format!("type with url {id}: not found"))
+    }
+
     /// Both streams, for a message.
     fn text(&self) -> String {
         let (stdout, stderr) = (String::from_utf8_lossy(&self.stdout), String::from_utf8_lossy(&self.stderr));

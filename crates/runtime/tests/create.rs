@@ -57,6 +57,19 @@ async fn shims_of_the_first_generation_are_told_their_options_alone() -> Test {
 }
 
 #[tokio::test]
+async fn shims_from_before_2_3_are_told_their_options_alone() -> Test {
+    let fake = Fake::new();
+    let daemon = fake.daemon().await;
+    fake.write("before-2.3", "");
+    let options = Some(Any::new("x.Options", *b"abc"));
+    daemon.runtime.create(&namespace(), "c1", types::task::Create { options, ..create() }).await?;
+    let told = api::ProtoAny::decode(std::fs::read(fake.path("stdin"))?.as_slice())?;
+    assert_eq!((told.type_url.as_str(), told.value.as_slice()), ("x.Options", &b"abc"[..]));
+    assert_eq!(fake.actions(), ["start", "start"]);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_shim_that_only_knows_the_older_service_is_asked_by_it() -> Test {
     let fake = Fake::new();
     let daemon = fake.daemon().await;

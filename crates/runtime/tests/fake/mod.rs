@@ -72,7 +72,10 @@ echo "$last" >> DIR/actions
 [ -e DIR/fail-$last ] && { echo "no $last today" >&2; exit 3; }
 [ -e DIR/hang-$last ] && sleep 1000
 case "$last" in
-start) cat > DIR/stdin; cat DIR/answer ;;
+start)
+  cat > DIR/stdin
+  [ -e DIR/before-2.3 ] && grep -q c1 DIR/stdin && { echo "io.containerd.x: type with url c1: not found" >&2; exit 1; }
+  cat DIR/answer ;;
 delete) printf '\010\052\020\211\001' ;;
 esac
 "#;
