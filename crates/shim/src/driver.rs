@@ -188,7 +188,10 @@ impl Driver {
                 self.exec_ended(cx, exec, failed);
             }
             (task @ Task::Kill(call), outcome) => {
-                let result = outcome.map_err(|f| f.into_error(&task));
+                // One that ended while the signal was on its way may be half forgotten by the runtime already.
+                let ended = self.state.init_ended();
+                let finished = || Error::not_found("process already finished: not found");
+                let result = outcome.map_err(|f| if ended { finished() } else { f.into_error(&task) });
                 cx.reply(call, result.map(|()| message::answer(&Answer::Empty)));
             }
             (task @ Task::KillAll, outcome) => {

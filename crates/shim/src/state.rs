@@ -199,7 +199,7 @@ impl State {
     }
 
     /// Whether init has ended, told or not.
-    fn init_ended(&self) -> bool {
+    pub fn init_ended(&self) -> bool {
         let early = matches!(self.init.phase, Phase::Starting { early: Some(_) });
         early || self.held.is_some() || self.init.exit().is_some()
     }

@@ -120,7 +120,7 @@ fn what_cannot_be_created_says_why_in_the_runtimes_words_and_is_taken_back() {
     let mut request = rig.create_request("c1");
     request.rootfs[0].source = "/nonexistent".into();
     assert!(create(&request).starts_with("failed to mount rootfs component"));
-    request.stdout = "file:///tmp/x".into();
+    request.stdout = "binary:///tmp/x".into();
     assert!(create(&request).contains("not implemented"));
     request.bundle = "relative".into();
     assert!(create(&request).contains("no absolute path"));
@@ -154,5 +154,28 @@ fn fifty_containers_share_a_shim() {
     assert!(rig.mounts().is_empty());
     rig.wait_for_topic("/tasks/delete", 50);
     assert_eq!(rig.topics().len(), 200);
+    rig.shut_down();
+}
+
+/// Found by the soak: the container ended, and was being removed, while a second kill looked for its cgroups.
+#[test]
+fn a_kill_that_comes_too_late_says_that_there_is_nothing_to_kill() {
+    if !can_run() {
+        return;
+    }
+    let rig = Rig::new("c1");
+    rig.bundle("c1", &["sleep", "1000"]);
+    let late = rig.path("late");
+    let script = "#!/bin/sh\ncase \" $* \" in *\" kill \"*) runc \"$@\"; sleep 1; echo no cgroup >&2; exit 1;; esac\nexec runc \"$@\"\n";
+    std::fs::write(&late, script).unwrap();
+    std::fs::set_permissions(&late, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut options = rig.options();
+    options.binary_name = late.to_str().unwrap().into();
+    let options = Some(api::any::to_wire(api::any::pack(&options)));
+    rig.run_as(wire::CreateTaskRequest { options, ..rig.create_request("c1") });
+    let error = rig.kill("c1", "", 9).unwrap_err();
+    assert_eq!(error.to_string(), "process already finished: not found");
+    assert_eq!(rig.wait("c1", ""), 137);
+    rig.delete("c1", "").unwrap();
     rig.shut_down();
 }
