@@ -33,6 +33,9 @@ const DEFAULT_SNAPSHOTTER_LABEL: &str = "containerd.io/defaults/snapshotter";
 /// The snapshotter where nobody says otherwise.
 pub const DEFAULT_SNAPSHOTTER: &str = "overlayfs";
 
+/// How long a daemon may be silent before it is given up, unless the command line says otherwise; as upstream.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// A connection to the daemon in one namespace, perhaps under a lease. Cloning shares the channel.
 #[derive(Clone)]
 pub struct Client {
@@ -86,7 +89,9 @@ impl Client {
         if globals.namespace.is_empty() {
             return Err(Error::precondition("namespace is required: failed precondition"));
         }
-        Ok(Self { connection: Connection::open(path, Scope::new(globals.namespace.parse()?))? })
+        let scope = Scope::new(globals.namespace.parse()?);
+        let limit = if globals.connect_timeout.is_zero() { PATIENCE } else { globals.connect_timeout };
+        Ok(Self { connection: Connection::open_within(path, scope, Some(limit))? })
     }
 
     /// The namespace of every call.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
@@ -11,6 +12,8 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 use types::{Error, Result, Scope};
+
+use crate::patience::Patient;
 
 /// The largest message that containerd's servers and clients send and take, in bytes.
 pub const MAX_MESSAGE: usize = 16 << 20;
@@ -60,6 +63,11 @@ pub struct Connection {
 impl Connection {
     /// A connection to the socket at `path`. Nothing is opened before the first call.
     pub fn open(path: impl AsRef<Path>, scope: Scope) -> Result<Self> {
+        Self::open_within(path, scope, None)
+    }
+
+    /// [`Connection::open`] to somebody who has to speak within `limit` of the first call.
+    pub fn open_within(path: impl AsRef<Path>, scope: Scope, limit: Option<Duration>) -> Result<Self> {
         let path: PathBuf = path.as_ref().into();
         let endpoint = Endpoint::from_static("http://localhost")
             .initial_stream_window_size(4 << 20)
@@ -67,7 +75,8 @@ impl Connection {
         let channel = endpoint.connect_with_connector_lazy(tower::service_fn(move |_| {
             let path = path.clone();
             async move {
-                UnixStream::connect(&path).await.map(TokioIo::new).map_err(|error| refused(&path, &error))
+                let stream = UnixStream::connect(&path).await.map_err(|error| refused(&path, &error))?;
+                Ok::<_, io::Error>(TokioIo::new(Patient::new(stream, path, limit)))
             }
         }));
         Ok(Self { channel, headers: Headers::new(&scope)?, scope })

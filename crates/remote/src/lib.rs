@@ -11,6 +11,7 @@
 mod connection;
 mod content;
 mod diff;
+mod patience;
 mod snapshots;
 mod status;
 

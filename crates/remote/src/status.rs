@@ -28,9 +28,17 @@ pub fn text(class: Class) -> &'static str {
 /// The error that a status means, with its words as they are: those of a class stand where the server put them.
 #[expect(clippy::needless_pass_by_value, reason = "used as `map_err(from_status)`")]
 pub fn from_status(status: Status) -> Error {
+    if let Some(text) = crate::patience::silence(&status) {
+        return Error::unavailable(text);
+    }
     let class = api::status::class(status.code().into());
     let (message, words) = (status.message(), text(class));
     match class {
+        // Not the server's answer but hyper's: the connection went before the request did. Nobody has cancelled
+        // anything, and another try will do; the words are those of Go's clients.
+        Class::Canceled | Class::Unknown if std::error::Error::source(&status).is_some() => {
+            Error::unavailable("error reading from server: EOF: unavailable")
+        }
         _ if message.is_empty() => Error::new(class, words),
         // Go's context errors carry no other words than their own, so those are said too.
         Class::Canceled | Class::DeadlineExceeded if !message.ends_with(words) => {
