@@ -68,7 +68,7 @@ pub const LAW: &[(&str, &[&str])] = &[
         ],
     ),
     ("tests", &["types", "sys", "api", "grpc", "remote"]),
-    ("bench", &["tests"]),
+    ("bench", &["api", "grpc", "tests"]),
     ("xtask", &[]),
 ];
 
