@@ -19,8 +19,9 @@ use types::Digest;
 const SNAPSHOTTER: &str = "io.containerd.snapshotter.v1.native";
 const CONTENT: &str = "io.containerd.content.v1.content";
 
-/// Nothing refers to the snapshots of these tests, so nothing may be collected: neither here nor there.
-const KEEP: &str = "[plugins.'io.containerd.gc.v1.scheduler']\nstartup_delay = '1h'\nmutation_threshold = 0\n";
+/// Nothing refers to the snapshots and blobs of these tests, so nothing may be collected: neither here nor there.
+const KEEP: &str =
+    "[plugins.'io.containerd.gc.v1.scheduler']\nstartup_delay = '1h'\nmutation_threshold = 0\n";
 
 /// A daemon whose plugin `name` of a kind is the daemon of `far`.
 fn configure(home: &Home, far: &Home, kind: &str, name: &str, more: &str) {
@@ -122,7 +123,8 @@ async fn has(daemon: &Daemon, namespace: &str, digest: &Digest) -> bool {
 #[tokio::test]
 async fn a_content_store_in_another_process_has_the_blobs() {
     let (near, far) = (Home::new(), Home::new());
-    configure(&near, &far, "content", "far", "");
+    configure(&near, &far, "content", "far", KEEP);
+    far.configure(KEEP);
     let other = far.start().await;
     let daemon = near.start().await;
     let mut client = ContentClient::new(daemon.channel().await);
@@ -139,7 +141,8 @@ async fn a_content_store_in_another_process_has_the_blobs() {
         Ok(stream) => stream.into_inner().message().await.err(),
         Err(status) => Some(status),
     };
-    assert_eq!(read.unwrap().code(), Code::Unavailable);
+    let status = read.unwrap();
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
 }
 
 async fn apply(daemon: &Daemon, media_type: &str) -> Status {

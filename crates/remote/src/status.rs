@@ -53,6 +53,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_connection_that_went_away_is_unavailable_and_nobody_has_cancelled_anything() {
+        for code in [tonic::Code::Cancelled, tonic::Code::Unknown] {
+            let mut status = Status::new(code, "operation was canceled");
+            assert_ne!(from_status(status.clone()).class(), Class::Unavailable, "the server said so itself");
+            status.set_source(std::sync::Arc::new(std::io::Error::other("hyper")));
+            assert_eq!(from_status(status).class(), Class::Unavailable);
+        }
+    }
+
+    #[test]
     fn a_message_stays_as_the_server_wrote_it() {
         let e = from_status(Status::not_found("image \"x\": not found"));
         assert_eq!((e.class(), e.to_string()), (Class::NotFound, "image \"x\": not found".into()));
