@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
@@ -18,9 +19,9 @@ use crate::runtime::Streams;
 pub struct Stdio {
     /// FIFO, or empty for none.
     pub stdin: String,
-    /// FIFO, or empty for none.
+    /// FIFO, `file://` and the path of a log, or empty for none.
     pub stdout: String,
-    /// FIFO, or empty for none; unused with a terminal.
+    /// As standard output; unused with a terminal.
     pub stderr: String,
     /// Whether the process gets a terminal.
     pub terminal: bool,
@@ -42,6 +43,8 @@ pub enum Method {
     Splice,
     /// Through our memory.
     Copy,
+    /// Through our memory to a file that grows: the kernel does not splice to its end.
+    Append,
 }
 
 /// What is to be moved, and how.
@@ -54,7 +57,7 @@ pub struct Flow {
     pub source: OwnedFd,
     /// Where it goes to; non-blocking.
     pub sink: OwnedFd,
-    /// The client's FIFO.
+    /// The client's FIFO or log file.
     pub path: PathBuf,
     /// Keeps the end of input away, until the client asks for it.
     pub keeper: Option<OwnedFd>,
@@ -125,9 +128,10 @@ impl Plan {
             if path.is_empty() {
                 return null();
             }
+            let method = if log_file(path).is_some() { Method::Append } else { Method::Splice };
             let (path, sink) = open_output(path)?;
             let (source, writer) = pipe(owner, Direction::Out)?;
-            let (direction, method) = (Direction::Out, Method::Splice);
+            let direction = Direction::Out;
             flows.push(Flow { direction, method, source, sink, path, keeper: None });
             Ok(writer)
         };
@@ -218,11 +222,11 @@ impl Drop for ConsoleSocket {
     }
 }
 
-/// Refuses what is neither empty nor a path of a FIFO.
+/// Refuses what is neither empty nor a path of a FIFO or of a log file.
 fn check(path: &str) -> Result<()> {
     match path.split_once("://") {
-        Some(("fifo", _)) | None => Ok(()),
-        Some((scheme @ ("file" | "binary" | "binary-v2"), _)) => {
+        Some(("fifo" | "file", _)) | None => Ok(()),
+        Some((scheme @ ("binary" | "binary-v2"), _)) => {
             Err(Error::unimplemented(format!("STDIO scheme {scheme}: not implemented")))
         }
         Some((scheme, _)) => Err(Error::unknown(format!("unknown STDIO scheme {scheme}"))),
@@ -238,7 +242,24 @@ fn fifo_path(path: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The path of a log file that output is added to; its directory may have to be made.
+fn log_file(path: &str) -> Option<&Path> {
+    path.strip_prefix("file://").map(Path::new)
+}
+
+fn open_log(path: &Path) -> Result<OwnedFd> {
+    let doing = || format!("open log file {}", path.display());
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir).context(doing)?;
+    }
+    let file = File::options().append(true).create(true).mode(0o644).open(path).context(doing)?;
+    Ok(file.into())
+}
+
 fn open_output(path: &str) -> Result<(PathBuf, OwnedFd)> {
+    if let Some(path) = log_file(path) {
+        return Ok((path.to_owned(), open_log(path)?));
+    }
     let path = fifo_path(path)?;
     let doing = || format!("containerd-shim: opening w/o fifo {:?} failed", path.display());
     let fd = fifo::open_writer(&path).context(doing)?;

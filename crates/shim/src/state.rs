@@ -345,9 +345,9 @@ impl State {
         let refused = if self.execs.contains_key(&exec) {
             Some(Error::already_exists(format!("id {exec}: already exists")))
         } else if self.init_ended() {
-            Some(precondition("cannot exec in a stopped state"))
+            Some(Error::unknown("cannot exec in a stopped state"))
         } else if !self.init.deletes.is_empty() {
-            Some(precondition("cannot exec in a deleted state"))
+            Some(Error::unknown("cannot exec in a deleted state"))
         } else {
             None
         };

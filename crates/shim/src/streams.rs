@@ -209,7 +209,7 @@ impl Stream {
             let moved = match self.flow.method {
                 _ if self.ended => Ok(Moved::End),
                 Method::Splice => fifo::transfer(&self.flow.source, &self.flow.sink, budget),
-                Method::Copy => self.copy(),
+                Method::Copy | Method::Append => self.copy(),
             };
             match moved {
                 Ok(Moved::Bytes(n)) => budget = budget.saturating_sub(n),
@@ -231,7 +231,7 @@ impl Stream {
         Next::Again
     }
 
-    /// Moves a piece through our memory, for terminals, which cannot be spliced on all kernels.
+    /// Moves a piece through our memory, for what cannot be spliced on all kernels.
     fn copy(&mut self) -> io::Result<Moved> {
         let mut buffer = [0; COPY];
         let fresh = match &*self.pending {

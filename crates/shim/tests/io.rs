@@ -50,6 +50,26 @@ fn a_hundred_mebibytes_arrive_whole_and_then_the_end() {
 }
 
 #[test]
+fn both_outputs_are_added_to_a_log_file() {
+    if !can_run() {
+        return;
+    }
+    let rig = Rig::new("c1");
+    let path = rig.path("new/log");
+    std::fs::create_dir(path.parent().unwrap()).unwrap();
+    std::fs::write(&path, "before\n").unwrap();
+    let uri = format!("file://{}", path.display());
+    rig.bundle("c1", &["sh", "-c", "echo out; echo err >&2"]);
+    rig.run_as(wire::CreateTaskRequest { stdout: uri.clone(), stderr: uri, ..rig.create_request("c1") });
+    assert_eq!(rig.wait("c1", ""), 0);
+    rig.delete("c1", "").unwrap();
+    let mut lines: Vec<_> = std::fs::read_to_string(&path).unwrap().lines().map(str::to_owned).collect();
+    lines[1..].sort_unstable();
+    assert_eq!(lines, ["before", "err", "out"]);
+    rig.shut_down();
+}
+
+#[test]
 fn output_waits_for_a_reader_that_comes_after_the_exit() {
     if !can_run() {
         return;

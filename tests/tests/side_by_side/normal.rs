@@ -18,6 +18,7 @@ static REPLACED: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         (r"containerd-mount\d+", "MOUNT"),
         // A snapshot's own name carries the number of a database's write.
         (r"\bNS/\d+/", "NS/N/"),
+        (r"elapsed: [\d.]+ s", "elapsed: AGE"),
         (r"extract-\d+-\S{4}", "EXTRACT"),
         (r"\bpid \d+", "pid PID"),
         (r"(Less than a|About a|\d+) (second|minute)s?\b", "AGE"),
@@ -34,6 +35,7 @@ pub fn normal(text: &str, names: &[(String, &str)], marks: &[Mark]) -> String {
     for (pattern, name) in REPLACED.iter() {
         text = pattern.replace_all(&text, *name).into_owned();
     }
+    text = last_frame(&text);
     if marks.contains(&Mark::Numbers) {
         text = NUMBER.replace_all(&text, "N").into_owned();
     }
@@ -47,6 +49,13 @@ pub fn normal(text: &str, names: &[(String, &str)], marks: &[Mark]) -> String {
         text = sorted(&text, "\n");
     }
     text
+}
+
+/// A transfer's progress is shown again and again, as often as there is time for; the last one tells what it came to.
+fn last_frame(text: &str) -> String {
+    let ends: Vec<_> = text.match_indices("Importing\telapsed: ").map(|(at, _)| at).collect();
+    let [.., before, _] = ends.as_slice() else { return text.to_owned() };
+    text[*before..].split_once('\n').map_or(text, |(_, frame)| frame).to_owned()
 }
 
 /// A word that is a list of labels, and may end its line.
@@ -67,6 +76,8 @@ fn times_names_and_columns_are_replaced() {
     let text = "bb1-2-c  12 /tmp/ctd-abc 2026-11-21T10:20:30.123Z 2026-11-21 10:20:30.5 +0000 UTC";
     assert_eq!(normal(text, &names, &[]), "NS-c  12 DIR TIME TIME");
     assert_eq!(normal("Less than a second, 2 seconds", &[], &[]), "AGE, AGE");
+    let frames = "a\tsaved\nImporting\telapsed: 0.1 s\na\tsaved\nb\tsaved\nImporting\telapsed: 0.3 s\n";
+    assert_eq!(normal(frames, &[], &[]), "a\tsaved\nb\tsaved\nImporting\telapsed: AGE\n");
     assert_eq!(normal("a  12", &[], &[Mark::Numbers]), "a N");
     assert_eq!(normal("b\na\n", &[], &[Mark::Sorted]), "\na\nb");
     assert_eq!(normal("c b=2,a=1\nx\n", &[], &[Mark::Labels]), "c a=1,b=2\nx\n");

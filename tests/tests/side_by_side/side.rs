@@ -77,7 +77,9 @@ impl Side {
 
     /// Writes a file below this side's directory.
     pub fn write(&self, path: &str, text: &str) {
-        fs::write(self.daemon.dir().join(path), self.fill(text)).expect("write a file");
+        let path = self.daemon.dir().join(path);
+        fs::create_dir_all(path.parent().expect("a directory")).expect("make a directory");
+        fs::write(path, self.fill(text)).expect("write a file");
     }
 
     /// Starts a client that watches; returns when it is seen to hear.

@@ -8,19 +8,18 @@ use api::{any, convert};
 use futures_util::Stream;
 use grpc::containers::containers_server;
 use tonic::{Request, Response, Status};
-use types::filters::Filters;
 
 use super::House;
-use super::reply::{namespace, reply, required};
+use super::reply::{filters, namespace, reply, required};
 use crate::work::Change;
 
 /// Container records.
 pub struct Containers(pub House);
 
 impl Containers {
-    fn all<T>(&self, request: Request<T>, filters: &[String]) -> Result<Vec<wire::Container>, Status> {
+    fn all<T>(&self, request: Request<T>, texts: &[String]) -> Result<Vec<wire::Container>, Status> {
         let namespace = namespace(request.metadata())?;
-        let filters = reply(Filters::parse(filters))?;
+        let filters = filters(texts)?;
         let mut found = Vec::new();
         reply(self.0.db.containers(&namespace).list(&filters, &mut |container| {
             found.push(convert::container_to_wire(container));

@@ -41,7 +41,10 @@ impl events_server::Events for Events {
         &self,
         request: Request<SubscribeRequest>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
-        let filters = reply(Filters::parse(&request.into_inner().filters))?;
+        let filters = Filters::parse(&request.into_inner().filters).map_err(|error| {
+            // The class is lost upstream too.
+            Status::unknown(format!("subscription error: failed parsing subscription filters: {error}"))
+        })?;
         Ok(Response::new(Box::pin(matching(self.0.catch_up(), filters))))
     }
 }

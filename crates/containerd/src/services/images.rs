@@ -6,11 +6,10 @@ use api::convert;
 use grpc::images::images_server;
 use tonic::{Request, Response, Status};
 use types::fields::FieldPaths;
-use types::filters::Filters;
 use types::{Digest, Scope};
 
 use super::House;
-use super::reply::{reply, required, scope};
+use super::reply::{filters, reply, required, scope};
 use crate::work::Change;
 
 /// Names for descriptors.
@@ -92,7 +91,7 @@ impl images_server::Images for Images {
         request: Request<wire::ListImagesRequest>,
     ) -> Result<Response<wire::ListImagesResponse>, Status> {
         let scope = scope(request.metadata())?;
-        let filters = reply(Filters::parse(&request.into_inner().filters))?;
+        let filters = filters(&request.into_inner().filters)?;
         let mut images = Vec::new();
         reply(self.0.db.images(&scope).list(&filters, &mut |image| {
             images.push(convert::image_to_wire(image));

@@ -76,7 +76,8 @@ impl Introspection {
 #[tonic::async_trait]
 impl introspection_server::Introspection for Introspection {
     async fn plugins(&self, request: Request<PluginsRequest>) -> Result<Response<PluginsResponse>, Status> {
-        let filters = reply(Filters::parse(&request.into_inner().filters))?;
+        let class_first = |error: Error| Error::invalid(format!("invalid argument: {error}"));
+        let filters = reply(Filters::parse(&request.into_inner().filters).map_err(class_first))?;
         let plugins =
             self.plugins.iter().filter(|plugin| filters.matches(&Filterable(plugin))).cloned().collect();
         Ok(Response::new(PluginsResponse { plugins }))

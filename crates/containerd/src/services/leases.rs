@@ -4,10 +4,9 @@ use api::containerd::services::leases::v1 as wire;
 use api::convert;
 use grpc::leases::leases_server;
 use tonic::{Request, Response, Status};
-use types::filters::Filters;
 
 use super::House;
-use super::reply::{namespace, reply, required};
+use super::reply::{filters, namespace, reply, required};
 use crate::work::Change;
 
 /// Leases and what they hold.
@@ -47,7 +46,7 @@ impl leases_server::Leases for Leases {
         request: Request<wire::ListRequest>,
     ) -> Result<Response<wire::ListResponse>, Status> {
         let namespace = namespace(request.metadata())?;
-        let filters = reply(Filters::parse(&request.into_inner().filters))?;
+        let filters = filters(&request.into_inner().filters)?;
         let mut leases = Vec::new();
         reply(self.0.db.leases(&namespace).list(&filters, &mut |lease| {
             leases.push(convert::lease_to_wire(lease));

@@ -2,6 +2,7 @@
 
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
+use types::filters::Filters;
 use types::{Error, Namespace, Result, Scope};
 
 /// The header that names the namespace.
@@ -19,6 +20,12 @@ pub fn status(error: &Error) -> Status {
 /// A result for the wire.
 pub fn reply<T>(result: Result<T>) -> Result<T, Status> {
     result.map_err(|error| status(&error))
+}
+
+/// The filters of a list of records: of these, upstream says what class of error it is once more.
+pub fn filters(texts: &[String]) -> Result<Filters, Status> {
+    let once_more = |error: Error| Error::invalid(format!("{error}: invalid argument"));
+    reply(Filters::parse(texts).map_err(once_more))
 }
 
 /// A required part of a request.
