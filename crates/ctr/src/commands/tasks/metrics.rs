@@ -60,7 +60,7 @@ pub async fn run(client: &Client, flags: Flags) -> Result<()> {
     crate::process::Process::init(client, id).get().await.map_err(no_task)?;
     let request = MetricsRequest { filters: vec![format!("id=={id}")] };
     let answer = client.tasks().metrics(request).await.map_err(from_status)?.into_inner();
-    let missing = || Error::unavailable(format!("the daemon has no metrics of task {id}"));
+    let missing = || Error::unavailable("no metrics received");
     let metric = answer.metrics.into_iter().next().ok_or_else(missing)?;
     let (figures, rows) = figures(metric.data.clone().map(api::any::from_wire).unwrap_or_default())?;
     match flags.format.as_str() {
