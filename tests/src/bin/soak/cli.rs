@@ -166,8 +166,13 @@ impl Client<'_> {
         let Some((image, _)) = self.some_image() else { return };
         let (id, code) = (self.name("once"), self.chance.below(100));
         let script = format!("exit {code}");
+        let life = self.arena.life();
         let (finished, excused) = self.once(&["run", "--rm", &image, &id, "sh", "-c", &script]);
         if finished.code == i32::try_from(code).unwrap_or(0) {
+            // Go's says nothing of a daemon that died while it cleaned up.
+            if self.arena.life() != life {
+                self.clear(&id);
+            }
             return;
         }
         if !excused {
