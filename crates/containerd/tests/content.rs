@@ -6,7 +6,7 @@ mod daemon;
 
 use api::containerd::services::content::v1 as wire;
 use bytes::Bytes;
-use daemon::{Home, in_namespace, request};
+use daemon::{Home, KEEP, in_namespace, request};
 use grpc::content::content_client::ContentClient;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -69,6 +69,7 @@ async fn read(client: &mut Client, digest: &Digest, offset: i64, size: i64) -> R
 #[tokio::test]
 async fn an_ingest_is_written_resumed_committed_and_read_back() {
     let home = Home::new();
+    home.configure(KEEP);
     let daemon = home.start().await;
     let mut client = client(&daemon).await;
     let mut session = Session::open(&mut client).await;
@@ -109,6 +110,7 @@ async fn an_ingest_is_written_resumed_committed_and_read_back() {
 #[tokio::test]
 async fn a_write_out_of_order_is_out_of_range_and_one_at_nought_starts_over() {
     let home = Home::new();
+    home.configure(KEEP);
     let daemon = home.start().await;
     let mut client = client(&daemon).await;
     let mut session = Session::open(&mut client).await;
@@ -123,6 +125,7 @@ async fn a_write_out_of_order_is_out_of_range_and_one_at_nought_starts_over() {
 #[tokio::test]
 async fn the_first_message_needs_a_reference() {
     let home = Home::new();
+    home.configure(KEEP);
     let daemon = home.start().await;
     let mut client = client(&daemon).await;
     let status = Session::open(&mut client).await.send(message(Stat, "")).await.unwrap_err();
@@ -135,6 +138,7 @@ async fn the_first_message_needs_a_reference() {
 #[tokio::test]
 async fn a_second_writer_of_a_reference_is_told_to_wait() {
     let home = Home::new();
+    home.configure(KEEP);
     let daemon = home.start().await;
     let mut client = client(&daemon).await;
     let mut first = Session::open(&mut client).await;
@@ -146,6 +150,7 @@ async fn a_second_writer_of_a_reference_is_told_to_wait() {
 #[tokio::test]
 async fn a_wrong_digest_or_size_is_never_committed() {
     let home = Home::new();
+    home.configure(KEEP);
     let daemon = home.start().await;
     let mut client = client(&daemon).await;
     for wrong in [commit(3, b"else", 3), commit(4, b"abc", 3)] {
@@ -160,6 +165,7 @@ async fn a_wrong_digest_or_size_is_never_committed() {
 #[tokio::test]
 async fn what_is_there_already_is_said_and_its_ingest_dropped() {
     let home = Home::new();
+    home.configure(KEEP);
     let daemon = home.start().await;
     let mut client = client(&daemon).await;
     let mut session = Session::open(&mut client).await;
@@ -179,6 +185,7 @@ async fn what_is_there_already_is_said_and_its_ingest_dropped() {
 #[tokio::test]
 async fn an_abandoned_ingest_is_listed_and_can_be_aborted() {
     let home = Home::new();
+    home.configure(KEEP);
     let daemon = home.start().await;
     let mut client = client(&daemon).await;
     let mut session = Session::open(&mut client).await;
@@ -201,6 +208,7 @@ async fn an_abandoned_ingest_is_listed_and_can_be_aborted() {
 #[tokio::test]
 async fn large_blobs_come_in_chunks_of_a_mebibyte() {
     let home = Home::new();
+    home.configure(KEEP);
     let daemon = home.start().await;
     let mut client = client(&daemon).await;
     let blob = Bytes::from((0..5_000_000u32).map(|n| n.to_le_bytes()[0]).collect::<Vec<_>>());

@@ -13,7 +13,7 @@ use api::containerd::services::images::v1 as images;
 use api::containerd::services::snapshots::v1 as snapshots;
 use api::containerd::services::tasks::v1 as tasks;
 use api::containerd::types::Descriptor;
-use daemon::{Home, request};
+use daemon::{Home, KEEP, request};
 use grpc::containers::containers_client::ContainersClient;
 use grpc::content::content_client::ContentClient;
 use grpc::images::images_client::ImagesClient;
@@ -37,6 +37,7 @@ fn container(id: &str, spec: Option<Vec<u8>>) -> containers::CreateContainerRequ
 #[tokio::test]
 async fn a_list_that_does_not_fit_is_exhausted_and_its_stream_goes_on() {
     let home = Home::new();
+    home.configure(KEEP);
     let daemon = home.start().await;
     let limit = 64 << 20;
     let mut client = ContainersClient::new(daemon.channel().await).max_decoding_message_size(limit);
@@ -60,6 +61,7 @@ async fn a_list_that_does_not_fit_is_exhausted_and_its_stream_goes_on() {
 #[tokio::test]
 async fn a_container_may_be_without_a_spec_and_filters_may_name_digits() {
     let home = Home::new();
+    home.configure(KEEP);
     let daemon = home.start().await;
     let mut client = ContainersClient::new(daemon.channel().await);
     client.create(request(container("c1", None))).await.unwrap();
@@ -70,6 +72,7 @@ async fn a_container_may_be_without_a_spec_and_filters_may_name_digits() {
 #[tokio::test]
 async fn tasks_of_containers_that_cannot_exist_are_not_found() {
     let home = Home::new();
+    home.configure(KEEP);
     let daemon = home.start().await;
     let mut client = TasksClient::new(daemon.channel().await);
     for id in ["", "a b", "none"] {
@@ -92,6 +95,7 @@ async fn tasks_of_containers_that_cannot_exist_are_not_found() {
 #[tokio::test]
 async fn bad_digests_are_told_in_the_words_of_each_call() {
     let home = Home::new();
+    home.configure(KEEP);
     let daemon = home.start().await;
     let mut client = ContentClient::new(daemon.channel().await);
     let info = client.info(request(content::InfoRequest { digest: "x".into() })).await;
@@ -106,6 +110,7 @@ async fn bad_digests_are_told_in_the_words_of_each_call() {
 #[tokio::test]
 async fn images_are_refused_by_what_is_wrong_with_their_target() {
     let home = Home::new();
+    home.configure(KEEP);
     let daemon = home.start().await;
     let mut client = ImagesClient::new(daemon.channel().await);
     let good = Descriptor {
@@ -144,6 +149,7 @@ async fn images_are_refused_by_what_is_wrong_with_their_target() {
 #[tokio::test]
 async fn snapshots_need_a_key_and_a_name() {
     let home = Home::new();
+    home.configure(KEEP);
     let daemon = home.start().await;
     let mut client = SnapshotsClient::new(daemon.channel().await);
     let snapshotter = || "native".to_owned();
@@ -167,6 +173,7 @@ async fn snapshots_need_a_key_and_a_name() {
 #[tokio::test]
 async fn a_checkpoint_that_cannot_be_restored_leaves_no_files() {
     let home = Home::new();
+    home.configure(KEEP);
     let scratch = home.path("scratch");
     std::fs::create_dir(&scratch).unwrap();
     let daemon = home.launch(home.command().env("XDG_RUNTIME_DIR", &scratch).stderr(Stdio::null())).await;

@@ -13,7 +13,7 @@ use api::containerd::services::leases::v1 as leases;
 use api::containerd::services::snapshots::v1 as snapshots;
 use api::containerd::types::{Descriptor, Envelope};
 use api::{FieldMask, ProtoAny};
-use daemon::{Daemon, Home, PATIENCE, in_namespace, request};
+use daemon::{Daemon, Home, KEEP, PATIENCE, in_namespace, request};
 use grpc::containers::containers_client::ContainersClient;
 use grpc::events::events_client::EventsClient;
 use grpc::images::images_client::ImagesClient;
@@ -67,6 +67,7 @@ async fn topics(events: &mut Streaming<Envelope>, count: usize) -> Vec<String> {
 #[tokio::test]
 async fn containers_are_created_filtered_updated_and_deleted() {
     let home = Home::new();
+    home.configure(KEEP);
     let daemon = home.start().await;
     let mut events = subscribe(&daemon).await;
     let mut client = ContainersClient::new(daemon.channel().await);
@@ -111,6 +112,7 @@ async fn containers_are_created_filtered_updated_and_deleted() {
 #[tokio::test]
 async fn images_keep_their_target_until_it_is_the_one_to_be_deleted() {
     let home = Home::new();
+    home.configure(KEEP);
     let daemon = home.start().await;
     let mut events = subscribe(&daemon).await;
     let mut client = ImagesClient::new(daemon.channel().await);
@@ -156,6 +158,7 @@ async fn images_keep_their_target_until_it_is_the_one_to_be_deleted() {
 #[tokio::test]
 async fn a_lease_holds_what_is_made_under_it() {
     let home = Home::new();
+    home.configure(KEEP);
     let daemon = home.start().await;
     let mut client = LeasesClient::new(daemon.channel().await);
     let random =
@@ -183,6 +186,7 @@ async fn a_lease_holds_what_is_made_under_it() {
 #[tokio::test]
 async fn snapshots_are_prepared_labelled_committed_and_removed() {
     let home = Home::new();
+    home.configure(KEEP);
     let daemon = home.start().await;
     let mut events = subscribe(&daemon).await;
     let mut client = SnapshotsClient::new(daemon.channel().await);

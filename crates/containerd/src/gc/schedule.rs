@@ -38,7 +38,7 @@ impl Schedule {
             mutations: settings.mutation_threshold,
             deletions: settings.deletion_threshold,
             delay: settings.schedule_delay,
-            interval: INTERVAL,
+            interval: interval(MINIMUM, settings.pause_threshold),
             spent: Duration::ZERO,
             collections: 0,
             // Without a delay the first one comes with the first reason for it, as upstream.
@@ -75,10 +75,7 @@ impl Schedule {
     pub(super) fn succeeded(&mut self, took: Duration) {
         self.spent += took;
         self.collections += 1;
-        if self.pause > 0.0 {
-            let average = (self.spent / self.collections).max(MINIMUM);
-            self.interval = average.mul_f64(1.0 / self.pause - 1.0);
-        }
+        self.interval = interval(self.spent / self.collections, self.pause);
         self.next = None;
         self.expiry = None;
     }
@@ -98,6 +95,11 @@ impl Schedule {
     fn at(&mut self, time: Instant) {
         self.next = Some(self.next.map_or(time, |next| next.min(time)));
     }
+}
+
+/// How long to wait between collections that take so long on average.
+fn interval(average: Duration, pause: f64) -> Duration {
+    if pause > 0.0 { average.max(MINIMUM).mul_f64(1.0 / pause - 1.0) } else { INTERVAL }
 }
 
 #[cfg(test)]

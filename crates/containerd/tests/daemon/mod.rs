@@ -39,6 +39,10 @@ pub fn run(args: &[&str]) -> Output {
     containerd().args(args).output().unwrap()
 }
 
+/// Configuration of a daemon that collects nothing unless it is asked to: for tests that leave things lying about.
+pub const KEEP: &str = "[plugins.'io.containerd.gc.v1.scheduler']\nstartup_delay = '1h'\nmutation_threshold = 0\n\
+                        pause_threshold = 0.00001\n";
+
 impl Home {
     pub fn new() -> Self {
         let home = Self { dir: tempfile::tempdir().unwrap() };
