@@ -130,7 +130,6 @@ fn difference(line: &Line, pairing: Pairing, ours: &Outcome, theirs: &Outcome) -
     match (reason, same) {
         (None, true) | (Some(_), false) => None,
         (Some(reason), true) => Some(format!("$ ctr {}\n  no longer differs: {reason}\n", line.text)),
-        (None, false) if line.marks.iter().any(|mark| matches!(mark, Mark::NotYet(_))) => None,
         (None, false) => Some(format!("$ ctr {}\n{}", line.text, shown(ours, theirs))),
     }
 }

@@ -61,8 +61,6 @@ pub enum Mark {
     New,
     /// What the command reads.
     Input(String),
-    /// What is compared may differ for now; whose it is to change that.
-    NotYet(String),
     /// A pair of sides differs on purpose, for the reason given; if it does not, the line fails.
     Differs(Pairing, String),
 }
@@ -126,7 +124,6 @@ fn parse_mark(mark: &str) -> Option<Mark> {
         ("code", "") => Mark::Code,
         ("2.x", "") => Mark::New,
         ("input", text) => Mark::Input(text.replace("\\n", "\n")),
-        ("not yet", whose) => Mark::NotYet(whose.to_owned()),
         (name, reason) if !reason.is_empty() => Mark::Differs(parse_pairing(name)?, reason.to_owned()),
         _ => return None,
     })
