@@ -118,8 +118,12 @@ async fn record(client: &Client, name: &str, target: &Descriptor, labels: &Label
         Err(error) if error.is_not_found() => {
             let request =
                 wire::CreateImageRequest { image: Some(image(labels.clone())), source_date_epoch: None };
-            client.images().create(request).await.map_err(from_status)?;
-            return Ok(None);
+            match client.images().create(request).await.map_err(from_status) {
+                Ok(_) => return Ok(None),
+                // Another import has named it meanwhile.
+                Err(error) if error.is_already_exists() => client.image(name).await?,
+                Err(error) => return Err(error),
+            }
         }
         Err(error) => return Err(error),
     };
