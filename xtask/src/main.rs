@@ -40,8 +40,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
-const USAGE: &str =
-    "usage: ./x quickstart | test | build | dist-docs | check | check-static | deps | bench [--peer DIR] [ROW...] | guest [SUITE...] | soak | reference";
+const USAGE: &str = "usage: ./x quickstart | test | build | dist-docs | check | check-static | deps | bench [--peer DIR] [ROW...] | guest [SUITE...] | soak | reference";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

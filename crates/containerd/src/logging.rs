@@ -2,7 +2,7 @@
 //! `time="2026-11-21T07:35:12.638277296Z" level=info msg="starting containerd" version=v2.3.4`.
 //!
 //! What is below the threshold costs a comparison: nothing is formatted for it. Credentials in URLs are blotted out in every
-//! value, whoever wrote it ([`redact`]); environments, specs, labels and opaque values are not logged at all.
+//! value, whoever wrote it ([`mod@redact`]); environments, specs, labels and opaque values are not logged at all.
 
 mod line;
 mod redact;

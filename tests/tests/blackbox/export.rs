@@ -31,9 +31,13 @@ impl Drop for Client {
     }
 }
 
-/// Our client, and upstream's where it is at hand.
+/// Our client, and upstream's where it is at hand and transfers (from 2.0 on).
 fn clients(daemon: &Daemon) -> Vec<PathBuf> {
-    std::iter::once(daemon.ctr_binary().to_owned()).chain(binaries::peer().map(|peer| peer.ctr)).collect()
+    let transfers = |peer: &binaries::Binaries| {
+        daemon.ctr_of(peer, &["images", "export", "--help"]).run().stdout.contains("--local")
+    };
+    let peer = binaries::peer().filter(transfers).map(|peer| peer.ctr);
+    std::iter::once(daemon.ctr_binary().to_owned()).chain(peer).collect()
 }
 
 fn lines(daemon: &Daemon, arguments: &[&str]) -> usize {

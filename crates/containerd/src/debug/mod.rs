@@ -3,7 +3,7 @@
 //! | path | here |
 //! | --- | --- |
 //! | `/debug/pprof/` | an index |
-//! | `/debug/pprof/goroutine` | calls, changes, tasks and threads ([`dump`]) |
+//! | `/debug/pprof/goroutine` | calls, changes, tasks and threads ([`dump()`]) |
 //! | `/debug/pprof/heap`, `allocs` | memory by the kernel's account and by the allocator's |
 //! | `/debug/pprof/threadcreate` | as `goroutine` |
 //! | `/debug/pprof/cmdline` | the command line |

@@ -6,7 +6,7 @@
 //!  import -> parse -> migrate ----------------- merge -> [flags] -> complete -> one tree, which `config dump` prints
 //! ```
 //!
-//! What a key means is not decided here, only whether it exists and has the right type ([`complete`]). Everything is
+//! What a key means is not decided here, only whether it exists and has the right type ([`mod@complete`]). Everything is
 //! as upstream has it, so that a file which containerd reads is read here, and printed as containerd prints it.
 
 mod complete;

@@ -14,7 +14,7 @@ use clap::Args;
 use content::Store;
 use images::export::{self, Options, Output};
 use types::platform::Platform;
-use types::{Result, ResultExt};
+use types::{Class, Result, ResultExt};
 
 use crate::cli::Globals;
 use crate::client::Client;
@@ -75,17 +75,24 @@ pub async fn run(globals: &Globals, flags: Flags) -> Result<()> {
     }
     let options = flags.options()?;
     let client = Client::open(globals)?;
+    let stream = if flags.local { None } else { stream(&client).await? };
     let mut archive = Archive::create(out)?;
-    let done = if flags.local {
-        locally(&client, names, &options, &mut archive).await
-    } else {
-        by_transfer(&client, &flags, &mut archive).await
+    let done = match stream {
+        None => locally(&client, names, &options, &mut archive).await,
+        Some(stream) => by_transfer(&client, stream, &flags, &mut archive).await,
     };
     archive.close(done)
 }
 
-async fn by_transfer(client: &Client, flags: &Flags, out: &mut Archive) -> Result<()> {
-    let stream = Stream::open(client, "export").await?;
+/// The stream of a transfer; none from a daemon from before 1.7.
+async fn stream(client: &Client) -> Result<Option<Stream>> {
+    match Stream::open(client, "export").await {
+        Err(error) if error.class() == Class::Unimplemented => Ok(None),
+        stream => stream.map(Some),
+    }
+}
+
+async fn by_transfer(client: &Client, stream: Stream, flags: &Flags, out: &mut Archive) -> Result<()> {
     let name = |name: &String| wire::ImageReference { name: name.clone(), ..Default::default() };
     let source = wire::ImageStore {
         extra_references: flags.words.tail().iter().map(name).collect(),

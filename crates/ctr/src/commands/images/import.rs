@@ -8,8 +8,8 @@ use std::time::SystemTime;
 
 use api::containerd::types::transfer as wire;
 use clap::Args;
-use types::Result;
 use types::platform::Platform;
+use types::{Class, Result};
 
 use crate::cli::Globals;
 use crate::client::Client;
@@ -122,8 +122,12 @@ pub async fn run(globals: &Globals, flags: Flags) -> Result<()> {
     }
     let store = flags.store()?;
     let client = Client::open(globals)?;
+    let stream = match Stream::open(&client, "import").await {
+        // A daemon from before 1.7.
+        Err(error) if error.class() == Class::Unimplemented => return local::run(globals, flags).await,
+        stream => stream?,
+    };
     let (archive, _) = open(flags.words.first())?;
-    let stream = Stream::open(&client, "import").await?;
     let source = wire::ImageImportStream {
         stream: stream.id.clone(),
         media_type: String::new(),

@@ -4,9 +4,9 @@ use api::containerd::services::images::v1 as wire;
 use api::containerd::types::transfer::ImageStore;
 use clap::Args;
 use remote::from_status;
-use types::Result;
 use types::image::Image;
 use types::reference::Reference;
+use types::{Class, Result};
 
 use crate::cli::Globals;
 use crate::client::Client;
@@ -41,7 +41,7 @@ pub async fn run(globals: &Globals, flags: Flags) -> Result<()> {
         return refused("please provide an image reference to tag to");
     }
     let client = Client::open(globals)?;
-    let image = if flags.local { Some(client.image(source).await?) } else { None };
+    let mut image = if flags.local { Some(client.image(source).await?) } else { None };
     for name in targets {
         if !flags.skip_reference_check && Reference::normalize(name).is_err() {
             let why = "is not a valid repository/tag invalid reference format";
@@ -51,7 +51,14 @@ pub async fn run(globals: &Globals, flags: Flags) -> Result<()> {
             Some(image) => create(&client, image, name, flags.force).await?,
             None => {
                 let end = |name: &str| pack(&ImageStore { name: name.to_owned(), ..ImageStore::default() });
-                transfer(&client, (end(source), end(name)), Show::Nothing, None).await?;
+                match transfer(&client, (end(source), end(name)), Show::Nothing, None).await {
+                    // A daemon from before 1.7.
+                    Err(error) if error.class() == Class::Unimplemented => {
+                        let found = image.insert(client.image(source).await?);
+                        create(&client, found, name, flags.force).await?;
+                    }
+                    done => done?,
+                }
             }
         }
         print(format!("{name}\n"))?;
