@@ -40,8 +40,8 @@ pub struct RegistryFlags {
     /// Allow connections using plain HTTP
     #[arg(long)]
     pub plain_http: bool,
-    /// User[:password] Registry user and password
-    #[arg(long, short, default_value = "")]
+    /// Registry user and password.
+    #[arg(long, short, default_value = "", help = "User[:password] Registry user and password")]
     pub user: String,
     /// Refresh token for authorization server
     #[arg(long, default_value = "")]
