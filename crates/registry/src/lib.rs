@@ -1,0 +1,3 @@
+//! The registry client: resolve, fetch, push, hosts, auth.
+
+#![forbid(unsafe_code)]
