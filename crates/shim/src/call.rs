@@ -74,6 +74,12 @@ pub enum Event {
         /// Its number.
         pid: u32,
     },
+    /// Its processes are frozen.
+    Paused,
+    /// They go on.
+    Resumed,
+    /// The kernel ran out of the memory that it may have.
+    OutOfMemory,
     /// A process has ended.
     Exited {
         /// Its id, empty for init.

@@ -11,6 +11,7 @@ use std::io;
 use sys::epoll::{Epoll, Ready};
 use sys::pidfd::{Ended, PidFd};
 
+use crate::call::Call;
 use crate::runtime::{Run, Task};
 use crate::token::{Kind, Token};
 
@@ -52,14 +53,23 @@ pub enum Work {
     Unmount,
     /// Unmount it, as a container could not be created.
     Discard,
+    /// Measure what the container uses, and answer the call.
+    Stats(Call),
+    /// Let the container's group have all controllers; the number of its init.
+    Controllers(u32),
+    /// Clear up after a checkpoint.
+    Checkpoint,
 }
 
 impl Work {
     /// For people.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Mount => "mounting",
-            Self::Unmount | Self::Discard => "unmounting",
+            Self::Mount => "mounting of the root filesystem",
+            Self::Unmount | Self::Discard => "unmounting of the root filesystem",
+            Self::Stats(_) => "measuring",
+            Self::Controllers(_) => "delegating controllers",
+            Self::Checkpoint => "clearing up after a checkpoint",
         }
     }
 }

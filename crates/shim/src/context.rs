@@ -10,6 +10,7 @@ use types::{Any, Result, ResultExt};
 use crate::call::Call;
 use crate::children::{Children, Purpose};
 use crate::log::Log;
+use crate::oom::Watches;
 use crate::publisher::{Again, Publisher};
 use crate::server::Server;
 use crate::streams::{Owner, Streams, Turn};
@@ -30,6 +31,8 @@ pub struct Context {
     pub children: Children,
     /// Output and input.
     pub streams: Streams,
+    /// Memory that runs out.
+    pub watches: Watches,
     /// Events.
     pub publisher: Publisher,
     /// Deadlines.

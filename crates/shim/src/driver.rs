@@ -3,9 +3,11 @@
 //! Nothing here waits. Runtime calls and whatever may block are child processes; their ends come back through the loop as
 //! [`Driver::runtime_ended`], [`Driver::offload_ended`] and [`Driver::process_ended`].
 
+pub mod control;
 mod create;
 mod exec;
 mod query;
+mod start;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
@@ -13,13 +15,15 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
+use sys::cgroup::Groups;
 use sys::mount::UnmountFlags;
 use sys::pidfd::{Ended, PidFd};
-use types::{Error, Result, ResultExt};
+use types::{Error, Result};
 
-use crate::call::{Answer, Exit};
+use crate::call::{Answer, Event, Exit};
 use crate::children::{Purpose, Work};
 use crate::context::Context;
+use crate::effect::Checkpoint;
 use crate::io::{PipeOwner, Plan, Stdio};
 use crate::message;
 use crate::offload;
@@ -43,6 +47,14 @@ pub struct Driver {
     rootfs: Option<PathBuf>,
     mounts: Vec<types::mount::Mount>,
     pipe_owner: PipeOwner,
+    /// The image that it is made out of, or empty.
+    restore: String,
+    /// Where its processes are counted and limited, once it has one.
+    groups: Option<Groups>,
+    /// The checkpoint that the runtime is writing.
+    checkpoint: Option<Checkpoint>,
+    /// What came of it, while its traces are cleared up.
+    checkpointed: Option<Result<()>>,
     /// Init under the empty id, and execs.
     processes: BTreeMap<String, Live>,
     /// Why it could not be created, while what was made of it is taken back.
@@ -107,14 +119,32 @@ impl Driver {
             Effect::Reply(call, result) => cx.reply(call, result.map(|answer| message::answer(&answer))),
             Effect::Publish(event) => {
                 let stdio = self.processes.get("").map(|live| &live.stdio);
-                let about =
-                    message::About { id: &self.id, bundle: &self.bundle, mounts: &self.mounts, stdio };
+                let checkpoint = &self.restore;
+                let about = message::About {
+                    id: &self.id,
+                    bundle: &self.bundle,
+                    mounts: &self.mounts,
+                    stdio,
+                    checkpoint,
+                };
+                if matches!(&event, Event::Exited { exec, .. } if exec.is_empty()) {
+                    cx.watches.remove(&self.id);
+                }
                 let (topic, event) = message::event(&event, &about);
                 cx.publish(topic, event);
             }
             Effect::Start => {
                 let begun = self.runtime.start().and_then(|call| self.track(cx, call));
                 begun.map_err(|e| Input::Started { exec: String::new(), result: Err(e) })?;
+            }
+            Effect::Restore => {
+                self.start_restored(cx)
+                    .map_err(|e| Input::Started { exec: String::new(), result: Err(e) })?;
+            }
+            Effect::Control(what) => self.control(cx, what).map_err(|e| Input::Controlled(Err(e)))?,
+            Effect::Thaw => {
+                let begun = self.runtime.thaw().and_then(|run| self.track(cx, run));
+                begun.map_err(|_| Input::Thawed)?;
             }
             Effect::StartExec(exec) => {
                 self.start_exec(cx, &exec).map_err(|e| Input::Started { exec, result: Err(e) })?;
@@ -171,12 +201,20 @@ impl Driver {
                 self.discard(cx, outcome.map_err(|failure| failure.into_error(&task)));
             }
             (Task::Discard, outcome) => self.discarded(cx, outcome.map_err(|f| f.into_error(&run.task))),
-            (Task::Create, Ok(())) => {
-                let result = self.begin_process(cx, "");
-                match result {
-                    Ok(pid) => self.feed(cx, Input::Created(Ok(pid))),
-                    Err(error) => self.abort_create(cx, error),
+            (Task::Create, Ok(())) => self.created(cx),
+            (Task::Restore, outcome) => {
+                let result = outcome.map_err(|f| f.into_error(&run.task)).and_then(|()| self.restored(cx));
+                self.feed(cx, Input::Started { exec: String::new(), result });
+            }
+            (task @ (Task::Pause | Task::Resume | Task::Update), outcome) => {
+                self.feed(cx, Input::Controlled(outcome.map_err(|f| f.into_error(&task))));
+            }
+            (Task::Checkpoint, outcome) => self.checkpoint_ended(cx, outcome),
+            (task @ Task::Thaw, outcome) => {
+                if let Err(failure) = outcome {
+                    cx.log.debug(&failure.into_error(&task).to_string(), &self.id);
                 }
+                self.feed(cx, Input::Thawed);
             }
             (task @ Task::Create, Err(failure)) => self.abort_create(cx, failure.into_error(&task)),
             (task @ Task::Start, outcome) => {
@@ -212,8 +250,12 @@ impl Driver {
     }
 
     /// Forked work has ended.
-    pub fn offload_ended(&mut self, cx: &mut Context, work: Work, result: Result<()>) {
-        match (work, result) {
+    pub fn offload_ended(&mut self, cx: &mut Context, work: Work, result: Result<Vec<u8>>) {
+        if let Work::Stats(call) = work {
+            cx.reply(call, result);
+            return;
+        }
+        match (work, result.map(drop)) {
             (Work::Mount, Ok(())) => self.launch(cx),
             (Work::Mount, Err(error)) => {
                 // Nothing stays mounted when mounting fails.
@@ -221,6 +263,15 @@ impl Driver {
                 self.abort_create(cx, error.context("failed to mount rootfs component"));
             }
             (Work::Unmount, result) => self.feed(cx, Input::Unmounted(result)),
+            (Work::Controllers(pid), result) => {
+                if let Err(error) = result {
+                    cx.log.error(&format!("failed to enable controllers: {error}"), &self.id);
+                }
+                self.feed(cx, Input::Created(Ok(pid)));
+            }
+            (Work::Checkpoint, result) => self.checkpoint_tidied(cx, result),
+            // Answered above.
+            (Work::Stats(_), _) => {}
             (Work::Discard, result) => {
                 if let Err(error) = result {
                     cx.log.warn(&format!("failed to cleanup rootfs mount: {error}"), &self.id);
@@ -235,6 +286,9 @@ impl Driver {
 
     /// One of its processes has ended.
     pub fn process_ended(&mut self, cx: &mut Context, exec: String, ended: Ended) {
+        if cx.watches.is_due(&self.id) {
+            self.feed(cx, Input::OutOfMemory);
+        }
         if let Some(live) = self.processes.get_mut(&exec) {
             live.child = None;
             let owner = Rc::clone(&live.owner);
@@ -282,31 +336,6 @@ impl Driver {
         cx.track(process, Purpose::Runtime { container, run }).map(drop)
     }
 
-    /// The runtime has made a process: finds it, watches over it, moves its streams.
-    fn begin_process(&mut self, cx: &mut Context, exec: &str) -> Result<u32> {
-        let pid = self.runtime.read_pid(exec)?;
-        let process = PidFd::open(pid).context(|| format!("open process {pid}"))?;
-        if !process.is_child() {
-            return Err(Error::internal(format!(
-                "process {pid} of the runtime's pid file is no child of the shim"
-            )));
-        }
-        let Some(live) = self.processes.get_mut(exec) else {
-            return Err(Error::internal("a process without a plan"));
-        };
-        let purpose = Purpose::Process { container: self.id.clone(), exec: exec.to_owned() };
-        live.child = Some(cx.track(process, purpose)?);
-        if let Some(plan) = live.plan.take() {
-            let (flows, console) = plan.begin()?;
-            live.console = console;
-            for mut flow in flows {
-                flow.keeper = flow.keeper.filter(|_| !live.stdin_closed);
-                cx.streams.add(&live.owner, flow, &cx.epoll).context(|| "failed to start io copy")?;
-            }
-        }
-        Ok(pid)
-    }
-
     fn signal(&self, cx: &Context, exec: &str, signal: u32) -> Result<()> {
         let process = self.processes.get(exec).and_then(|live| cx.children.process(live.child?));
         match process.map(|p| p.signal(signal)) {
@@ -324,10 +353,12 @@ impl Driver {
 
     fn unmount(&self, cx: &mut Context, work: Work) -> Result<()> {
         let Some(rootfs) = self.rootfs.clone() else { return Ok(()) };
-        self.offload(cx, work, move || sys::mount::unmount_recursive(&rootfs, UnmountFlags::empty()))
+        self.offload(cx, work, move || {
+            sys::mount::unmount_recursive(&rootfs, UnmountFlags::empty()).map(|()| Vec::new())
+        })
     }
 
-    fn offload(&self, cx: &mut Context, work: Work, job: impl FnOnce() -> Result<()>) -> Result<()> {
+    fn offload(&self, cx: &mut Context, work: Work, job: impl FnOnce() -> Result<Vec<u8>>) -> Result<()> {
         let (child, report) = offload::start(job)?;
         let container = self.id.clone();
         let serial = cx.track(child, Purpose::Offload { container, work, report })?;

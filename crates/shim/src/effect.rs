@@ -31,6 +31,40 @@ pub enum Input {
     Removed(Result<()>),
     /// The root filesystem is unmounted, or could not be.
     Unmounted(Result<()>),
+    /// A client wants something done to the container as a whole.
+    Control { what: Control, call: Call },
+    /// What was to be done to the container is done, or could not be.
+    Controlled(Result<()>),
+    /// The container that ended while it was paused is frozen no more, as far as possible.
+    Thawed,
+    /// The kernel ran out of the memory that the container may have.
+    OutOfMemory,
+}
+
+/// What can be done to a container as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// Freeze its processes.
+    Pause,
+    /// Let them go on.
+    Resume,
+    /// Give it other limits: resources of the runtime specification, as JSON.
+    Update(Vec<u8>),
+    /// Write its processes to disk.
+    Checkpoint(Checkpoint),
+}
+
+/// Where a checkpoint goes, and what it may contain.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The directory of the image.
+    pub image: String,
+    /// The working directory of CRIU, kept; empty for one of ours.
+    pub work: String,
+    /// Whether the container ends with it.
+    pub exit: bool,
+    /// What else the runtime is to be told, in upstream's order.
+    pub flags: Vec<String>,
 }
 
 /// What is to be done.
@@ -42,6 +76,12 @@ pub enum Effect {
     Publish(Event),
     /// Let the runtime start init.
     Start,
+    /// Let the runtime start init out of a checkpoint; answered as a start is.
+    Restore,
+    /// Let the runtime do something to the container; answered by [`Input::Controlled`].
+    Control(Control),
+    /// Let the runtime resume the container, which has ended; answered by [`Input::Thawed`].
+    Thaw,
     /// Let the runtime start an exec.
     StartExec(String),
     /// Let the runtime signal init, or all processes, and answer the call.

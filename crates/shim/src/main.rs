@@ -9,6 +9,7 @@
 //!  runtime    runc and its errors                children   processes, orphans
 //!  io         what a process gets                streams    what is moved
 //!  publisher  events                             offload    what may block, in a forked child
+//!  stats      what a container uses              oom        memory that ran out
 //! ```
 //!
 //! One thread, one epoll, no runtime beneath; idle it makes no system call.
@@ -31,6 +32,7 @@ mod json;
 mod log;
 mod message;
 mod offload;
+mod oom;
 mod options;
 mod publisher;
 mod runtime;
@@ -40,6 +42,7 @@ mod service;
 mod shim;
 mod spec;
 mod state;
+mod stats;
 mod streams;
 mod timers;
 mod token;

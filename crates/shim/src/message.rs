@@ -43,6 +43,8 @@ pub struct About<'a> {
     pub mounts: &'a [Mount],
     /// The streams of its init.
     pub stdio: Option<&'a Stdio>,
+    /// The checkpoint that it is made out of, or empty.
+    pub checkpoint: &'a str,
 }
 
 /// The topic and payload of an event.
@@ -64,6 +66,9 @@ pub fn event(event: &Event, about: &About<'_>) -> (&'static str, Any) {
                 api::any::pack(&events::TaskExecStarted { container_id, exec_id, pid: *pid }),
             )
         }
+        Event::Paused => ("/tasks/paused", api::any::pack(&events::TaskPaused { container_id })),
+        Event::Resumed => ("/tasks/resumed", api::any::pack(&events::TaskResumed { container_id })),
+        Event::OutOfMemory => ("/tasks/oom", api::any::pack(&events::TaskOom { container_id })),
         Event::Exited { exec, pid, exit } => {
             let event = events::TaskExit {
                 id: if exec.is_empty() { container_id.clone() } else { exec.clone() },
@@ -99,7 +104,7 @@ fn created(pid: u32, about: &About<'_>) -> events::TaskCreate {
             stderr: stdio.stderr,
             terminal: stdio.terminal,
         }),
-        checkpoint: String::new(),
+        checkpoint: about.checkpoint.to_owned(),
         pid,
     }
 }

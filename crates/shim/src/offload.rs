@@ -21,30 +21,35 @@ pub fn memory_file(name: &str) -> Result<File> {
     Ok(File::from(fd))
 }
 
-/// Runs `work` in a forked child. Its error is in the file when the child has ended; see [`outcome`].
-pub fn start(work: impl FnOnce() -> Result<()>) -> Result<(PidFd, File)> {
+/// Runs `work` in a forked child. Its answer, or its error, is in the file when the child has ended; see [`outcome`].
+pub fn start(work: impl FnOnce() -> Result<Vec<u8>>) -> Result<(PidFd, File)> {
     let mut report = memory_file("shim-report")?;
     match fork().context(|| "fork")? {
         Fork::Parent(child) => Ok((child, report)),
         Fork::Child => {
             let result = die_with_parent().map_err(Error::from).and_then(|()| work());
-            let Err(error) = result else { exit_now(0) };
-            let code = api::status::code(error.class()).to_be_bytes();
-            let written =
-                report.write_all(&code).and_then(|()| report.write_all(error.to_string().as_bytes()));
-            exit_now(if written.is_ok() { 1 } else { 2 });
+            let (code, written) = match result {
+                Ok(answer) => (0, report.write_all(&answer)),
+                Err(error) => {
+                    let code = api::status::code(error.class()).to_be_bytes();
+                    (1, report.write_all(&code).and_then(|()| report.write_all(error.to_string().as_bytes())))
+                }
+            };
+            exit_now(if written.is_ok() { code } else { 2 });
         }
     }
 }
 
 /// The result of work whose child has `ended`.
-pub fn outcome(ended: Ended, mut report: File) -> Result<()> {
+pub fn outcome(ended: Ended, mut report: File) -> Result<Vec<u8>> {
+    report.seek(SeekFrom::Start(0))?;
     if ended.is_success() {
-        return Ok(());
+        let mut answer = Vec::new();
+        report.read_to_end(&mut answer)?;
+        return Ok(answer);
     }
     let mut code = [0; 4];
     let mut message = String::new();
-    report.seek(SeekFrom::Start(0))?;
     if report.read_exact(&mut code).is_err() {
         return Err(Error::internal(format!("forked work ended with status {}", ended.status())));
     }

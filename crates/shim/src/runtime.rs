@@ -3,8 +3,10 @@
 //! runc by default, or what `BinaryName` names. A call is a child process; this module knows what to execute and what its
 //! end means, the driver knows when.
 
+mod control;
 pub mod external;
 mod failure;
 
+pub use control::tidy_checkpoint;
 pub use external::{Run, Runtime, Streams, Task};
 pub use failure::Failure;

@@ -14,6 +14,7 @@ use crate::children::Children;
 use crate::context::Context;
 use crate::errno::Os;
 use crate::log::Log;
+use crate::oom::Watches;
 use crate::publisher::Publisher;
 use crate::server::Server;
 use crate::shim::Shim;
@@ -73,6 +74,7 @@ pub fn run(listener: OwnedFd, socket: &Socket, settings: &Settings) -> Result<()
         epoll,
         children: Children::default(),
         streams: Streams::default(),
+        watches: Watches::default(),
         publisher: Publisher::new(&settings.ttrpc_address, &settings.namespace),
         timers: Timers::default(),
         log: Log::new(&settings.bundle, settings.debug),

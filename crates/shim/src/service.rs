@@ -6,9 +6,9 @@ use prost::Message;
 use types::{Error, Result};
 
 use crate::call::Call;
-use crate::driver::CreateRequest;
+use crate::driver::{CreateRequest, control};
 use crate::shim::Shim;
-use crate::state::Input;
+use crate::state::{Control, Input};
 
 /// The signal that also ends what is only being made. Upstream has nothing that does.
 const SIGKILL: u32 = libc::SIGKILL.unsigned_abs();
@@ -69,11 +69,29 @@ impl Shim {
                 let wire::PidsRequest { id } = decode(payload)?;
                 self.with(&id, |driver, cx| driver.pids(cx, call))
             }
-            "Pause" => later("pause a container"),
-            "Resume" => later("resume a container"),
-            "Checkpoint" => later("checkpoint a container"),
-            "Update" => later("change a container's limits"),
-            "Stats" => later("measure a container"),
+            "Stats" => {
+                let wire::StatsRequest { id } = decode(payload)?;
+                self.with(&id, |driver, cx| driver.stats(cx, call))
+            }
+            "Pause" => {
+                let wire::PauseRequest { id } = decode(payload)?;
+                self.feed(&id, Input::Control { what: Control::Pause, call })
+            }
+            "Resume" => {
+                let wire::ResumeRequest { id } = decode(payload)?;
+                self.feed(&id, Input::Control { what: Control::Resume, call })
+            }
+            "Update" => {
+                let wire::UpdateTaskRequest { id, resources, .. } = decode(payload)?;
+                self.with(&id, |_, _| Ok(()))?;
+                self.feed(&id, Input::Control { what: control::update(resources)?, call })
+            }
+            "Checkpoint" => {
+                let request: wire::CheckpointTaskRequest = decode(payload)?;
+                let id = request.id.clone();
+                self.with(&id, |_, _| Ok(()))?;
+                self.feed(&id, Input::Control { what: control::checkpoint(request)?, call })
+            }
             method => {
                 let answer = self.answer(method, payload)?;
                 self.cx.reply(call, Ok(answer));
@@ -118,9 +136,4 @@ impl Shim {
         let request = CreateRequest::check(request)?;
         self.add(request, call)
     }
-}
-
-/// What this shim will do one day.
-fn later(what: &str) -> Result<()> {
-    Err(Error::unimplemented(format!("{what}: this shim cannot do it yet: not implemented")))
 }

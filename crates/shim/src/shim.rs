@@ -80,6 +80,11 @@ impl Shim {
                 self.cx.publish_again(again);
             }
             Kind::Client => self.client_ready(token.serial, event),
+            Kind::Memory => {
+                if let Some(id) = self.cx.watches.ready(token.serial) {
+                    self.tell(&id, |driver, cx| driver.feed(cx, Input::OutOfMemory));
+                }
+            }
             Kind::Child => self.child_ended(token.serial),
             Kind::Signal => self.signalled(),
             Kind::Publisher => {
@@ -182,7 +187,7 @@ impl Shim {
             }
             Deadline::Offload(serial) => {
                 if let Some(Purpose::Offload { container, work, .. }) = self.cx.children.abandon(serial) {
-                    let error = Error::deadline(format!("{} of the root filesystem hangs", work.name()));
+                    let error = Error::deadline(format!("{} hangs", work.name()));
                     self.tell(&container, |driver, cx| driver.offload_ended(cx, work, Err(error)));
                 }
             }

@@ -2,12 +2,17 @@
 //!
 //! ```text
 //!  init:   Creating --Created--> Created --Start--> Starting --Started--> Running --Exited--> Stopped --Delete--> gone
+//!                                                                         |     ^               ^
+//!                                                                       Pause  Resume           |
+//!                                                                         v     |               |
+//!                                                                          Paused ----Exited----+
 //!  exec:                         Created --Start--> Starting --Started--> Running --Exited--> Stopped --Delete--> gone
 //! ```
 //!
 //! What always holds:
 //! - events leave in the order created < started < exited < deleted, and those of execs before that of init;
 //! - an exit that arrives while Start still runs is told after it (`early`);
+//! - that memory ran out is told before the exit that it led to;
 //! - init's exit is held until every exec that runs or starts was told, and, where the process namespace is shared,
 //!   until the container's other processes were killed (`held`, `killing`);
 //! - an exit code stays until Delete; a Delete that fails can be repeated;
@@ -15,12 +20,15 @@
 //!
 //! No clock, no descriptor, no process here: the driver performs the effects.
 
-use std::collections::BTreeMap;
+mod control;
+
+use std::collections::{BTreeMap, VecDeque};
 
 use types::{Error, Result};
 
 use crate::call::{Answer, Call, Event, Exit};
-pub use crate::effect::{Effect, Input};
+pub use crate::effect::{Control, Effect, Input};
+use control::Verb;
 
 /// Where a process is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +44,8 @@ pub enum Phase {
     },
     /// It runs.
     Running,
+    /// It is frozen; an exec never is, by itself.
+    Paused,
     /// It has ended and was told.
     Stopped(Exit),
 }
@@ -66,7 +76,9 @@ impl Process {
     pub fn exit(&self) -> Option<Exit> {
         match self.phase {
             Phase::Stopped(exit) => Some(exit),
-            Phase::Creating | Phase::Created | Phase::Starting { .. } | Phase::Running => None,
+            Phase::Creating | Phase::Created | Phase::Starting { .. } | Phase::Running | Phase::Paused => {
+                None
+            }
         }
     }
 
@@ -76,7 +88,7 @@ impl Process {
     }
 
     fn is_alive(&self) -> bool {
-        matches!(self.phase, Phase::Starting { .. } | Phase::Running)
+        matches!(self.phase, Phase::Starting { .. } | Phase::Running | Phase::Paused)
     }
 }
 
@@ -87,12 +99,16 @@ pub struct Policy {
     pub kill_all_on_exit: bool,
     /// Nobody can tell whether the runtime forgets it when it ends or at Delete, so do it at once, when it costs no one time.
     pub eager_removal: bool,
+    /// It is made out of a checkpoint: there is no process before Start.
+    pub restored: bool,
 }
 
 /// How far a step of the container's deletion has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Not,
+    /// Somebody wants it, and something has to end first.
+    Wanted,
     Running,
     Done,
 }
@@ -108,6 +124,12 @@ pub struct State {
     pub execs: BTreeMap<String, Process>,
     held: Option<Exit>,
     killing: bool,
+    /// The operation on the container that runs, and who waits for it.
+    control: Option<(Verb, Call)>,
+    /// Those that wait for their turn.
+    controls: VecDeque<(Control, Call)>,
+    /// The runtime lets go of the processes of a container that ended while it was paused.
+    thawing: bool,
     /// The runtime forgets the container.
     removal: Step,
     removal_error: Option<Error>,
@@ -140,6 +162,9 @@ impl State {
             execs: BTreeMap::new(),
             held: None,
             killing: false,
+            control: None,
+            controls: VecDeque::new(),
+            thawing: false,
             removal: Step::Not,
             removal_error: None,
             unmount: Step::Not,
@@ -170,6 +195,13 @@ impl State {
                 }
             }
             Input::Removed(result) => self.removed(result, &mut todo),
+            Input::Control { what, call } => self.control(what, call, &mut todo),
+            Input::Controlled(result) => self.controlled(result, &mut todo),
+            Input::Thawed => self.thawed(&mut todo),
+            Input::OutOfMemory if self.init.exit().is_none() => {
+                todo.push(Effect::Publish(Event::OutOfMemory));
+            }
+            Input::OutOfMemory => {}
             Input::Unmounted(result) => self.unmounted(result, &mut todo),
         }
         todo
@@ -231,7 +263,7 @@ impl State {
             todo.push(refuse(precondition(&why)));
             return;
         }
-        let ended_untold = exec.is_empty() && self.held.is_some();
+        let (restored, ended_untold) = (self.policy.restored, exec.is_empty() && self.held.is_some());
         let Some(process) = self.process_mut(&exec) else {
             todo.push(refuse(no_exec(&exec)));
             return;
@@ -241,12 +273,17 @@ impl State {
             Phase::Created if process.deletes.is_empty() => {
                 process.phase = Phase::Starting { early: None };
                 process.pending = Some(call);
-                todo.push(if exec.is_empty() { Effect::Start } else { Effect::StartExec(exec) });
+                todo.push(match exec.as_str() {
+                    "" if restored => Effect::Restore,
+                    "" => Effect::Start,
+                    _ => Effect::StartExec(exec),
+                });
                 return;
             }
             Phase::Created => "cannot start a deleted process",
             Phase::Creating => "cannot start a process that is not created",
             Phase::Starting { .. } | Phase::Running => "cannot start a running process",
+            Phase::Paused => "cannot start a paused process",
             Phase::Stopped(_) => "cannot start a stopped process",
         };
         todo.push(refuse(precondition(why)));
@@ -282,6 +319,7 @@ impl State {
             // An exec that could not start no longer holds init's exit back.
             None => self.release(todo),
         }
+        self.next_control(todo);
     }
 
     fn exited(&mut self, exec: &str, exit: Exit, todo: &mut Vec<Effect>) {
@@ -289,7 +327,7 @@ impl State {
         match &mut process.phase {
             Phase::Starting { early } => *early = Some(exit),
             Phase::Creating | Phase::Stopped(_) => {}
-            Phase::Created | Phase::Running if exec.is_empty() => {
+            Phase::Created | Phase::Running | Phase::Paused if exec.is_empty() => {
                 self.held = Some(exit);
                 if self.policy.kill_all_on_exit {
                     self.killing = true;
@@ -297,7 +335,7 @@ impl State {
                 }
                 self.release(todo);
             }
-            Phase::Created | Phase::Running => {
+            Phase::Created | Phase::Running | Phase::Paused => {
                 self.tell_exit(exec, exit, todo);
                 self.release(todo);
             }
@@ -311,10 +349,14 @@ impl State {
             return;
         }
         let Some(exit) = self.held.take() else { return };
+        let paused = self.init.phase == Phase::Paused;
         self.tell_exit("", exit, todo);
+        if paused {
+            self.thaw(todo);
+        }
         if self.removal == Step::Not && self.policy.eager_removal {
-            self.removal = Step::Running;
-            todo.push(Effect::Remove);
+            self.removal = Step::Wanted;
+            self.remove_if_due(todo);
         }
         self.finish_delete("", todo);
     }
@@ -346,6 +388,10 @@ impl State {
             Some(Error::already_exists(format!("id {exec}: already exists")))
         } else if self.init_ended() {
             Some(Error::unknown("cannot exec in a stopped state"))
+        } else if self.init.phase == Phase::Paused || self.is_pausing() {
+            Some(Error::unknown("cannot exec in a paused state"))
+        } else if self.policy.restored && self.init.phase == Phase::Created {
+            Some(Error::unknown("cannot exec in a created state"))
         } else if !self.init.deletes.is_empty() {
             Some(Error::unknown("cannot exec in a deleted state"))
         } else {
@@ -377,8 +423,11 @@ impl State {
         };
         match process.phase {
             Phase::Created | Phase::Stopped(_) => {}
-            Phase::Creating | Phase::Starting { .. } | Phase::Running => {
-                todo.push(Effect::Reply(call, Err(precondition("cannot delete a running process"))));
+            Phase::Creating | Phase::Starting { .. } | Phase::Running | Phase::Paused => {
+                let paused = process.phase == Phase::Paused;
+                let why =
+                    if paused { "cannot delete a paused process" } else { "cannot delete a running process" };
+                todo.push(Effect::Reply(call, Err(precondition(why))));
                 return;
             }
         }
@@ -391,8 +440,8 @@ impl State {
         if exec.is_empty() {
             (self.removal_error, self.unmount_error) = (None, None);
             if self.removal == Step::Not {
-                self.removal = Step::Running;
-                todo.push(Effect::Remove);
+                self.removal = Step::Wanted;
+                self.remove_if_due(todo);
             }
             // Where nothing runs after the container's end, nothing needs its root filesystem while it is removed.
             if self.unmount == Step::Not && self.policy.eager_removal && self.init.exit().is_some() {
@@ -419,8 +468,8 @@ impl State {
             return;
         }
         // Deleting a container that never ran kills its init: wait for that exit too, it is told before the deletion.
-        let ended = self.init.exit().is_some() || self.removal_error.is_some();
-        if self.removal == Step::Running || !ended {
+        let ended = self.init.exit().is_some() || self.removal_error.is_some() || self.init.pid == 0;
+        if matches!(self.removal, Step::Wanted | Step::Running) || !ended {
             return;
         }
         match (self.unmount, &self.unmount_error) {
@@ -428,7 +477,7 @@ impl State {
                 self.unmount = Step::Running;
                 todo.push(Effect::Unmount);
             }
-            (Step::Running, _) => {}
+            (Step::Wanted | Step::Running, _) => {}
             (Step::Done, _) | (Step::Not, Some(_)) => self.deleted(todo),
         }
     }

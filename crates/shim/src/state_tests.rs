@@ -73,7 +73,7 @@ fn the_exit_of_init_is_held_until_its_execs_are_told() {
 
 #[test]
 fn processes_that_share_the_namespace_are_killed_before_the_exit_is_told() {
-    let mut state = created(Policy { kill_all_on_exit: true, eager_removal: false });
+    let mut state = created(Policy { kill_all_on_exit: true, ..Policy::default() });
     state.step(Input::Start { exec: String::new(), call: call(2) });
     state.step(Input::Started { exec: String::new(), result: Ok(10) });
     let effects = state.step(Input::Exited { exec: String::new(), exit: exit(0) });
@@ -131,7 +131,7 @@ fn a_deletion_that_fails_keeps_the_code_and_can_be_repeated() {
 
 #[test]
 fn an_eager_removal_is_not_repeated_by_delete_and_unmounting_does_not_wait_for_it() {
-    let mut state = created(Policy { kill_all_on_exit: false, eager_removal: true });
+    let mut state = created(Policy { eager_removal: true, ..Policy::default() });
     state.step(Input::Start { exec: String::new(), call: call(2) });
     state.step(Input::Started { exec: String::new(), result: Ok(10) });
     let effects = state.step(Input::Exited { exec: String::new(), exit: exit(0) });
@@ -155,6 +155,76 @@ fn a_container_that_never_ran_is_deleted_after_its_exit_is_told() {
     assert!(state.step(Input::Removed(Ok(()))).is_empty());
     let effects = state.step(Input::Exited { exec: String::new(), exit: exit(137) });
     assert!(matches!(effects[..], [Effect::Publish(Event::Exited { .. }), Effect::Unmount]));
+}
+
+fn control(state: &mut State, what: Control, stream: u32) -> Vec<Effect> {
+    state.step(Input::Control { what, call: call(stream) })
+}
+
+#[test]
+fn a_paused_container_takes_only_what_upstream_lets_it_take() {
+    let mut state = created(Policy::default());
+    let why = refusal(&control(&mut state, Control::Pause, 2));
+    assert_eq!(why, (Class::Unknown, "cannot pause task in created state".into()));
+    let mut state = running();
+    assert!(matches!(control(&mut state, Control::Pause, 3)[..], [Effect::Control(Control::Pause)]));
+    assert!(state.is_pausing());
+    let effects = state.step(Input::Controlled(Ok(())));
+    assert!(matches!(effects[..], [Effect::Publish(Event::Paused), Effect::Reply(..)]));
+    assert_eq!(refusal(&control(&mut state, Control::Pause, 4)).1, "cannot pause a paused container");
+    let exec = state.step(Input::Exec { exec: "e".into(), call: call(5) });
+    assert_eq!(refusal(&exec).1, "cannot exec in a paused state");
+    let delete = state.step(Input::Delete { exec: String::new(), call: call(6) });
+    assert_eq!(refusal(&delete).1, "cannot delete a paused process");
+    let effects = state.step(Input::Exited { exec: String::new(), exit: exit(137) });
+    assert!(matches!(effects[..], [Effect::Publish(Event::Exited { .. }), Effect::Thaw]));
+    assert_eq!(refusal(&control(&mut state, Control::Resume, 7)).1, "cannot resume a stopped container");
+    // The runtime is not asked to remove what it is just letting go on.
+    let effects = state.step(Input::Delete { exec: String::new(), call: call(8) });
+    assert!(matches!(effects[..], [Effect::Drain(_)]));
+    assert!(matches!(state.step(Input::Thawed)[..], [Effect::Remove]));
+}
+
+#[test]
+fn operations_on_a_container_run_one_after_the_other() {
+    let mut state = running();
+    control(&mut state, Control::Pause, 3);
+    assert!(control(&mut state, Control::Resume, 4).is_empty());
+    assert!(control(&mut state, Control::Update(b"{}".to_vec()), 5).is_empty());
+    let effects = state.step(Input::Controlled(Ok(())));
+    assert!(matches!(effects.last(), Some(Effect::Control(Control::Resume))));
+    let effects = state.step(Input::Controlled(Err(Error::unknown("no"))));
+    assert!(matches!(effects[..], [Effect::Reply(_, Err(_)), Effect::Control(Control::Update(_))]));
+}
+
+#[test]
+fn memory_that_ran_out_is_told_before_the_exit_and_never_after() {
+    let mut state = running();
+    assert_eq!(events(&state.step(Input::OutOfMemory)), [Event::OutOfMemory]);
+    state.step(Input::Exited { exec: String::new(), exit: exit(137) });
+    assert!(state.step(Input::OutOfMemory).is_empty());
+}
+
+#[test]
+fn a_container_out_of_a_checkpoint_has_no_process_before_its_start() {
+    let policy = Policy { restored: true, ..Policy::default() };
+    let restored = || {
+        let mut state = State::new("c".into(), policy, call(1));
+        state.step(Input::Created(Ok(0)));
+        state
+    };
+    let mut state = restored();
+    let exec = state.step(Input::Exec { exec: "e".into(), call: call(2) });
+    assert_eq!(refusal(&exec).1, "cannot exec in a created state");
+    let effects = state.step(Input::Start { exec: String::new(), call: call(3) });
+    assert!(matches!(effects[..], [Effect::Restore]));
+    let effects = state.step(Input::Started { exec: String::new(), result: Ok(12) });
+    assert_eq!(events(&effects), [Event::Started { pid: 12 }]);
+    // One that is never started has no exit to wait for.
+    let mut state = restored();
+    state.step(Input::Delete { exec: String::new(), call: call(4) });
+    state.step(Input::Drained { exec: String::new() });
+    assert!(matches!(state.step(Input::Removed(Ok(())))[..], [Effect::Unmount]));
 }
 
 /// A driver in miniature: performs what the state asks for, later and in any order.
@@ -182,6 +252,9 @@ impl World {
                 Effect::Remove => self.todo.push(Input::Removed(Ok(()))),
                 Effect::Unmount => self.todo.push(Input::Unmounted(Ok(()))),
                 Effect::ForgetExec(_) => {}
+                Effect::Restore => unreachable!("nothing is restored here"),
+                Effect::Control(_) => self.todo.push(Input::Controlled(Ok(()))),
+                Effect::Thaw => self.todo.push(Input::Thawed),
                 Effect::Forget => self.forgotten = true,
             }
         }
@@ -195,11 +268,12 @@ fn position(events: &[Event], wanted: impl Fn(&Event) -> bool) -> Option<usize> 
 proptest! {
     #[test]
     fn every_call_is_answered_once_and_events_keep_their_order(
-        steps in prop::collection::vec((0u8..9, any::<bool>(), 0usize..4), 0..60),
+        steps in prop::collection::vec((0u8..11, any::<bool>(), 0usize..4), 0..60),
         kill_all_on_exit: bool,
         eager_removal: bool,
     ) {
-        let mut state = State::new("c".into(), Policy { kill_all_on_exit, eager_removal }, call(1));
+        let policy = Policy { kill_all_on_exit, eager_removal, restored: false };
+        let mut state = State::new("c".into(), policy, call(1));
         let mut world = World::default();
         let mut calls = 1;
         world.todo.push(Input::Created(Ok(10)));
@@ -222,6 +296,8 @@ proptest! {
                 5 => Input::Delete { exec, call },
                 6 => Input::Kill { exec, signal: 9, all: false, call },
                 7 => Input::Exec { exec: "e".into(), call },
+                8 => Input::Control { what: if on_exec { Control::Pause } else { Control::Update(Vec::new()) }, call },
+                9 => Input::Control { what: Control::Resume, call },
                 _ => {
                     calls -= 1;
                     let alive = |p: &Process| !matches!(p.phase, Phase::Creating | Phase::Stopped(_) | Phase::Starting { early: Some(_) });
@@ -263,7 +339,9 @@ proptest! {
         prop_assert_eq!(created, Some(0));
         let last_exec = world.events.iter().rposition(|e| matches!(e, Event::Exited { exec, .. } if !exec.is_empty()));
         prop_assert!(last_exec < init_exit);
-        let started = world.events.iter().rposition(|e| matches!(e, Event::Started { .. } | Event::ExecStarted { .. }));
-        prop_assert!(started < init_exit);
+        let before = |e: &Event| {
+            matches!(e, Event::Started { .. } | Event::ExecStarted { .. } | Event::Paused | Event::Resumed)
+        };
+        prop_assert!(world.events.iter().rposition(before) < init_exit);
     }
 }

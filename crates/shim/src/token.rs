@@ -7,6 +7,8 @@ pub enum Kind {
     Listener,
     /// A client.
     Client,
+    /// Memory ran out: told before the ends of processes that it led to.
+    Memory,
     /// A process has ended.
     Child,
     /// A signal: an orphan has ended, or we are asked to end.
@@ -19,8 +21,16 @@ pub enum Kind {
     Stream,
 }
 
-const KINDS: [Kind; 7] =
-    [Kind::Listener, Kind::Client, Kind::Child, Kind::Signal, Kind::Publisher, Kind::Reader, Kind::Stream];
+const KINDS: [Kind; 8] = [
+    Kind::Listener,
+    Kind::Client,
+    Kind::Memory,
+    Kind::Child,
+    Kind::Signal,
+    Kind::Publisher,
+    Kind::Reader,
+    Kind::Stream,
+];
 
 /// A kind and a serial number, which is never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -41,7 +41,8 @@ fn rubbish_is_answered_or_ignored_and_hurts_nobody_else() {
     };
     assert_eq!(unknown(&mut client, "x.Y", "Z").to_string(), "service x.Y");
     assert_eq!(unknown(&mut client, V3, "Z").to_string(), "method Z");
-    assert_eq!(unknown(&mut client, V3, "Stats").class(), Class::Unimplemented);
+    assert_eq!(unknown(&mut client, V3, "Z").class(), Class::Unimplemented);
+    assert_eq!(unknown(&mut client, V3, "Stats").class(), Class::NotFound);
     // Over the limit: answered, skipped, and the connection goes on.
     let stream = client.raw();
     let length = u32::try_from(ttrpc::MAX_MESSAGE + 1).unwrap();

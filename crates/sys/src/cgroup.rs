@@ -1,4 +1,4 @@
-//! Control groups, v1 and v2: which mode, and joining one.
+//! Control groups, v1 and v2: which mode, where a process is, and joining one.
 
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -44,10 +44,106 @@ pub fn join(group: &str, pid: u32) -> io::Result<()> {
     if joined { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
 }
 
+/// Where the groups of a process are, as `/proc/PID/cgroup` told when it was asked: the process may end, its groups stay.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Groups(String);
+
+impl Groups {
+    /// The groups that the process `pid` is in now.
+    pub fn of(pid: u32) -> io::Result<Self> {
+        std::fs::read_to_string(format!("/proc/{pid}/cgroup")).map(Self)
+    }
+
+    /// What was told, line by line.
+    pub fn lines(&self) -> &str {
+        &self.0
+    }
+
+    /// The group in the one tree of [`Mode::Unified`].
+    pub fn unified(&self) -> Option<PathBuf> {
+        let path = self.0.lines().find_map(|line| line.strip_prefix("0::"))?;
+        Some(Path::new(ROOT).join(normal(path)))
+    }
+
+    /// The group in the tree of a version 1 controller.
+    pub fn legacy(&self, controller: &str) -> Option<PathBuf> {
+        let path = self.0.lines().find_map(|line| {
+            let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+            controllers.split(',').any(|name| name == controller).then_some(path)
+        })?;
+        let tree = Path::new(ROOT).join(controller);
+        let group = tree.join(normal(path));
+        if group.exists() {
+            return Some(group);
+        }
+        // The tree may be mounted from a group of its own: a container sees only what is below it.
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+        let root = mounts.lines().find_map(|line| {
+            let mut fields = line.split(' ').skip(3);
+            let (root, place) = (fields.next()?, fields.next()?);
+            (Path::new(place) == tree).then_some(root)
+        })?;
+        Some(tree.join(normal(path.strip_prefix(root)?)))
+    }
+}
+
+/// The names in a path, without what could lead elsewhere.
+fn normal(path: &str) -> PathBuf {
+    Path::new(path).components().filter(|c| matches!(c, Component::Normal(_))).collect()
+}
+
+/// A write to `cgroup.subtree_control`: which controllers the children of a group shall have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delegation {
+    /// The group.
+    pub group: PathBuf,
+    /// As the file wants it: `+cpu +memory`.
+    pub controllers: String,
+}
+
+/// What is missing so that `group`, of version 2, has all controllers of the machine, from the root downwards.
+pub fn missing_controllers(group: &Path) -> io::Result<Vec<Delegation>> {
+    let root = Path::new(ROOT);
+    let wanted = std::fs::read_to_string(root.join("cgroup.controllers"))?;
+    let below = group.strip_prefix(root).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let mut missing = Vec::new();
+    let mut parent = root.to_owned();
+    for name in below.components() {
+        let enabled = std::fs::read_to_string(parent.join("cgroup.subtree_control"))?;
+        let lacks = |controller: &&str| !enabled.split_whitespace().any(|there| there == *controller);
+        let lacking: Vec<String> =
+            wanted.split_whitespace().filter(lacks).map(|name| format!("+{name}")).collect();
+        if !lacking.is_empty() {
+            missing.push(Delegation { group: parent.clone(), controllers: lacking.join(" ") });
+        }
+        parent.push(name);
+    }
+    Ok(missing)
+}
+
+impl Delegation {
+    /// Writes it. May wait for the kernel.
+    pub fn write(&self) -> io::Result<()> {
+        std::fs::write(self.group.join("cgroup.subtree_control"), &self.controllers)
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_found_in_the_trees_of_its_controllers() {
+        let told = "5:cpu,cpuacct:/a/../b\n1:name=systemd:/s\n0::/u\n";
+        let groups = Groups(told.into());
+        assert_eq!(groups.unified().unwrap(), Path::new("/sys/fs/cgroup/u"));
+        assert_eq!(groups.legacy("memory"), None);
+        assert!(Groups::of(std::process::id()).is_ok_and(|groups| groups.lines().contains(':')));
+        assert!(Groups::of(u32::MAX).is_err());
+    }
+
     #[test]
     fn a_group_that_does_not_exist_cannot_be_joined() {
-        assert!(super::join("/containerd-rs-no-such-group", std::process::id()).is_err());
+        assert!(join("/containerd-rs-no-such-group", std::process::id()).is_err());
     }
 }

@@ -31,6 +31,8 @@ pub struct Request {
     mounts: Vec<Mount>,
     stdio: Stdio,
     options: Options,
+    /// The image that it is made out of, or empty.
+    restore: String,
 }
 
 impl Request {
@@ -41,9 +43,6 @@ impl Request {
         if !bundle.is_absolute() || bundle.components().any(|c| c == Component::ParentDir) {
             return Err(Error::invalid(format!("bundle {:?} is no absolute path", request.bundle)));
         }
-        if !request.checkpoint.is_empty() {
-            return Err(Error::unimplemented("create from a checkpoint: not implemented"));
-        }
         let (stdin, stdout, stderr) = (request.stdin, request.stdout, request.stderr);
         Ok(Self {
             id: request.id,
@@ -51,6 +50,7 @@ impl Request {
             mounts: request.rootfs.into_iter().map(api::convert::mount).collect(),
             stdio: Stdio { stdin, stdout, stderr, terminal: request.terminal },
             options: options::unpack(request.options)?,
+            restore: request.checkpoint,
         })
     }
 
@@ -69,7 +69,7 @@ pub fn check_name(id: &str, what: &str) -> Result<()> {
 impl Driver {
     /// Begins to make a container for `call`.
     pub fn create(cx: &mut Context, request: Request, call: Call) -> Result<Self> {
-        let Request { id, bundle, mounts, stdio, options } = request;
+        let Request { id, bundle, mounts, stdio, options, restore } = request;
         let facts = Facts::read(&bundle)?;
         options::save(&options, &bundle)?;
         spec::suit(&options.binary_name, &bundle)?;
@@ -77,6 +77,7 @@ impl Driver {
             kill_all_on_exit: !facts.private_pids,
             // A hook would run at another time than with upstream; a shared namespace has processes to be killed first.
             eager_removal: !facts.poststop && facts.private_pids,
+            restored: !restore.is_empty(),
         };
         let pipe_owner = PipeOwner { uid: options.io_uid, gid: options.io_gid };
         let mut init = Live::new(&id, "", stdio);
@@ -93,6 +94,10 @@ impl Driver {
             rootfs,
             mounts,
             pipe_owner,
+            restore,
+            groups: None,
+            checkpoint: None,
+            checkpointed: None,
             processes: BTreeMap::from([(String::new(), init)]),
             failed: None,
             given_up: false,
@@ -108,7 +113,8 @@ impl Driver {
             return;
         };
         let mounts = self.mounts.clone();
-        let begun = self.offload(cx, Work::Mount, move || sys::mount::mount_all(&mounts, &rootfs));
+        let begun = self
+            .offload(cx, Work::Mount, move || sys::mount::mount_all(&mounts, &rootfs).map(|()| Vec::new()));
         if let Err(error) = begun {
             self.rootfs = None;
             self.abort_create(cx, error);
@@ -117,6 +123,10 @@ impl Driver {
 
     /// The root filesystem is in place: lets the runtime make the container.
     pub(super) fn launch(&mut self, cx: &mut Context) {
+        if !self.restore.is_empty() {
+            // The runtime makes it when it is started.
+            return self.feed(cx, Input::Created(Ok(0)));
+        }
         let Some(plan) = self.processes.get_mut("").and_then(|live| live.plan.as_mut()) else { return };
         let begun = self.runtime.create(plan.streams(), plan.console());
         plan.launched();

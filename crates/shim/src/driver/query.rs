@@ -38,7 +38,9 @@ impl Driver {
         let stdio = self.processes.get(exec).map(|live| live.stdio.clone()).unwrap_or_default();
         let status = match process.phase {
             Phase::Creating | Phase::Created | Phase::Starting { .. } => Status::Created,
+            Phase::Running if exec.is_empty() && self.state.is_pausing() => Status::Pausing,
             Phase::Running => Status::Running,
+            Phase::Paused => Status::Paused,
             Phase::Stopped(_) => Status::Stopped,
         };
         let exit = process.exit().unwrap_or(Exit::NEVER);

@@ -2,7 +2,7 @@
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -42,6 +42,18 @@ pub enum Task {
     KillAll,
     /// List the processes, and answer the call.
     Pids(Call),
+    /// Freeze it.
+    Pause,
+    /// Let it go on.
+    Resume,
+    /// Let it go on although it has ended: nothing of it may stay frozen.
+    Thaw,
+    /// Give it other limits.
+    Update,
+    /// Write it to disk.
+    Checkpoint,
+    /// Make it, and start it, as it was written.
+    Restore,
     /// Forget the container.
     Delete,
     /// Forget what there is of a container whose making was ended.
@@ -52,10 +64,11 @@ impl Task {
     /// Whether a pid file will name a new child of ours.
     pub fn names_a_process(&self) -> bool {
         match self {
-            Self::Create | Self::Exec(_) => true,
+            Self::Create | Self::Restore | Self::Exec(_) => true,
             Self::Start | Self::Kill(_) | Self::KillAll | Self::Pids(_) | Self::Delete | Self::Discard => {
                 false
             }
+            Self::Pause | Self::Resume | Self::Thaw | Self::Update | Self::Checkpoint => false,
         }
     }
 }
@@ -77,6 +90,8 @@ pub enum Streams<'a> {
     Given([BorrowedFd<'a>; 3]),
     /// None: what the runtime says is captured.
     Captured,
+    /// As that, but it reads this.
+    Fed(&'a File),
 }
 
 impl Runtime {
@@ -191,7 +206,22 @@ impl Runtime {
         if self.options.binary_name.is_empty() { "runc" } else { &self.options.binary_name }
     }
 
-    fn run(&self, task: Task, args: &[&OsStr], streams: Streams<'_>) -> Result<(PidFd, Run)> {
+    /// The container.
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Its bundle.
+    pub(super) fn bundle(&self) -> &Path {
+        &self.bundle
+    }
+
+    /// How it is to be run.
+    pub(super) fn options(&self) -> &Options {
+        &self.options
+    }
+
+    pub(super) fn run(&self, task: Task, args: &[&OsStr], streams: Streams<'_>) -> Result<(PidFd, Run)> {
         let log = self.log_file(if let Task::Exec(exec) = &task { exec } else { "" });
         let mut all: Vec<&OsStr> = vec![OsStr::new(self.command())];
         all.extend([OsStr::new("--root"), self.root.as_os_str()]);
@@ -205,10 +235,14 @@ impl Runtime {
             Run { task, command: self.command().to_owned(), log: log.clone(), log_start, output: None };
         let spawned = match streams {
             Streams::Given(stdio) => spawn(self.command(), &all, &self.bundle, stdio),
-            Streams::Captured => {
+            Streams::Captured | Streams::Fed(_) => {
                 let output = run.output.insert(memory_file("runtime-output")?);
                 let captured = Captured::new(output)?;
-                spawn(self.command(), &all, &self.bundle, captured.stdio())
+                let mut stdio = captured.stdio();
+                if let Streams::Fed(input) = streams {
+                    stdio[0] = input.as_fd();
+                }
+                spawn(self.command(), &all, &self.bundle, stdio)
             }
         };
         match spawned {

@@ -27,8 +27,8 @@ impl Failure {
     /// The failure of `run`, which has `ended`.
     pub(super) fn new(run: &Run, ended: Ended) -> Self {
         let status = match (run.output().map(said), ended) {
-            (Some(text), ended) => format!("{}: {text}", describe(ended)),
-            (None, ended) => format!("{} did not terminate successfully: {}", run.command(), describe(ended)),
+            (Some(text), ended) => format!("{}: {text}", unsuccessful(run, ended)),
+            (None, ended) => unsuccessful(run, ended),
         };
         Self { logged: logged(run), status }
     }
@@ -47,8 +47,16 @@ impl Failure {
             Task::KillAll => self.with("OCI runtime killall failed"),
             Task::Delete | Task::Discard => self.with("failed to delete task"),
             Task::Kill(_) => self.of_kill(),
-            Task::Pids(_) => Error::unknown(self.status),
+            Task::Pause => self.with("OCI runtime pause failed"),
+            Task::Resume | Task::Thaw => self.with("OCI runtime resume failed"),
+            Task::Restore => self.with("OCI runtime restore failed"),
+            Task::Pids(_) | Task::Update | Task::Checkpoint => Error::unknown(self.status),
         }
+    }
+
+    /// How it ended, and what it said.
+    pub fn status(&self) -> &str {
+        &self.status
     }
 
     /// Whether the runtime says that there is no such container: deleting it has succeeded before.
@@ -75,6 +83,10 @@ impl Failure {
             Error::unknown(format!("unknown error after kill: {}", self.status))
         }
     }
+}
+
+fn unsuccessful(run: &Run, ended: Ended) -> String {
+    format!("{} did not terminate successfully: {}", run.command(), describe(ended))
 }
 
 fn describe(ended: Ended) -> String {

@@ -195,6 +195,8 @@ impl Rig {
         std::fs::create_dir_all(bundle.join("rootfs")).unwrap();
         let args = args.iter().map(|a| format!("{a:?}")).collect::<Vec<_>>().join(",");
         let group = format!("\"io.containerd.runc.v2.group\":\"{}\"{annotations}", self.first);
+        // Tests that run side by side use the same ids.
+        let unique = self.dir.path().file_name().unwrap().to_str().unwrap();
         let config = format!(
             r#"{{"ociVersion":"1.0.2","annotations":{{{group}}},"hostname":"h",
             "process":{{"user":{{"uid":0,"gid":0}},"args":[{args}],"env":["PATH=/bin"],"cwd":"/"}},
@@ -202,7 +204,7 @@ impl Rig {
             "mounts":[{{"destination":"/proc","type":"proc","source":"proc"}},
                 {{"destination":"/dev","type":"tmpfs","source":"tmpfs"}},
                 {{"destination":"/dev/pts","type":"devpts","source":"devpts","options":["newinstance","ptmxmode=0666"]}}],
-            "linux":{{"cgroupsPath":"/containerd-rs-test-{}-{id}","namespaces":[{{"type":"pid"}},{{"type":"mount"}},
+            "linux":{{"cgroupsPath":"/containerd-rs-test-{}-{unique}-{id}","namespaces":[{{"type":"pid"}},{{"type":"mount"}},
                 {{"type":"ipc"}},{{"type":"uts"}}]}}}}"#,
             std::process::id(),
         );
