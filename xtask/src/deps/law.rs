@@ -67,7 +67,7 @@ pub const LAW: &[(&str, &[&str])] = &[
             "cri",
         ],
     ),
-    ("tests", &["types", "sys", "api", "grpc", "remote"]),
+    ("tests", &["types", "sys", "api", "grpc", "registry", "remote"]),
     ("bench", &["api", "grpc", "tests"]),
     ("xtask", &[]),
 ];

@@ -1,0 +1,436 @@
+//! Requests to one host over TLS and proxies, and to wherever it redirects.
+//!
+//! Redirects are followed here, by hand: at most a few, never from https to http, never to another scheme, never where
+//! [`reach`] forbids it. Once a request has left the host's origin, it carries only what the request is about (`Accept`,
+//! `Range`); credentials, configured headers and the client's certificate stay behind, even if it comes back.
+
+pub mod reach;
+mod tls;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue, LOCATION, USER_AGENT};
+use http::{Method, StatusCode};
+use reqwest::{Client, Response, Url, redirect};
+use tokio::sync::OnceCell;
+use types::{Class, Error, Result};
+
+use self::reach::{Policy, Reach};
+use self::tls::Identity;
+use crate::failure::{Failure, Kind, redacted};
+use crate::hosts::{Host, Tls};
+use crate::repository::is_localhost;
+use crate::settings::{Note, Scheme, Settings};
+
+/// Bytes on their way out.
+pub type Stream = BoxStream<'static, Result<Bytes>>;
+
+/// The body of a request, which can be sent again.
+#[derive(Clone, Default)]
+pub enum Payload {
+    /// None.
+    #[default]
+    Empty,
+    /// These bytes.
+    Bytes(Bytes),
+    /// As many bytes as said, from the beginning each time.
+    Stream(u64, Arc<dyn Fn() -> Stream + Send + Sync>),
+}
+
+/// A request as it goes to the host itself.
+#[derive(Clone)]
+pub struct Call {
+    /// The method.
+    pub method: Method,
+    /// Where to; on the host's origin unless a registry sent us there.
+    pub url: Url,
+    /// What the request is about: goes along wherever it is redirected.
+    pub headers: HeaderMap,
+    /// What only the host may see.
+    pub private: HeaderMap,
+    /// The body.
+    pub payload: Payload,
+}
+
+/// What came back.
+pub struct Answer {
+    /// Head and body.
+    pub response: Response,
+    /// Whether it came from another origin than the one that was asked.
+    pub away: bool,
+}
+
+impl Answer {
+    /// Who answered: scheme, host and port.
+    pub fn origin(&self) -> String {
+        origin(self.response.url())
+    }
+}
+
+/// Scheme, host and port of `url`.
+pub fn origin(url: &Url) -> String {
+    url.origin().ascii_serialization()
+}
+
+/// Sends requests to one host, and to where it redirects. Connections are kept for the next request.
+pub struct Transport {
+    settings: Arc<Settings>,
+    host: Host,
+    own: OnceCell<Client>,
+    away: OnceCell<Client>,
+    /// Where it may send us, by its own reach.
+    policy: fn(Reach) -> Policy,
+    /// Whether it turned out that the host speaks no TLS.
+    plain: AtomicBool,
+    /// How far away the host is, as [`Reach`] in numbers; `UNKNOWN` before the first answer.
+    reach: AtomicU8,
+}
+
+const UNKNOWN: u8 = u8::MAX;
+
+impl Transport {
+    /// The way to `host`. Connects with the first request.
+    pub fn new(settings: Arc<Settings>, host: Host) -> Self {
+        let reach = AtomicU8::new(if is_localhost(&host.name) { Reach::Loopback as u8 } else { UNKNOWN });
+        let (own, away, plain) = (OnceCell::new(), OnceCell::new(), AtomicBool::new(false));
+        Self { settings, host, own, away, policy: Policy::redirect, plain, reach }
+    }
+
+    /// The host.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// The scheme that the host turned out to speak.
+    pub fn scheme(&self) -> Scheme {
+        if self.plain.load(Ordering::Relaxed) { Scheme::Http } else { self.host.scheme }
+    }
+
+    /// How long a body may bring nothing.
+    pub fn idle(&self) -> Duration {
+        self.settings.limits.idle
+    }
+
+    /// The root of the host, without a path.
+    pub fn root(&self) -> Result<Url, Failure> {
+        let text = format!("{}://{}/", self.scheme().as_str(), self.host.name);
+        Url::parse(&text).map_err(|_| Failure::new(Kind::Invalid, &text, "invalid host"))
+    }
+
+    /// Scheme, host and port as the host turned out to be spoken to.
+    pub fn origin(&self) -> String {
+        self.root().map_or_else(|_| self.host.origin(), |root| origin(&root))
+    }
+
+    /// How far away the host is, as far as known.
+    pub fn reach(&self) -> Reach {
+        match self.reach.load(Ordering::Relaxed) {
+            n if n == Reach::Loopback as u8 => Reach::Loopback,
+            n if n == Reach::Private as u8 => Reach::Private,
+            _ => Reach::Public,
+        }
+    }
+
+    /// Sends `call` and follows redirects. Dropping it ends the request.
+    pub async fn execute(&self, mut call: Call) -> Result<Answer, Failure> {
+        let home = origin(&call.url);
+        let mut away = false;
+        for _ in 0..=self.settings.limits.redirects {
+            let response = match self.once(&call).await {
+                Err(failure) if failure.kind == Kind::NoTls && self.falls_back(&call) => {
+                    self.plain.store(true, Ordering::Relaxed);
+                    // Cannot fail: both are special schemes.
+                    let _ = call.url.set_scheme("http");
+                    return Box::pin(self.execute(call)).await;
+                }
+                other => other?,
+            };
+            self.note_reach(&response);
+            let Some(next) = self.next_hop(&call, &response, &home)? else {
+                return Ok(Answer { response, away });
+            };
+            away |= origin(&next) != home;
+            if away {
+                call.private.clear();
+            }
+            call.url = next;
+        }
+        let most = self.settings.limits.redirects;
+        Err(Failure::new(Kind::Refused, home, format!("stopped after {most} redirects")))
+    }
+
+    fn falls_back(&self, call: &Call) -> bool {
+        self.host.fallback && call.url.scheme() == "https" && !self.is_elsewhere(&call.url)
+    }
+
+    /// Whether `url` is not on the host, and must not see what is the host's.
+    fn is_elsewhere(&self, url: &Url) -> bool {
+        let own = |scheme: &str| Url::parse(&format!("{scheme}://{}/", self.host.name)).ok();
+        let same = |root: Option<Url>| root.is_some_and(|root| origin(&root) == origin(url));
+        !same(own(self.host.scheme.as_str())) && !same(own(self.scheme().as_str()))
+    }
+
+    fn note_reach(&self, response: &Response) {
+        if self.reach.load(Ordering::Relaxed) != UNKNOWN || self.is_elsewhere(response.url()) {
+            return;
+        }
+        if let Some(address) = response.remote_addr() {
+            self.reach.store(Reach::of(address.ip()) as u8, Ordering::Relaxed);
+        }
+    }
+
+    /// Where `response` redirects to, if it does.
+    fn next_hop(&self, call: &Call, response: &Response, home: &str) -> Result<Option<Url>, Failure> {
+        let status = response.status();
+        let keeps_method = matches!(status.as_u16(), 307 | 308);
+        if !keeps_method && !matches!(status.as_u16(), 301..=303) {
+            return Ok(None);
+        }
+        let here = origin(response.url());
+        let refused = |why: String| Failure::new(Kind::Refused, &here, why);
+        let reading = call.method == Method::GET || call.method == Method::HEAD;
+        if !reading && !keeps_method {
+            return Err(refused(format!("{status} for a {} request cannot be followed", call.method)));
+        }
+        let location = response.headers().get(LOCATION).and_then(|v| v.to_str().ok());
+        let location = location.ok_or_else(|| refused(format!("{status} without a location")))?;
+        let next = join(response.url(), location).map_err(refused)?;
+        if origin(&next) != *home {
+            self.may_go(&next).map_err(|why| refused(format!("redirect {why}")))?;
+        }
+        Ok(Some(next))
+    }
+
+    /// Whether the host may send us to `url`.
+    pub fn may_go(&self, url: &Url) -> Result<(), String> {
+        if self.is_elsewhere(url) { allowed(url, (self.policy)(self.reach())) } else { Ok(()) }
+    }
+
+    /// Gets `url`, which an image names, as somebody who knows nothing of the registry.
+    pub async fn execute_foreign(&self, url: Url, headers: HeaderMap) -> Result<Answer, Failure> {
+        let policy = Policy::urls(self.reach());
+        allowed(&url, policy).map_err(|why| Failure::new(Kind::Refused, origin(&url), why))?;
+        let stranger = Host {
+            scheme: if url.scheme() == "http" { Scheme::Http } else { Scheme::Https },
+            name: url.authority().to_owned(),
+            path: String::new(),
+            capabilities: Vec::new(),
+            tls: Tls::default(),
+            headers: HeaderMap::new(),
+            dial_timeout: None,
+            fallback: false,
+        };
+        let mut transport = Self::new(self.settings.clone(), stranger);
+        // A stranger's redirects must not lead further inside than the stranger may be.
+        transport.policy = Policy::urls;
+        transport.reach.store(self.reach() as u8, Ordering::Relaxed);
+        let client = transport.client(Identity::Hidden, Some(policy)).await?;
+        let _ = transport.own.set(client);
+        let call =
+            Call { method: Method::GET, url, headers, private: HeaderMap::new(), payload: Payload::Empty };
+        Box::pin(transport.execute(call)).await
+    }
+
+    /// One request, one answer.
+    async fn once(&self, call: &Call) -> Result<Response, Failure> {
+        let here = origin(&call.url);
+        let client = if self.is_elsewhere(&call.url) {
+            let policy = (self.policy)(self.reach());
+            self.away.get_or_try_init(|| self.client(Identity::Hidden, Some(policy))).await?
+        } else {
+            self.own.get_or_try_init(|| self.client(Identity::Shown, None)).await?
+        };
+        let sent = Arc::new(AtomicU64::new(0));
+        let request = self.build(client, call, &sent).map_err(|e| Failure::transport(&here, e))?;
+        self.note_request(call);
+        let sending = client.execute(request);
+        tokio::pin!(sending);
+        let mut before = 0;
+        let response = loop {
+            match tokio::time::timeout(self.settings.limits.headers, &mut sending).await {
+                Ok(result) => break result.map_err(|e| Failure::transport(&here, e))?,
+                Err(_) => {
+                    let now = sent.load(Ordering::Relaxed);
+                    if now == before {
+                        let waited = self.settings.limits.headers;
+                        return Err(Failure::new(
+                            Kind::Timeout,
+                            here,
+                            format!("no answer within {waited:?}"),
+                        ));
+                    }
+                    before = now;
+                }
+            }
+        };
+        self.note_response(&response);
+        Ok(response)
+    }
+
+    fn build(
+        &self,
+        client: &Client,
+        call: &Call,
+        sent: &Arc<AtomicU64>,
+    ) -> reqwest::Result<reqwest::Request> {
+        let mut headers = call.headers.clone();
+        headers.extend(call.private.clone());
+        if !headers.contains_key(USER_AGENT) {
+            let agent = self.settings.user_agent.clone().unwrap_or_else(default_agent);
+            if let Ok(agent) = HeaderValue::from_str(&agent) {
+                headers.insert(USER_AGENT, agent);
+            }
+        }
+        let builder = client.request(call.method.clone(), call.url.clone());
+        let builder = match &call.payload {
+            Payload::Empty => {
+                if call.method != Method::GET && call.method != Method::HEAD {
+                    headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+                }
+                builder
+            }
+            Payload::Bytes(bytes) => builder.body(bytes.clone()),
+            Payload::Stream(size, open) => {
+                headers.insert(CONTENT_LENGTH, HeaderValue::from(*size));
+                let sent = sent.clone();
+                let counted = open().inspect(move |chunk| {
+                    let bytes = chunk.as_ref().map_or(0, Bytes::len);
+                    sent.fetch_add(bytes as u64, Ordering::Relaxed);
+                });
+                builder.body(reqwest::Body::wrap_stream(counted))
+            }
+        };
+        builder.headers(headers).build()
+    }
+
+    /// A client that goes to the host (no policy) or to strangers.
+    async fn client(&self, identity: Identity, policy: Option<Policy>) -> Result<Client, Failure> {
+        let (settings, tls) = (self.settings.clone(), self.host.tls.clone());
+        let read = tokio::task::spawn_blocking(move || tls::configure(&settings, &tls, identity));
+        let failed = |e: &Error| Failure::ours(self.host.origin(), e);
+        let tls = read
+            .await
+            .map_err(|e| failed(&Error::caused(Class::Internal, "read certificates", e)))?
+            .map_err(|e| failed(&e))?;
+        let dial = self.host.dial_timeout.unwrap_or(self.settings.limits.connect);
+        let mut builder = Client::builder()
+            .tls_backend_preconfigured(tls)
+            .http1_only()
+            .redirect(redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .connect_timeout(dial);
+        if let Some(policy) = policy {
+            builder = builder.dns_resolver(reach::resolver(policy));
+        }
+        // As Go: this machine is never asked for through a proxy.
+        if is_localhost(&self.host.name) {
+            builder = builder.no_proxy();
+        }
+        builder.build().map_err(|e| Failure::transport(self.host.origin(), e))
+    }
+
+    fn note_request(&self, call: &Call) {
+        tracing::debug!(method = %call.method, url = %redacted(&call.url), "request");
+        let Some(trace) = &self.settings.trace else { return };
+        let mut text = format!("{} {} HTTP/1.1\n", call.method, redacted(&call.url));
+        for (name, value) in call.headers.iter().chain(&call.private) {
+            text.push_str(&header_line(name, value));
+        }
+        trace.note(Note::Dump, &(text + "\n"));
+    }
+
+    fn note_response(&self, response: &Response) {
+        tracing::debug!(status = %response.status(), url = %redacted(response.url()), "answer");
+        let Some(trace) = &self.settings.trace else { return };
+        let remote = response.remote_addr().map_or_else(|| "a proxy".to_owned(), |a| a.to_string());
+        trace.note(Note::Connection, &format!("{} answered from {remote}\n", origin(response.url())));
+        let mut text = format!("{:?} {}\n", response.version(), response.status());
+        for (name, value) in response.headers() {
+            text.push_str(&header_line(name, value));
+        }
+        trace.note(Note::Dump, &(text + "\n"));
+    }
+}
+
+/// What we call ourselves, as upstream does: some registries let only known names in.
+fn default_agent() -> String {
+    format!("containerd/{}", types::version::VERSION)
+}
+
+fn header_line(name: &http::HeaderName, value: &HeaderValue) -> String {
+    let secret = value.is_sensitive()
+        || [AUTHORIZATION, http::header::SET_COOKIE, http::header::COOKIE].contains(name);
+    let text = if secret { "REDACTED".into() } else { String::from_utf8_lossy(value.as_bytes()) };
+    format!("{name}: {text}\n")
+}
+
+/// An address in `url` itself is checked here, a name when it is resolved.
+fn allowed(url: &Url, policy: Policy) -> Result<(), String> {
+    let host = url.host_str().unwrap_or_default();
+    match host.trim_matches(['[', ']']).parse::<IpAddr>() {
+        Ok(ip) if !policy.allows(ip) => {
+            Err(format!("leads to {}, which is not to be reached from here", origin(url)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Where `location` leads from `base`: http or https, never from https to http, without a user's name.
+pub fn join(base: &Url, location: &str) -> Result<Url, String> {
+    let mut url = base.join(location).map_err(|_| "invalid location".to_owned())?;
+    match (base.scheme(), url.scheme()) {
+        (_, "https") | ("http", "http") => {}
+        ("https", "http") => return Err(format!("leaves https for {}", origin(&url))),
+        (_, other) => {
+            return Err(format!(
+                "leads to {:?}, which is neither http nor https",
+                crate::failure::clean(other, 32)
+            ));
+        }
+    }
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err("location without a host".to_owned());
+    }
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.set_fragment(None);
+    Ok(url)
+}
+
+/// A status as an answer's line has it.
+pub fn status_text(status: StatusCode) -> String {
+    status
+        .canonical_reason()
+        .map_or_else(|| status.as_u16().to_string(), |r| format!("{} {r}", status.as_u16()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_location_never_leaves_http_nor_https() {
+        let base: Url = "https://r.example/v2/x".parse().unwrap();
+        for bad in [
+            "file:///etc/passwd",
+            "http://r.example/v2/x",
+            "unix:/run/x",
+            "ftp://h/",
+            "https://",
+            "gopher://h/",
+        ] {
+            assert!(join(&base, bad).is_err(), "{bad}");
+        }
+        assert_eq!(join(&base, "/y?a=b").unwrap().as_str(), "https://r.example/y?a=b");
+        assert_eq!(join(&base, "https://u:p@c.example/#f").unwrap().as_str(), "https://c.example/");
+        let plain: Url = "http://r.example/".parse().unwrap();
+        assert!(join(&plain, "http://c.example/").is_ok());
+    }
+}
