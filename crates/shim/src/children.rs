@@ -13,6 +13,7 @@ use sys::pidfd::{Ended, PidFd};
 
 use crate::call::Call;
 use crate::runtime::{Run, Task};
+use crate::streams::Owner;
 use crate::token::{Kind, Token};
 
 /// What a child is for.
@@ -40,6 +41,12 @@ pub enum Purpose {
         /// Where it writes its error.
         report: File,
     },
+    /// A fork of ours that carries a stream.
+    Carrier,
+    /// A program that takes the output of this process.
+    Logger(Owner),
+    /// A program that tells the daemon of an event.
+    Teller,
     /// A fork of ours that hung; nobody waits for it any more.
     Abandoned,
 }
@@ -145,7 +152,8 @@ impl Children {
                 }
                 Purpose::Offload { container: of, .. } if of == container => forked = Some(*serial),
                 Purpose::Runtime { .. } | Purpose::Offload { .. } => {}
-                Purpose::Process { .. } | Purpose::Abandoned => {}
+                Purpose::Process { .. } | Purpose::Carrier | Purpose::Logger(_) => {}
+                Purpose::Teller | Purpose::Abandoned => {}
             }
         }
         forked

@@ -1,6 +1,6 @@
 //! What the drivers of all containers share: the loop's parts, and the words they use with them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sys::epoll::Epoll;
@@ -8,16 +8,17 @@ use sys::pidfd::PidFd;
 use types::{Any, Result, ResultExt};
 
 use crate::call::Call;
+use crate::carriage::Logger;
 use crate::children::{Children, Purpose};
 use crate::log::Log;
 use crate::oom::Watches;
 use crate::publisher::{Again, Publisher};
 use crate::server::Server;
-use crate::streams::{Owner, Streams, Turn};
+use crate::streams::Streams;
 use crate::timers::{Deadline, Timers};
 
-/// How long a terminal whose process has ended may be silent before it is taken to be done.
-const QUIET: Duration = Duration::from_millis(500);
+/// How long a program may take to tell the daemon of an event.
+const TELLING: Duration = Duration::from_secs(10);
 
 /// The shim's parts.
 pub struct Context {
@@ -33,6 +34,8 @@ pub struct Context {
     pub streams: Streams,
     /// Memory that runs out.
     pub watches: Watches,
+    /// Programs that take output.
+    pub loggers: Vec<Logger>,
     /// Events.
     pub publisher: Publisher,
     /// Deadlines.
@@ -56,23 +59,34 @@ impl Context {
         self.children.track(process, purpose, &self.epoll).context(|| "watch a process")
     }
 
-    /// Tells the daemon of an event.
-    pub fn publish(&mut self, topic: &str, event: Any) {
-        self.publisher.push(topic, event);
+    /// Tells the daemon of an event of the container in `bundle`.
+    pub fn publish(&mut self, bundle: &Path, topic: &str, event: Any) {
+        self.publisher.push(bundle, topic, event);
         let again = self.publisher.advance(&self.epoll);
         self.publish_again(again);
     }
 
     /// Arranges for the publisher to be called again.
     pub fn publish_again(&mut self, again: Again) {
-        if self.publisher.dropped > 0 {
-            let dropped = std::mem::take(&mut self.publisher.dropped);
-            self.log.error("events were dropped", &dropped.to_string());
+        for complaint in self.publisher.complaints() {
+            self.log.error(&complaint, &self.namespace);
         }
         self.timers.clear(&Deadline::Publish);
-        if let Again::After(delay) = again {
-            self.timers.set(delay, Deadline::Publish);
+        match again {
+            Again::WhenReady => {}
+            Again::After(delay) => self.timers.set(delay, Deadline::Publish),
+            Again::Told(teller) => match self.track(teller.0, Purpose::Teller) {
+                Ok(child) => self.timers.set(TELLING, Deadline::Kill(child)),
+                Err(error) => self.log.error(&error.to_string(), &self.namespace),
+            },
         }
+    }
+
+    /// A program that told the daemon of an event has ended.
+    pub fn told(&mut self, child: u64, success: bool) {
+        self.timers.clear(&Deadline::Kill(child));
+        let again = self.publisher.told(success, &self.epoll);
+        self.publish_again(again);
     }
 
     /// A path for a new console socket.
@@ -81,20 +95,5 @@ impl Context {
         let mut path = self.console_prefix.clone().into_os_string();
         path.push(self.consoles.to_string());
         path.into()
-    }
-
-    /// The process of `owner` has ended: its terminal is read to the end.
-    pub fn end_streams(&mut self, owner: &Owner) -> Vec<Owner> {
-        let terminals = self.streams.process_ended(owner);
-        let mut closed = Vec::new();
-        for serial in terminals {
-            match self.streams.turn(serial, &self.epoll) {
-                Turn::Closed(owner) | Turn::Unread(owner) => closed.push(owner),
-                // What the process wrote last may still be on its way through the terminal.
-                Turn::Empty => self.timers.set(QUIET, Deadline::Quiet(serial)),
-                Turn::Open => {}
-            }
-        }
-        closed
     }
 }

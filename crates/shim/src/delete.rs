@@ -1,4 +1,5 @@
-//! `delete`: the shim of a container is gone; whatever it left is removed, and the daemon told that it was killed.
+//! `delete`: the shim of a container is gone; whatever it left is removed, and the daemon told how the container ended: as
+//! its shim still wrote down, or killed.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use types::{Result, ResultExt};
 
 use crate::address;
 use crate::call::Exit;
+use crate::exit_file;
 use crate::flags::Flags;
 use crate::message::exited_at;
 use crate::options;
@@ -39,7 +41,9 @@ pub fn delete(flags: &Flags) -> Result<()> {
         warn("failed to read init pid file", &error);
         0
     });
-    let response = DeleteResponse { pid, exit_status: KILLED, exited_at: exited_at(Exit::now(KILLED)) };
+    // It may have ended before its shim.
+    let exit = exit_file::load(&bundle).unwrap_or_else(|| Exit::now(KILLED));
+    let response = DeleteResponse { pid, exit_status: exit.status, exited_at: exited_at(exit) };
     let mut stdout = std::io::stdout();
     stdout.write_all(&response.encode_to_vec()).and_then(|()| stdout.flush()).context(|| "answer")
 }

@@ -24,6 +24,7 @@ use crate::call::{Answer, Event, Exit};
 use crate::children::{Purpose, Work};
 use crate::context::Context;
 use crate::effect::Checkpoint;
+use crate::exit_file;
 use crate::io::{PipeOwner, Plan, Stdio};
 use crate::message;
 use crate::offload;
@@ -118,6 +119,12 @@ impl Driver {
         match effect {
             Effect::Reply(call, result) => cx.reply(call, result.map(|answer| message::answer(&answer))),
             Effect::Publish(event) => {
+                if let Event::Exited { exec, exit, .. } = &event
+                    && exec.is_empty()
+                    && let Err(error) = exit_file::save(&self.bundle, *exit)
+                {
+                    cx.log.warn(&format!("keep the exit status: {error}"), &self.id);
+                }
                 let stdio = self.processes.get("").map(|live| &live.stdio);
                 let checkpoint = &self.restore;
                 let about = message::About {
@@ -131,7 +138,7 @@ impl Driver {
                     cx.watches.remove(&self.id);
                 }
                 let (topic, event) = message::event(&event, &about);
-                cx.publish(topic, event);
+                cx.publish(&self.bundle, topic, event);
             }
             Effect::Start => {
                 let begun = self.runtime.start().and_then(|call| self.track(cx, call));
@@ -177,7 +184,7 @@ impl Driver {
             Effect::ForgetExec(exec) => self.forget_exec(cx, &exec),
             Effect::Forget => {
                 for live in self.processes.values() {
-                    cx.streams.abandon(&live.owner);
+                    cx.abandon(&live.owner);
                 }
                 self.gone = true;
             }
@@ -303,7 +310,7 @@ impl Driver {
     pub fn stream_closed(&mut self, cx: &mut Context, exec: &str) {
         let Some(live) = self.processes.get(exec) else { return };
         let deadline = self.drain_deadline(exec);
-        if cx.timers.has(&deadline) && cx.streams.is_drained(&live.owner) {
+        if cx.timers.has(&deadline) && cx.is_drained(&live.owner) {
             cx.timers.clear(&deadline);
             self.feed(cx, Input::Drained { exec: exec.to_owned() });
         }
@@ -313,7 +320,7 @@ impl Driver {
     pub fn drain_expired(&mut self, cx: &mut Context, exec: String) {
         if let Some(live) = self.processes.get(&exec) {
             cx.log.error("failed to drain process io in time", &self.id);
-            cx.streams.abandon(&live.owner);
+            cx.abandon(&live.owner);
         }
         self.feed(cx, Input::Drained { exec });
     }
@@ -323,7 +330,7 @@ impl Driver {
     }
 
     fn drain(&mut self, cx: &mut Context, exec: String, inputs: &mut VecDeque<Input>) {
-        let drained = self.processes.get(&exec).is_none_or(|live| cx.streams.is_drained(&live.owner));
+        let drained = self.processes.get(&exec).is_none_or(|live| cx.is_drained(&live.owner));
         if drained {
             inputs.push_back(Input::Drained { exec });
         } else {

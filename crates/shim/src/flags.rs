@@ -18,7 +18,7 @@ pub struct Flags {
     pub socket: String,
     /// Accepted, as upstream's shim does; there is no profiler to be served here.
     pub debug_socket: String,
-    /// The daemon's binary, for shims that publish by executing it.
+    /// The daemon's binary, executed to publish events where there is no ttrpc socket.
     pub publish_binary: String,
     /// Whether to log more.
     pub debug: bool,
@@ -117,7 +117,7 @@ Usage of containerd-shim-runc-v2:
   -namespace string
     \tnamespace that owns the shim
   -publish-binary string
-    \taccepted for compatibility: events go to the address in the env TTRPC_ADDRESS
+    \tpath to the program that publishes events, if the env TTRPC_ADDRESS names no socket for them
   -socket string
     \tsocket path to serve
   -v

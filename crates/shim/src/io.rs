@@ -1,17 +1,20 @@
-//! A process's standard streams: what it gets, and what is to be moved between that and the client's FIFOs.
+//! A process's standard streams: what it gets, and what is to be moved between that and what the client named.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::fs::{FileType, OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::pipe::{PipeFlags, pipe_with};
 use sys::fifo;
+use sys::pidfd::PidFd;
+use types::output::{Format, LogFile, Output, Program};
 use types::{Error, Result, ResultExt};
 
 use crate::errno::Os;
+use crate::logfile::{self, Channel};
+use crate::logger::{self, Said, Subject};
 use crate::runtime::Streams;
 
 /// The paths of a process's streams, as the client gave them.
@@ -19,7 +22,7 @@ use crate::runtime::Streams;
 pub struct Stdio {
     /// FIFO, or empty for none.
     pub stdin: String,
-    /// FIFO, `file://` and the path of a log, or empty for none.
+    /// See [`types::output`].
     pub stdout: String,
     /// As standard output; unused with a terminal.
     pub stderr: String,
@@ -41,10 +44,8 @@ pub enum Direction {
 pub enum Method {
     /// By the kernel, between two pipes.
     Splice,
-    /// Through our memory.
+    /// Through our memory: a terminal is at one end.
     Copy,
-    /// Through our memory to a file that grows: the kernel does not splice to its end.
-    Append,
 }
 
 /// What is to be moved, and how.
@@ -55,17 +56,56 @@ pub struct Flow {
     pub method: Method,
     /// Where it comes from; non-blocking.
     pub source: OwnedFd,
-    /// Where it goes to; non-blocking.
-    pub sink: OwnedFd,
-    /// The client's FIFO or log file.
-    pub path: PathBuf,
+    /// Where it goes to.
+    pub sink: Sink,
     /// Keeps the end of input away, until the client asks for it.
     pub keeper: Option<OwnedFd>,
+    /// Where output may wait while nobody takes it, if it may.
+    pub spool: Option<PathBuf>,
+}
+
+/// Where bytes go to; descriptors are non-blocking.
+pub enum Sink {
+    /// The process.
+    Process(OwnedFd),
+    /// The client's FIFO, and its path.
+    Fifo(OwnedFd, PathBuf),
+    /// A program that takes output.
+    Logger(OwnedFd, Channel),
+    /// A log file, opened by whoever writes to it.
+    Log(LogFile, Channel),
+}
+
+impl Flow {
+    fn output(method: Method, source: OwnedFd, (sink, spool): Goal) -> Self {
+        Self { direction: Direction::Out, method, source, sink, keeper: None, spool }
+    }
+
+    fn input(method: Method, (source, keeper): (OwnedFd, OwnedFd), sink: OwnedFd) -> Self {
+        let (direction, sink) = (Direction::In, Sink::Process(sink));
+        Self { direction, method, source, sink, keeper: Some(keeper), spool: None }
+    }
 }
 
 /// What the runtime call gets, and what begins when it has succeeded.
-pub enum Plan {
-    /// Pipes, or nothing.
+pub struct Plan {
+    streams: Planned,
+    logger: Option<Logger>,
+}
+
+/// A program that takes output.
+pub struct Logger {
+    /// What it is.
+    pub program: Program,
+    /// Whose output it takes.
+    pub subject: Subject,
+    /// Its process, until somebody watches over it.
+    pub child: Option<PidFd>,
+    /// Where it says that it is ready, until it has.
+    ready: Option<OwnedFd>,
+}
+
+enum Planned {
     Pipes {
         /// Standard input, output and error of the process, until it has them.
         child: Option<[OwnedFd; 3]>,
@@ -76,11 +116,28 @@ pub enum Plan {
     Terminal {
         /// Where the runtime sends the master.
         socket: ConsoleSocket,
-        /// The client's FIFO for output, opened.
-        stdout: Option<(PathBuf, OwnedFd)>,
+        /// Where output goes to.
+        stdout: Option<Goal>,
         /// The client's FIFO for input, opened, with its keeper.
-        stdin: Option<(PathBuf, OwnedFd, OwnedFd)>,
+        stdin: Option<(OwnedFd, OwnedFd)>,
     },
+}
+
+/// Where output goes to, and where it may wait.
+type Goal = (Sink, Option<PathBuf>);
+
+/// Whose streams, and what there is around them.
+pub struct Place<'a> {
+    /// The container's namespace.
+    pub namespace: &'a str,
+    /// The container and the exec id, empty for init.
+    pub process: (&'a str, &'a str),
+    /// The container's bundle.
+    pub bundle: &'a Path,
+    /// Where a console socket may be made.
+    pub console: &'a Path,
+    /// Whom pipes belong to.
+    pub owner: PipeOwner,
 }
 
 /// Where a runtime call sends the terminal's master. Removed from the filesystem when it is dropped.
@@ -100,97 +157,160 @@ pub struct PipeOwner {
 }
 
 impl Plan {
-    /// Opens everything that `stdio` names. `console` is where a console socket may be made.
-    pub fn open(stdio: &Stdio, owner: PipeOwner, console: &Path) -> Result<Self> {
-        for path in [&stdio.stdin, &stdio.stdout, &stdio.stderr] {
-            check(path)?;
-        }
+    /// Opens everything that `stdio` names, and starts the program that takes output, if there is one.
+    pub fn open(stdio: &Stdio, place: &Place<'_>) -> Result<Self> {
+        let (mut goals, logger) = place.goals(stdio)?;
+        let stdin = Some(stdio.stdin.as_str()).filter(|path| !path.is_empty()).map(open_stdin).transpose()?;
         if stdio.terminal {
-            return Self::terminal(stdio, console);
+            let [stdout, _] = &mut goals;
+            let (socket, stdout) = (ConsoleSocket::new(place.console)?, stdout.take());
+            return Ok(Self { streams: Planned::Terminal { socket, stdout, stdin }, logger });
         }
         let mut flows = Vec::new();
-        let stdin = if stdio.stdin.is_empty() {
-            null()?
-        } else {
-            let (path, source, keeper) = open_stdin(&stdio.stdin)?;
-            let (reader, writer) = pipe(owner, Direction::In)?;
-            flows.push(Flow {
-                direction: Direction::In,
-                method: Method::Splice,
-                source,
-                sink: writer,
-                path,
-                keeper: Some(keeper),
-            });
-            reader
-        };
-        let mut output = |path: &str| -> Result<OwnedFd> {
-            if path.is_empty() {
-                return null();
+        let input = match stdin {
+            None => null()?,
+            Some(opened) => {
+                let (reader, writer) = pipe(place.owner, Direction::In)?;
+                flows.push(Flow::input(Method::Splice, opened, writer));
+                reader
             }
-            let method = if log_file(path).is_some() { Method::Append } else { Method::Splice };
-            let (path, sink) = open_output(path)?;
-            let (source, writer) = pipe(owner, Direction::Out)?;
-            let direction = Direction::Out;
-            flows.push(Flow { direction, method, source, sink, path, keeper: None });
+        };
+        let mut output = |goal: Option<Goal>| -> Result<OwnedFd> {
+            let Some(goal) = goal else { return null() };
+            let (source, writer) = pipe(place.owner, Direction::Out)?;
+            flows.push(Flow::output(Method::Splice, source, goal));
             Ok(writer)
         };
-        let child = [stdin, output(&stdio.stdout)?, output(&stdio.stderr)?];
-        Ok(Self::Pipes { child: Some(child), flows })
+        let [stdout, stderr] = goals.map(&mut output);
+        let child = [input, stdout?, stderr?];
+        Ok(Self { streams: Planned::Pipes { child: Some(child), flows }, logger })
     }
 
-    fn terminal(stdio: &Stdio, console: &Path) -> Result<Self> {
-        let given = |path: &str| !path.is_empty();
-        Ok(Self::Terminal {
-            socket: ConsoleSocket::new(console)?,
-            stdout: Some(stdio.stdout.as_str()).filter(|p| given(p)).map(open_output).transpose()?,
-            stdin: Some(stdio.stdin.as_str()).filter(|p| given(p)).map(open_stdin).transpose()?,
-        })
+    /// The program that takes output, if there is one.
+    pub fn logger(&mut self) -> Option<&mut Logger> {
+        self.logger.as_mut()
+    }
+
+    /// What becomes readable when the program that takes output is ready, while it is not.
+    pub fn awaits(&self) -> Option<&OwnedFd> {
+        self.logger.as_ref().and_then(|logger| logger.ready.as_ref())
+    }
+
+    /// The program that takes output has said something, or ended: whether the process can be made now.
+    pub fn logger_said(&mut self) -> Result<Said> {
+        let Some(logger) = &mut self.logger else { return Ok(Said::Ready) };
+        let Some(ready) = &logger.ready else { return Ok(Said::Ready) };
+        let said = logger::listen(ready, &logger.program)?;
+        if said == Said::Ready {
+            logger.ready = None;
+        }
+        Ok(said)
     }
 
     /// What the runtime call gets for streams.
     pub fn streams(&self) -> Streams<'_> {
-        match self {
-            Self::Pipes { child: Some(child), .. } => Streams::Given(child.each_ref().map(AsFd::as_fd)),
-            Self::Pipes { child: None, .. } | Self::Terminal { .. } => Streams::Captured,
+        match &self.streams {
+            Planned::Pipes { child: Some(child), .. } => Streams::Given(child.each_ref().map(AsFd::as_fd)),
+            Planned::Pipes { child: None, .. } | Planned::Terminal { .. } => Streams::Captured,
         }
     }
 
     /// Where the runtime call sends the terminal's master, if there is one.
     pub fn console(&self) -> Option<&ConsoleSocket> {
-        match self {
-            Self::Pipes { .. } => None,
-            Self::Terminal { socket, .. } => Some(socket),
+        match &self.streams {
+            Planned::Pipes { .. } => None,
+            Planned::Terminal { socket, .. } => Some(socket),
         }
     }
 
     /// The runtime call has its streams: as long as we held them too, their end would never come.
     pub fn launched(&mut self) {
-        if let Self::Pipes { child, .. } = self {
+        if let Planned::Pipes { child, .. } = &mut self.streams {
             *child = None;
         }
     }
 
     /// The runtime call has succeeded: what is to be moved, and the terminal's master.
     pub fn begin(self) -> Result<(Vec<Flow>, Option<OwnedFd>)> {
-        match self {
-            Self::Pipes { flows, .. } => Ok((flows, None)),
-            Self::Terminal { socket, stdout, stdin } => {
+        match self.streams {
+            Planned::Pipes { flows, .. } => Ok((flows, None)),
+            Planned::Terminal { socket, stdout, stdin } => {
                 let master = socket.receive().context(|| "failed to retrieve console master")?;
                 set_nonblocking(&master)?;
-                let copy = |fd: &OwnedFd| fd.try_clone().context(|| "duplicate the console master");
+                let copy = || master.try_clone().context(|| "duplicate the console master");
                 let mut flows = Vec::new();
-                if let Some((path, sink)) = stdout {
-                    let (direction, method, source) = (Direction::Out, Method::Copy, copy(&master)?);
-                    flows.push(Flow { direction, method, source, sink, path, keeper: None });
+                if let Some(goal) = stdout {
+                    flows.push(Flow::output(Method::Copy, copy()?, goal));
                 }
-                if let Some((path, source, keeper)) = stdin {
-                    let (direction, method, sink) = (Direction::In, Method::Copy, copy(&master)?);
-                    flows.push(Flow { direction, method, source, sink, path, keeper: Some(keeper) });
+                if let Some(opened) = stdin {
+                    flows.push(Flow::input(Method::Copy, opened, copy()?));
                 }
                 Ok((flows, Some(master)))
             }
         }
+    }
+}
+
+impl Place<'_> {
+    /// Where standard output and error go to.
+    fn goals(&self, stdio: &Stdio) -> Result<([Option<Goal>; 2], Option<Logger>)> {
+        let stdout = Output::parse(&stdio.stdout)?;
+        // A terminal has no second stream.
+        let stderr = if stdio.terminal { Output::None } else { Output::parse(&stdio.stderr)? };
+        match (stdout, stderr) {
+            // It takes both, whatever the second says.
+            (Output::Program(program), _) => {
+                let subject = Subject {
+                    namespace: self.namespace.to_owned(),
+                    container: self.process.0.to_owned(),
+                    directory: self.bundle.to_owned(),
+                };
+                let logger::Started { child, stdout, stderr, ready } = logger::start(&program, &subject)?;
+                let goals = [(stdout, Channel::Out), (stderr, Channel::Err)]
+                    .map(|(fd, channel)| Some((Sink::Logger(fd, channel), self.spool(channel))));
+                Ok((goals, Some(Logger { program, subject, child: Some(child), ready: Some(ready) })))
+            }
+            (_, Output::Program(_)) => Err(Error::invalid("a program that takes standard error alone")),
+            (stdout, stderr) => {
+                Ok(([self.goal(stdout, Channel::Out)?, self.goal(stderr, Channel::Err)?], None))
+            }
+        }
+    }
+
+    fn goal(&self, output: Output, channel: Channel) -> Result<Option<Goal>> {
+        let log_to = |log: LogFile| -> Result<Option<Goal>> {
+            // Opened by who writes to it; here only so that the client hears of a mistake.
+            logfile::open(&log.path).context(|| format!("open log file {}", log.path.display()))?;
+            Ok(Some((Sink::Log(log, channel), None)))
+        };
+        match output {
+            Output::None | Output::Program(_) => Ok(None),
+            Output::File(log) => log_to(log),
+            Output::Path(path) => {
+                let kind = kind(&path)?;
+                if kind == FileType::Fifo {
+                    let doing = || format!("containerd-shim: opening w/o fifo {:?} failed", path.display());
+                    let fd = fifo::open_writer(&path).context(doing)?;
+                    return Ok(Some((Sink::Fifo(fd, path), self.spool(channel))));
+                }
+                if kind == FileType::RegularFile {
+                    return log_to(LogFile { path, format: Format::Raw, rotation: None });
+                }
+                if path == Path::new("/dev/null") { Ok(None) } else { Err(not_stdio(&path)) }
+            }
+        }
+    }
+
+    /// Where output waits while nobody takes it: nowhere without a directory on disk.
+    fn spool(&self, channel: Channel) -> Option<PathBuf> {
+        let work = self.bundle.join("work");
+        // A link. Whoever needs it follows it, which may take long.
+        work.symlink_metadata().ok()?;
+        let process = match self.process.1 {
+            "" => "init".to_owned(),
+            exec => format!("exec-{exec}"),
+        };
+        Some(work.join("spool").join(format!("{process}.{}", channel.name())))
     }
 }
 
@@ -222,58 +342,27 @@ impl Drop for ConsoleSocket {
     }
 }
 
-/// Refuses what is neither empty nor a path of a FIFO or of a log file.
-fn check(path: &str) -> Result<()> {
-    match path.split_once("://") {
-        Some(("fifo" | "file", _)) | None => Ok(()),
-        Some((scheme @ ("binary" | "binary-v2"), _)) => {
-            Err(Error::unimplemented(format!("STDIO scheme {scheme}: not implemented")))
-        }
-        Some((scheme, _)) => Err(Error::unknown(format!("unknown STDIO scheme {scheme}"))),
+fn kind(path: &Path) -> Result<FileType> {
+    let stat = rustix::fs::stat(path).os().context(|| format!("stat {}", path.display()))?;
+    Ok(FileType::from_raw_mode(stat.st_mode))
+}
+
+fn not_stdio(path: &Path) -> Error {
+    Error::unimplemented(format!("{} is no FIFO: other files as STDIO: not implemented", path.display()))
+}
+
+fn open_stdin(path: &str) -> Result<(OwnedFd, OwnedFd)> {
+    let Output::Path(path) = Output::parse(path)? else {
+        return Err(Error::invalid(format!("STDIO {path:?}: input comes from a FIFO")));
+    };
+    if kind(&path)? != FileType::Fifo {
+        return Err(not_stdio(&path));
     }
+    fifo::open_reader(&path).context(|| format!("failed to open stdin fifo {}", path.display()))
 }
 
-fn fifo_path(path: &str) -> Result<PathBuf> {
-    let path = PathBuf::from(path.strip_prefix("fifo://").unwrap_or(path));
-    if !fifo::is_fifo(&path).context(|| format!("stat {}", path.display()))? {
-        let what = format!("{} is no FIFO: other files as STDIO: not implemented", path.display());
-        return Err(Error::unimplemented(what));
-    }
-    Ok(path)
-}
-
-/// The path of a log file that output is added to; its directory may have to be made.
-fn log_file(path: &str) -> Option<&Path> {
-    path.strip_prefix("file://").map(Path::new)
-}
-
-fn open_log(path: &Path) -> Result<OwnedFd> {
-    let doing = || format!("open log file {}", path.display());
-    if let Some(dir) = path.parent() {
-        std::fs::create_dir_all(dir).context(doing)?;
-    }
-    let file = File::options().append(true).create(true).mode(0o644).open(path).context(doing)?;
-    Ok(file.into())
-}
-
-fn open_output(path: &str) -> Result<(PathBuf, OwnedFd)> {
-    if let Some(path) = log_file(path) {
-        return Ok((path.to_owned(), open_log(path)?));
-    }
-    let path = fifo_path(path)?;
-    let doing = || format!("containerd-shim: opening w/o fifo {:?} failed", path.display());
-    let fd = fifo::open_writer(&path).context(doing)?;
-    Ok((path, fd))
-}
-
-fn open_stdin(path: &str) -> Result<(PathBuf, OwnedFd, OwnedFd)> {
-    let path = fifo_path(path)?;
-    let (reader, keeper) =
-        fifo::open_reader(&path).context(|| format!("failed to open stdin fifo {}", path.display()))?;
-    Ok((path, reader, keeper))
-}
-
-fn null() -> Result<OwnedFd> {
+/// Nothing to read, and a place for what nobody wants.
+pub fn null() -> Result<OwnedFd> {
     let file = File::options().read(true).write(true).open("/dev/null").context(|| "open /dev/null")?;
     Ok(file.into())
 }
@@ -293,7 +382,8 @@ fn pipe(owner: PipeOwner, direction: Direction) -> Result<(OwnedFd, OwnedFd)> {
     Ok((reader, writer))
 }
 
-fn set_nonblocking(fd: &OwnedFd) -> Result<()> {
+/// Makes reads and writes of `fd` return at once.
+pub fn set_nonblocking(fd: &OwnedFd) -> Result<()> {
     let flags = fcntl_getfl(fd).os()?;
     Ok(fcntl_setfl(fd, flags | OFlags::NONBLOCK).os()?)
 }

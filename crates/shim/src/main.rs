@@ -8,7 +8,10 @@
 //!  driver     one container: performs            state      one container: decides (pure)
 //!  runtime    runc and its errors                children   processes, orphans
 //!  io         what a process gets                streams    what is moved
-//!  publisher  events                             offload    what may block, in a forked child
+//!  carrier    output by way of a disk: forks     carriage   when there is one
+//!  spool      output that nobody takes           logfile    lines, rotation
+//!  logger     programs that take output          offload    what may block, in a forked child
+//!  publisher  events, sent                       journal    events, kept
 //!  stats      what a container uses              oom        memory that ran out
 //! ```
 //!
@@ -19,17 +22,23 @@
 mod address;
 mod bootstrap;
 mod call;
+mod carriage;
+mod carrier;
 mod children;
 mod context;
 mod delete;
 mod driver;
 mod effect;
 mod errno;
+mod exit_file;
 mod flags;
 mod info;
 mod io;
+mod journal;
 mod json;
 mod log;
+mod logfile;
+mod logger;
 mod message;
 mod offload;
 mod oom;
@@ -41,6 +50,7 @@ mod server;
 mod service;
 mod shim;
 mod spec;
+mod spool;
 mod state;
 mod stats;
 mod streams;
@@ -116,6 +126,7 @@ fn serve_in_foreground(flags: &Flags) -> Result<()> {
         id: flags.id.clone(),
         grpc_address: flags.address.clone(),
         ttrpc_address: std::env::var("TTRPC_ADDRESS").unwrap_or_default(),
+        publish_binary: flags.publish_binary.clone(),
         debug: flags.debug,
         bundle: std::env::current_dir().context(|| "working directory")?,
     };

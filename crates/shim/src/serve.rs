@@ -15,9 +15,10 @@ use crate::context::Context;
 use crate::errno::Os;
 use crate::log::Log;
 use crate::oom::Watches;
-use crate::publisher::Publisher;
+use crate::publisher::{Publisher, Way};
 use crate::server::Server;
 use crate::shim::Shim;
+use crate::spool::Limits;
 use crate::streams::Streams;
 use crate::timers::Timers;
 use crate::token::{Kind, Token};
@@ -32,10 +33,18 @@ pub struct Settings {
     pub grpc_address: String,
     /// The daemon's ttrpc socket, for events.
     pub ttrpc_address: String,
+    /// The daemon's program, which tells it of events where there is no such socket.
+    pub publish_binary: String,
     /// Whether to log more.
     pub debug: bool,
     /// The bundle it was started in.
     pub bundle: PathBuf,
+}
+
+impl Settings {
+    fn way(&self) -> Way {
+        Way::new(&self.ttrpc_address, &self.publish_binary, &self.grpc_address)
+    }
 }
 
 /// Serves in a forked child: on its own, with nothing of the caller's but the socket.
@@ -73,9 +82,10 @@ pub fn run(listener: OwnedFd, socket: &Socket, settings: &Settings) -> Result<()
         server,
         epoll,
         children: Children::default(),
-        streams: Streams::default(),
         watches: Watches::default(),
-        publisher: Publisher::new(&settings.ttrpc_address, &settings.namespace),
+        streams: Streams::new(Limits::from_environment()),
+        loggers: Vec::new(),
+        publisher: Publisher::new(settings.way(), &settings.namespace),
         timers: Timers::default(),
         log: Log::new(&settings.bundle, settings.debug),
         console_prefix,

@@ -91,6 +91,11 @@ impl Shim {
                 let again = self.cx.publisher.ready(event.ready, &self.cx.epoll);
                 self.cx.publish_again(again);
             }
+            Kind::Logger => {
+                if let Some(owner) = self.cx.logger_owner(token.serial) {
+                    self.tell(&owner.0, |driver, cx| driver.logger_said(cx, &owner.1));
+                }
+            }
             Kind::Reader => {
                 for serial in self.cx.streams.readers_came() {
                     self.stream_ready(serial);
@@ -132,6 +137,20 @@ impl Shim {
                 let result = offload::outcome(ended, report);
                 self.tell(&container, |driver, cx| driver.offload_ended(cx, work, result));
             }
+            Purpose::Carrier => {
+                let turn = self.cx.carrier_ended(serial, ended);
+                self.turned(turn);
+            }
+            Purpose::Logger(owner) => {
+                let waits = |s: &Self| s.containers.get(&owner.0).is_some_and(|d| d.awaits_logger(&owner.1));
+                if waits(self) {
+                    self.tell(&owner.0, |driver, cx| driver.logger_said(cx, &owner.1));
+                }
+                let waits = waits(self);
+                self.cx.logger_ended(&owner, ended, waits);
+                self.tell(&owner.0, |driver, cx| driver.stream_closed(cx, &owner.1));
+            }
+            Purpose::Teller => self.cx.told(serial, ended.is_success()),
             Purpose::Abandoned => {}
         }
     }
@@ -160,12 +179,17 @@ impl Shim {
     }
 
     fn stream_ready(&mut self, serial: u64) {
-        match self.cx.streams.turn(serial, &self.cx.epoll) {
+        let turn = self.cx.turn(serial);
+        self.turned(turn);
+    }
+
+    fn turned(&mut self, turn: Turn) {
+        match turn {
             // Whoever deletes the process need not wait for a reader.
             Turn::Closed(owner) | Turn::Unread(owner) => {
                 self.tell(&owner.0, |driver, cx| driver.stream_closed(cx, &owner.1));
             }
-            Turn::Open | Turn::Empty => {}
+            Turn::Open | Turn::Empty | Turn::Carry | Turn::Failed => {}
         }
     }
 
@@ -181,10 +205,12 @@ impl Shim {
                 self.tell(&container, |driver, cx| driver.drain_expired(cx, exec));
             }
             Deadline::Quiet(serial) => {
-                if let Some(owner) = self.cx.streams.close(serial) {
-                    self.tell(&owner.0, |driver, cx| driver.stream_closed(cx, &owner.1));
-                }
+                let turn = self.cx.streams.silence(serial, &self.cx.epoll);
+                self.turned(turn);
             }
+            Deadline::Carry(serial) => self.cx.carry_again(serial),
+            Deadline::Logger(owner) => self.cx.restart_logger(&owner),
+            Deadline::Kill(child) => self.cx.kill(child),
             Deadline::Offload(serial) => {
                 if let Some(Purpose::Offload { container, work, .. }) = self.cx.children.abandon(serial) {
                     let error = Error::deadline(format!("{} hangs", work.name()));

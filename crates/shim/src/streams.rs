@@ -1,18 +1,22 @@
-//! Streams between processes and clients' FIFOs, a bounded piece of each in a turn.
+//! Streams between processes and their clients, a bounded piece of each in a turn.
 //!
 //! ```text
-//!  stdout, stderr:  container's pipe   --splice-->  client's FIFO
-//!  stdin:           client's FIFO      --splice-->  container's pipe
-//!  terminal:        pty master         <--copy-->   client's FIFOs
+//!  stdout, stderr:  container's pipe   --splice-->   client's FIFO, logger's pipe
+//!                                      --carrier-->  log file; FIFO or logger by way of the spool
+//!  stdin:           client's FIFO      --splice-->   container's pipe
+//!  terminal:        pty master         <--copy-->    client's FIFOs; output as above
 //! ```
 //!
-//! A stream waits for one thing at a time, and only that is in the loop: its source, its sink, or a reader of its FIFO
-//! (told by inotify). A reader that is slow or absent holds the container back through the full pipe; nothing is thrown
-//! away while anybody may still come for it, that is until the process is deleted.
+//! A stream waits for one thing at a time, and only that is in the loop: its source, its sink, a reader of its FIFO (told
+//! by inotify), or a carrier, a fork that does what needs a disk. A reader that is slow holds the container back through
+//! the full pipe. One that is absent does not: output goes to the spool, and whoever comes gets it from there, before what
+//! is new. Nothing is thrown away while anybody may still come for it, that is until the process is deleted.
+//!
+//! What is here are plain values and descriptors, so that another program can go on with them.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -20,8 +24,12 @@ use rustix::fs::inotify;
 use rustix::io::Errno;
 use sys::epoll::{Epoll, Ready};
 use sys::fifo::{self, Moved};
+use types::Result;
 
-use crate::io::{Direction, Flow, Method};
+use crate::carrier::{Goal, Job, Outcome};
+use crate::io::{Direction, Flow, Method, Sink};
+use crate::logfile::Channel;
+use crate::spool::{Limits, Spool};
 use crate::token::{Kind, Token};
 
 /// At most so much of a stream moves in one turn.
@@ -38,6 +46,10 @@ enum Waiting {
     Sink,
     /// For somebody to open the FIFO; the number is inotify's.
     Reader(i32),
+    /// For output, or for somebody who takes what is in the spool already.
+    Either(i32),
+    /// For a carrier, by its number among the children.
+    Carrier(u64),
     Nothing,
 }
 
@@ -47,11 +59,16 @@ struct Stream {
     waiting: Waiting,
     /// What was read of a terminal's stream and not written yet.
     pending: Vec<u8>,
-    /// The source has ended; what it wrote waits in the FIFO for a reader.
+    /// The source has ended; what it wrote waits for a reader.
     ended: bool,
+    /// The process has ended, and with it a terminal that says nothing more.
+    quiet: bool,
+    /// What nobody took yet, if there is any.
+    spool: Option<Spool>,
 }
 
 /// What a turn of a stream came to.
+#[derive(Debug, PartialEq, Eq)]
 pub enum Turn {
     /// It goes on.
     Open,
@@ -61,22 +78,38 @@ pub enum Turn {
     Empty,
     /// What it has to say waits for a reader.
     Unread(Owner),
+    /// It needs a carrier.
+    Carry,
+    /// Its carrier has failed: it needs another one, after a while.
+    Failed,
 }
 
 /// All streams.
-#[derive(Default)]
 pub struct Streams {
     open: BTreeMap<u64, Stream>,
     next: u64,
     inotify: Option<OwnedFd>,
+    limits: Limits,
 }
 
 impl Streams {
+    /// None yet. `limits` is for what nobody takes.
+    pub fn new(limits: Limits) -> Self {
+        Self { open: BTreeMap::new(), next: 0, inotify: None, limits }
+    }
+
     /// Begins to move what `flow` says.
     pub fn add(&mut self, owner: &Owner, flow: Flow, epoll: &Epoll) -> io::Result<()> {
         self.next += 1;
-        let owner = Rc::clone(owner);
-        let mut stream = Stream { owner, flow, waiting: Waiting::Nothing, pending: Vec::new(), ended: false };
+        let mut stream = Stream {
+            owner: Rc::clone(owner),
+            flow,
+            waiting: Waiting::Nothing,
+            pending: Vec::new(),
+            ended: false,
+            quiet: false,
+            spool: None,
+        };
         stream.wait(Waiting::Source, self.next, epoll)?;
         self.open.insert(self.next, stream);
         Ok(())
@@ -85,21 +118,82 @@ impl Streams {
     /// Moves what can be moved.
     pub fn turn(&mut self, serial: u64, epoll: &Epoll) -> Turn {
         let Some(stream) = self.open.get_mut(&serial) else { return Turn::Open };
-        let next = stream.pump();
-        let unread = next == Next::Unread && stream.flow.direction == Direction::Out;
+        let next = stream.next(self.limits);
         let waited = match next {
             Next::Again => return Turn::Open,
+            Next::Carry => stream.wait(Waiting::Nothing, serial, epoll),
             Next::Source => stream.wait(Waiting::Source, serial, epoll),
             Next::Sink => stream.wait(Waiting::Sink, serial, epoll),
-            Next::Unread if unread => self.await_reader(serial, epoll),
-            Next::Unread | Next::End => Err(io::ErrorKind::UnexpectedEof.into()),
+            Next::Unread => return self.unread(serial, epoll),
+            Next::End => Err(io::ErrorKind::UnexpectedEof.into()),
         };
         match (waited, next) {
             (Err(_), _) => self.close(serial).map_or(Turn::Open, Turn::Closed),
             (Ok(()), Next::Source) => Turn::Empty,
-            (Ok(()), Next::Unread) => self.open.get(&serial).map_or(Turn::Open, Stream::unread),
+            (Ok(()), Next::Carry) => Turn::Carry,
             (Ok(()), _) => Turn::Open,
         }
+    }
+
+    /// What a carrier needs, if the stream waits for one.
+    pub fn job<'a>(&'a self, serial: u64, name: &'a mut String) -> Option<Job<'a>> {
+        let stream = self.open.get(&serial).filter(|s| s.waiting == Waiting::Nothing)?;
+        let (container, exec) = &*stream.owner;
+        *name = format!("{container} {exec}");
+        let goal = match &stream.flow.sink {
+            Sink::Log(log, channel) => Goal::Log(log.clone(), *channel),
+            Sink::Fifo(sink, path) => {
+                let (spool, limits) = (stream.spool.as_ref()?, self.limits);
+                Goal::Reader { sink: sink.as_fd(), fifo: Some(path), spool, limits }
+            }
+            Sink::Logger(sink, _) | Sink::Process(sink) => {
+                let (spool, limits) = (stream.spool.as_ref()?, self.limits);
+                Goal::Reader { sink: sink.as_fd(), fifo: None, spool, limits }
+            }
+        };
+        let source = (!stream.ended).then(|| stream.flow.source.as_fd());
+        Some(Job { name, source, quiet_is_end: stream.quiet, pending: &stream.pending, goal })
+    }
+
+    /// A spool for a stream that has none yet.
+    pub fn prepare(&mut self, serial: u64) -> Result<()> {
+        if let Some(stream) = self.open.get_mut(&serial)
+            && let (None, Some(path)) = (&stream.spool, &stream.flow.spool)
+        {
+            stream.spool = Some(Spool::new(path)?);
+        }
+        Ok(())
+    }
+
+    /// The child `carrier` carries it from now on.
+    pub fn carried_by(&mut self, serial: u64, carrier: u64) {
+        if let Some(stream) = self.open.get_mut(&serial) {
+            stream.pending = Vec::new();
+            stream.waiting = Waiting::Carrier(carrier);
+        }
+    }
+
+    /// A carrier has ended.
+    pub fn carrier_ended(&mut self, carrier: u64, outcome: Outcome, epoll: &Epoll) -> Option<(u64, Turn)> {
+        let (serial, stream) = self.open.iter_mut().find(|(_, s)| s.waiting == Waiting::Carrier(carrier))?;
+        let serial = *serial;
+        stream.waiting = Waiting::Nothing;
+        stream.ended |= matches!(outcome, Outcome::Finished | Outcome::Waiting);
+        if matches!(outcome, Outcome::Finished | Outcome::CaughtUp) {
+            stream.spool = None;
+        }
+        let log = matches!(stream.flow.sink, Sink::Log(..));
+        let quiet = stream.quiet;
+        let turn = match outcome {
+            Outcome::Finished if log => self.close(serial).map_or(Turn::Open, Turn::Closed),
+            // It did not know yet that the process has ended.
+            Outcome::Idle if quiet && !stream.ended => Turn::Carry,
+            Outcome::Idle if log => self.go_on(serial, epoll),
+            Outcome::Finished | Outcome::Waiting | Outcome::Idle => self.unread(serial, epoll),
+            Outcome::CaughtUp => self.go_on(serial, epoll),
+            Outcome::Failed => Turn::Failed,
+        };
+        Some((serial, turn))
     }
 
     /// The streams whose FIFO somebody may have opened.
@@ -109,8 +203,8 @@ impl Streams {
         let mut reader = inotify::Reader::new(inotify, &mut buffer);
         let mut came = Vec::new();
         while let Ok(event) = reader.next() {
-            let of_event =
-                |s: &Stream| s.waiting == Waiting::Reader(event.wd()) && fifo::is_read(&s.flow.sink);
+            let waits = [Waiting::Reader(event.wd()), Waiting::Either(event.wd())];
+            let of_event = |s: &Stream| waits.contains(&s.waiting) && s.is_read();
             came.extend(self.open.iter().filter(|(_, s)| of_event(s)).map(|(serial, _)| *serial));
         }
         came
@@ -128,43 +222,144 @@ impl Streams {
     pub fn process_ended(&mut self, owner: &(String, String)) -> Vec<u64> {
         self.open.retain(|_, s| *s.owner != *owner || s.flow.direction == Direction::Out);
         let of_terminal = |s: &Stream| *s.owner == *owner && s.flow.method == Method::Copy;
-        self.open.iter().filter(|(_, s)| of_terminal(s)).map(|(serial, _)| *serial).collect()
+        let mut terminals = Vec::new();
+        for (serial, stream) in self.open.iter_mut().filter(|(_, s)| of_terminal(s)) {
+            stream.quiet = true;
+            terminals.push(*serial);
+        }
+        terminals
     }
 
-    /// Whether all output was delivered. Output that nobody reads is given up: the process is being deleted.
-    pub fn is_drained(&mut self, owner: &(String, String)) -> bool {
-        self.open.retain(|_, s| *s.owner != *owner || !matches!(s.waiting, Waiting::Reader(_)));
+    /// A terminal whose process has ended says nothing more.
+    pub fn silence(&mut self, serial: u64, epoll: &Epoll) -> Turn {
+        let Some(stream) = self.open.get_mut(&serial) else { return Turn::Open };
+        match (stream.waiting, &stream.spool) {
+            // It hears that itself.
+            (Waiting::Carrier(_), _) => Turn::Open,
+            (_, Some(_)) => {
+                stream.ended = true;
+                self.unread(serial, epoll)
+            }
+            (_, None) => self.close(serial).map_or(Turn::Open, Turn::Closed),
+        }
+    }
+
+    /// Whether all output of a process was delivered.
+    pub fn is_drained(&self, owner: &(String, String)) -> bool {
         !self.open.values().any(|s| *s.owner == *owner && s.flow.direction == Direction::Out)
     }
 
-    /// Ends all streams of a process, delivered or not.
-    pub fn abandon(&mut self, owner: &(String, String)) {
-        self.open.retain(|_, s| *s.owner != *owner);
+    /// Gives up streams of a process that is being deleted. Returns what is to be taken away after them.
+    pub fn give_up(&mut self, owner: &(String, String), which: Which) -> Vec<GivenUp> {
+        let given_up = |s: &Stream| {
+            *s.owner == *owner && (which == Which::All || s.flow.direction == Direction::Out && s.is_left())
+        };
+        let mut streams = Vec::new();
+        self.open.retain(|_, s| {
+            let given_up = given_up(s);
+            if given_up {
+                let spool = s.spool.take().map(|spool| spool.path);
+                streams.push(GivenUp { carrier: s.carrier(), spool });
+            }
+            !given_up
+        });
+        streams
     }
 
-    /// Ends a stream.
-    pub fn close(&mut self, serial: u64) -> Option<Owner> {
+    /// The pipes of a process to the program that takes its output, with the streams; those that are still open.
+    pub fn to_logger(&self, owner: &(String, String)) -> Vec<(u64, Channel, BorrowedFd<'_>)> {
+        let mut pipes = Vec::new();
+        for (serial, stream) in self.open.iter().filter(|(_, s)| *s.owner == *owner) {
+            if let Sink::Logger(fd, channel) = &stream.flow.sink {
+                pipes.push((*serial, *channel, fd.as_fd()));
+            }
+        }
+        pipes
+    }
+
+    /// The carrier of a stream, if one is at work.
+    pub fn carrier(&self, serial: u64) -> Option<u64> {
+        self.open.get(&serial).and_then(Stream::carrier)
+    }
+
+    /// Waits for more of the source.
+    fn go_on(&mut self, serial: u64, epoll: &Epoll) -> Turn {
+        let Some(stream) = self.open.get_mut(&serial) else { return Turn::Open };
+        match stream.wait(Waiting::Source, serial, epoll) {
+            Err(_) => self.close(serial).map_or(Turn::Open, Turn::Closed),
+            Ok(()) if stream.quiet => Turn::Empty,
+            Ok(()) => Turn::Open,
+        }
+    }
+
+    fn close(&mut self, serial: u64) -> Option<Owner> {
         self.open.remove(&serial).map(|s| s.owner)
     }
 
-    fn await_reader(&mut self, serial: u64, epoll: &Epoll) -> io::Result<()> {
-        let Some(stream) = self.open.get_mut(&serial) else { return Ok(()) };
-        if self.inotify.is_none() {
-            let fd = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
-            epoll.add(&fd, Token { kind: Kind::Reader, serial: 0 }.pack(), Ready::IN)?;
-            self.inotify = Some(fd);
+    /// Nobody takes what the stream has to say: waits for somebody who does, and for more of it if there is a spool.
+    fn unread(&mut self, serial: u64, epoll: &Epoll) -> Turn {
+        match self.await_reader(serial, epoll) {
+            Err(_) => self.close(serial).map_or(Turn::Open, Turn::Closed),
+            Ok(turn) => turn,
         }
-        let Some(inotify) = &self.inotify else { return Ok(()) };
-        // A FIFO that was removed cannot be opened by anybody: the stream then waits for the deletion.
-        let watch = inotify::add_watch(inotify, &stream.flow.path, inotify::WatchFlags::OPEN).unwrap_or(-1);
-        let next = if fifo::is_read(&stream.flow.sink) {
-            // Somebody came between the attempt and the watch.
-            if stream.ended { return Err(io::ErrorKind::UnexpectedEof.into()) } else { Waiting::Sink }
-        } else {
-            Waiting::Reader(watch)
-        };
-        stream.wait(next, serial, epoll)
     }
+
+    fn await_reader(&mut self, serial: u64, epoll: &Epoll) -> io::Result<Turn> {
+        let Some(stream) = self.open.get_mut(&serial) else { return Ok(Turn::Open) };
+        let watch = match &stream.flow.sink {
+            Sink::Fifo(_, path) => {
+                if self.inotify.is_none() {
+                    let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
+                    let fd = inotify::init(flags)?;
+                    epoll.add(&fd, Token { kind: Kind::Reader, serial: 0 }.pack(), Ready::IN)?;
+                    self.inotify = Some(fd);
+                }
+                // A FIFO that was removed cannot be opened by anybody: the stream then waits for the deletion.
+                let watch = |fd| inotify::add_watch(fd, path, inotify::WatchFlags::OPEN).ok();
+                self.inotify.as_ref().and_then(watch).unwrap_or(-1)
+            }
+            // A program that takes output does not come by itself.
+            Sink::Logger(..) if stream.spool.is_some() || !stream.ended => -1,
+            Sink::Logger(..) | Sink::Process(_) | Sink::Log(..) => {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        };
+        if stream.is_read() {
+            // Somebody came between the attempt and the watch.
+            if stream.spool.is_some() {
+                stream.wait(Waiting::Nothing, serial, epoll)?;
+                return Ok(Turn::Carry);
+            }
+            if stream.ended {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            return stream.wait(Waiting::Sink, serial, epoll).map(|()| Turn::Open);
+        }
+        let next = match stream.spool {
+            Some(_) if !stream.ended => Waiting::Either(watch),
+            Some(_) | None => Waiting::Reader(watch),
+        };
+        stream.wait(next, serial, epoll)?;
+        Ok(Turn::Unread(Rc::clone(&stream.owner)))
+    }
+}
+
+/// Which streams of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// All.
+    All,
+    /// Those that wait for a reader.
+    Unread,
+}
+
+/// What is left of a stream that was given up.
+#[derive(Debug, PartialEq, Eq)]
+pub struct GivenUp {
+    /// Who carried it, by number among the children.
+    pub carrier: Option<u64>,
+    /// The file with what nobody took.
+    pub spool: Option<std::path::PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,14 +369,39 @@ enum Next {
     Source,
     Sink,
     Unread,
+    Carry,
     End,
 }
 
 impl Stream {
-    fn unread(&self) -> Turn {
+    /// Where it goes to, if that is a descriptor of ours.
+    fn sink(&self) -> Option<BorrowedFd<'_>> {
+        match &self.flow.sink {
+            Sink::Process(fd) | Sink::Fifo(fd, _) | Sink::Logger(fd, _) => Some(fd.as_fd()),
+            Sink::Log(..) => None,
+        }
+    }
+
+    /// Whether somebody takes what it has to say.
+    fn is_read(&self) -> bool {
+        self.sink().is_none_or(fifo::is_read)
+    }
+
+    fn carrier(&self) -> Option<u64> {
         match self.waiting {
-            Waiting::Reader(_) => Turn::Unread(Rc::clone(&self.owner)),
-            Waiting::Source | Waiting::Sink | Waiting::Nothing => Turn::Open,
+            Waiting::Carrier(child) => Some(child),
+            Waiting::Source | Waiting::Sink | Waiting::Reader(_) | Waiting::Either(_) | Waiting::Nothing => {
+                None
+            }
+        }
+    }
+
+    /// Whether only a reader could make it go on, and there is none.
+    fn is_left(&self) -> bool {
+        match self.waiting {
+            Waiting::Reader(_) | Waiting::Either(_) => true,
+            Waiting::Carrier(_) => !self.is_read(),
+            Waiting::Source | Waiting::Sink | Waiting::Nothing => false,
         }
     }
 
@@ -191,36 +411,67 @@ impl Stream {
         }
         let token = Token { kind: Kind::Stream, serial }.pack();
         match self.waiting {
-            Waiting::Source => epoll.remove(&self.flow.source)?,
-            Waiting::Sink => epoll.remove(&self.flow.sink)?,
-            Waiting::Reader(_) | Waiting::Nothing => {}
+            Waiting::Source | Waiting::Either(_) => epoll.remove(&self.flow.source)?,
+            Waiting::Sink => self.sink().map_or(Ok(()), |sink| epoll.remove(sink))?,
+            Waiting::Reader(_) | Waiting::Carrier(_) | Waiting::Nothing => {}
         }
         self.waiting = waiting;
         match waiting {
-            Waiting::Source => epoll.add(&self.flow.source, token, Ready::IN),
-            Waiting::Sink => epoll.add(&self.flow.sink, token, Ready::OUT),
-            Waiting::Reader(_) | Waiting::Nothing => Ok(()),
+            Waiting::Source | Waiting::Either(_) => epoll.add(&self.flow.source, token, Ready::IN),
+            Waiting::Sink => self.sink().map_or(Ok(()), |sink| epoll.add(sink, token, Ready::OUT)),
+            Waiting::Reader(_) | Waiting::Carrier(_) | Waiting::Nothing => Ok(()),
+        }
+    }
+
+    fn next(&mut self, limits: Limits) -> Next {
+        if self.carrier().is_some() {
+            return Next::Again;
+        }
+        let is_log = matches!(self.flow.sink, Sink::Log(..));
+        if is_log || self.spool.is_some() {
+            return match look(&self.flow.source) {
+                _ if !is_log && self.is_read() => Next::Carry,
+                Source::Ended | Source::Empty if self.ended => Next::Unread,
+                Source::Said => Next::Carry,
+                Source::Empty => {
+                    if is_log {
+                        Next::Source
+                    } else {
+                        Next::Unread
+                    }
+                }
+                Source::Ended if is_log => Next::End,
+                Source::Ended => {
+                    self.ended = true;
+                    Next::Unread
+                }
+            };
+        }
+        match self.pump() {
+            Next::Unread if self.flow.direction == Direction::In => Next::End,
+            // There is something to be said: it must not wait for a reader if there is room elsewhere.
+            Next::Unread if !self.ended && self.flow.spool.is_some() && limits.container > 0 => Next::Carry,
+            next => next,
         }
     }
 
     fn pump(&mut self) -> Next {
         let mut budget = TURN;
         while budget > 0 {
-            let moved = match self.flow.method {
+            let moved = match (self.flow.method, self.sink()) {
                 _ if self.ended => Ok(Moved::End),
-                Method::Splice => fifo::transfer(&self.flow.source, &self.flow.sink, budget),
-                Method::Copy | Method::Append => self.copy(),
+                (_, None) => return Next::Carry,
+                (Method::Splice, Some(sink)) => fifo::transfer(&self.flow.source, sink, budget),
+                (Method::Copy, Some(_)) => self.copy(),
             };
             match moved {
                 Ok(Moved::Bytes(n)) => budget = budget.saturating_sub(n),
-                Ok(Moved::Nothing) if !self.pending.is_empty() || has_data(&self.flow.source) => {
+                Ok(Moved::Nothing) if !self.pending.is_empty() || look(&self.flow.source) == Source::Said => {
                     return Next::Sink;
                 }
                 Ok(Moved::Nothing) => return Next::Source,
                 Ok(Moved::Unread) => return Next::Unread,
-                Ok(Moved::End)
-                    if self.flow.direction == Direction::Out && !fifo::is_read(&self.flow.sink) =>
-                {
+                Ok(Moved::End) if self.flow.direction == Direction::Out && !self.is_read() => {
                     self.ended = true;
                     return Next::Unread;
                 }
@@ -245,7 +496,8 @@ impl Stream {
             _ => &[],
         };
         let rest = if fresh.is_empty() { &self.pending } else { fresh };
-        let written = match rustix::io::write(&self.flow.sink, rest) {
+        let Some(sink) = self.sink() else { return Ok(Moved::Nothing) };
+        let written = match rustix::io::write(sink, rest) {
             Ok(n) => n,
             Err(Errno::AGAIN | Errno::INTR) => 0,
             Err(Errno::PIPE) => {
@@ -259,8 +511,21 @@ impl Stream {
     }
 }
 
-fn has_data(source: impl AsFd) -> bool {
+/// What a source is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Said,
+    Empty,
+    Ended,
+}
+
+fn look(source: impl AsFd) -> Source {
     let mut fds = [PollFd::new(&source, PollFlags::IN)];
     let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
-    poll(&mut fds, Some(&now)).is_ok_and(|n| n > 0)
+    let ready = poll(&mut fds, Some(&now)).map_or(PollFlags::empty(), |_| fds[0].revents());
+    match ready {
+        ready if ready.contains(PollFlags::IN) => Source::Said,
+        ready if ready.is_empty() => Source::Empty,
+        _ => Source::Ended,
+    }
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::call::Call;
+use crate::streams::Owner;
 
 /// What a deadline is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +23,12 @@ pub enum Deadline {
     },
     /// A terminal whose process has ended says nothing more.
     Quiet(u64),
+    /// A stream should be carried again, as its carrier failed.
+    Carry(u64),
+    /// A program that takes the output of this process, and has died, is to be started again.
+    Logger(Owner),
+    /// A child that was asked to end should have done so.
+    Kill(u64),
     /// A forked child should have reported by now.
     Offload(u64),
     /// Try to reach the daemon again.

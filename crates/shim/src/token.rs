@@ -15,19 +15,22 @@ pub enum Kind {
     Signal,
     /// The daemon's event socket.
     Publisher,
+    /// A program that takes output says that it is ready.
+    Logger,
     /// Somebody opened a FIFO that nobody read.
     Reader,
     /// Output or input of a process.
     Stream,
 }
 
-const KINDS: [Kind; 8] = [
+const KINDS: [Kind; 9] = [
     Kind::Listener,
     Kind::Client,
     Kind::Memory,
     Kind::Child,
     Kind::Signal,
     Kind::Publisher,
+    Kind::Logger,
     Kind::Reader,
     Kind::Stream,
 ];

@@ -86,7 +86,7 @@ fn output_waits_for_a_reader_that_comes_after_the_exit() {
 }
 
 #[test]
-fn a_reader_that_leaves_holds_the_container_back_until_another_comes() {
+fn a_reader_that_leaves_misses_nothing_when_another_comes() {
     if !can_run() {
         return;
     }

@@ -120,8 +120,8 @@ fn what_cannot_be_created_says_why_in_the_runtimes_words_and_is_taken_back() {
     let mut request = rig.create_request("c1");
     request.rootfs[0].source = "/nonexistent".into();
     assert!(create(&request).starts_with("failed to mount rootfs component"));
-    request.stdout = "binary:///tmp/x".into();
-    assert!(create(&request).contains("not implemented"));
+    request.stdout = "http://x/y".into();
+    assert!(create(&request).contains("unknown STDIO scheme http"));
     request.bundle = "relative".into();
     assert!(create(&request).contains("no absolute path"));
     assert!(rig.mounts().is_empty());

@@ -103,6 +103,41 @@ impl PidFd {
 }
 
 impl PidFd {
+    /// How a process ended that somebody else has collected, as the kernel remembers it (Linux 6.15). None where it does
+    /// not, or the process has not ended or was not collected yet.
+    pub fn remembered(&self) -> Option<Ended> {
+        let status = crate::process::exit_info(self.fd.as_fd())?;
+        Some(match status & 0x7f {
+            0 => Ended::Code((status >> 8) & 0xff),
+            signal => Ended::Signal(signal),
+        })
+    }
+
+    /// Waits until the process has ended and, if the kernel tells, was collected; at most so many milliseconds.
+    pub fn await_end(&self, milliseconds: u32) -> io::Result<()> {
+        use rustix::event::{PollFd, PollFlags, poll};
+        let until = std::time::Instant::now() + std::time::Duration::from_millis(milliseconds.into());
+        loop {
+            let rest = until.saturating_duration_since(std::time::Instant::now());
+            if rest.is_zero() {
+                return Ok(());
+            }
+            // Readable when it has ended, which it then stays; hung up when it was collected.
+            let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];
+            let wait =
+                rustix::time::Timespec { tv_sec: 0, tv_nsec: i64::from(rest.subsec_nanos()).min(5_000_000) };
+            poll(&mut fds, Some(&wait))?;
+            if fds[0].revents().contains(PollFlags::HUP) || self.remembered().is_some() {
+                return Ok(());
+            }
+            if !fds[0].revents().is_empty() {
+                std::thread::sleep(std::time::Duration::from_millis(2));
+            }
+        }
+    }
+}
+
+impl PidFd {
     /// Kills a child that leads a process group, and whatever else is in the group. It must not have been collected: its
     /// number could be somebody else's by then.
     pub fn kill_group(&self) -> io::Result<()> {
@@ -161,6 +196,18 @@ mod tests {
         fd.signal(15).unwrap();
         assert_eq!(fd.collect_blocking().unwrap().status(), 143);
         assert_eq!(fd.signal(15).unwrap_err().raw_os_error(), Some(libc::ESRCH));
+    }
+
+    #[test]
+    fn an_end_that_somebody_else_collected_is_remembered_where_the_kernel_can() {
+        for (script, wanted) in [("exit 7", Ended::Code(7)), ("kill -9 $$", Ended::Signal(9))] {
+            let mut child = std::process::Command::new("/bin/sh").args(["-c", script]).spawn().unwrap();
+            let fd = PidFd::open(child.id()).unwrap();
+            child.wait().unwrap();
+            fd.await_end(1000).unwrap();
+            // Before Linux 6.15 it is not.
+            assert!(fd.remembered().is_none_or(|ended| ended == wanted), "{script}");
+        }
     }
 
     #[test]

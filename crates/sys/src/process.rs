@@ -21,6 +21,19 @@ pub struct Program<'a> {
     pub dir: &'a CStr,
     /// Its standard input, output and error.
     pub stdio: [BorrowedFd<'a>; 3],
+    /// Its descriptors 3, 4 and 5, if it gets any.
+    pub more: Option<[BorrowedFd<'a>; 3]>,
+    /// What becomes of it when we end.
+    pub bond: Bond,
+}
+
+/// What becomes of a program when the thread that started it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bond {
+    /// It is killed.
+    Dies,
+    /// It goes on.
+    Outlives,
 }
 
 /// What the child reads and writes between clone and exec. It shares our memory while we stand still.
@@ -29,7 +42,10 @@ struct Launch {
     argv: *const *const c_char,
     envp: *const *const c_char,
     dir: *const c_char,
-    stdio: [c_int; 3],
+    /// What becomes descriptor 0, 1, ...
+    fds: [c_int; 6],
+    count: usize,
+    dies: bool,
     errno: c_int,
 }
 
@@ -37,19 +53,24 @@ const STACK: usize = 32 << 10;
 
 impl Program<'_> {
     /// Starts the program as vfork does: our memory is not copied, and we stand still until it has executed, which
-    /// makes a failure to execute an error here. It dies with this thread (`PR_SET_PDEATHSIG`), leads a process group of
-    /// its own, and starts with no signal blocked or ignored.
+    /// makes a failure to execute an error here. It leads a process group of its own, and starts with no signal blocked
+    /// or ignored.
     pub fn spawn(&self) -> io::Result<PidFd> {
         let pointers = |strings: &[CString]| -> Vec<*const c_char> {
             strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
         };
         let (argv, envp) = (pointers(self.args), pointers(self.env));
+        let [a, b, c] = self.stdio.map(|fd| fd.as_raw_fd());
+        let more = self.more.map(|more| more.map(|fd| fd.as_raw_fd()));
+        let [d, e, f] = more.unwrap_or_default();
         let mut launch = Launch {
             path: self.path.as_ptr(),
             argv: argv.as_ptr(),
             envp: envp.as_ptr(),
             dir: self.dir.as_ptr(),
-            stdio: self.stdio.map(|fd| fd.as_raw_fd()),
+            fds: [a, b, c, d, e, f],
+            count: if more.is_some() { 6 } else { 3 },
+            dies: self.bond == Bond::Dies,
             errno: 0,
         };
         let mut stack = vec![0u128; STACK / 16];
@@ -93,18 +114,20 @@ extern "C" fn exec_child(launch: *mut c_void) -> c_int {
         libc::sigemptyset(&raw mut none);
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
-        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        if (*launch).dies {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        }
         libc::setpgid(0, 0);
         let mut failed = libc::chdir((*launch).dir) < 0;
-        // Sources among 0..3 that a later dup2 would overwrite are moved out of the way first.
-        let mut sources = (*launch).stdio;
-        for source in &mut sources {
-            if *source < 3 {
-                *source = libc::fcntl(*source, libc::F_DUPFD_CLOEXEC, 3);
+        // Sources that a later dup2 would overwrite are moved out of the way first.
+        let mut sources = (*launch).fds;
+        for source in sources.iter_mut().take((*launch).count) {
+            if *source < 6 {
+                *source = libc::fcntl(*source, libc::F_DUPFD_CLOEXEC, 6);
                 failed |= *source < 0;
             }
         }
-        for (target, source) in (0..).zip(sources) {
+        for (target, source) in (0..).zip(sources).take((*launch).count) {
             failed = failed || libc::dup2(source, target) < 0;
         }
         if !failed {
@@ -159,6 +182,41 @@ pub fn die_with_parent() -> io::Result<()> {
     Ok(rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?)
 }
 
+/// Has `signal` sent to the calling process when its parent ends.
+pub fn signal_on_parent_end(signal: rustix::process::Signal) -> io::Result<()> {
+    Ok(rustix::process::set_parent_process_death_signal(Some(signal))?)
+}
+
+/// Closes all descriptors but the standard streams and `kept`: for a fork that lives longer than the moment, as a pipe
+/// that it holds by accident would never end.
+///
+/// Whatever owns one of the closed descriptors must not be dropped afterwards; a fork that leaves by [`exit_now`] drops
+/// nothing.
+pub fn close_others(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut kept: Vec<u32> =
+        kept.iter().map(|fd| fd.as_raw_fd().unsigned_abs()).filter(|fd| *fd > 2).collect();
+    kept.sort_unstable();
+    kept.dedup();
+    let mut first = 3;
+    for fd in kept.into_iter().map(Some).chain([None]) {
+        let last = fd.map_or(u32::MAX, |fd| fd - 1);
+        if first <= last {
+            close_range(first, last)?;
+        }
+        first = fd.unwrap_or(0) + 1;
+    }
+    Ok(())
+}
+
+fn close_range(first: u32, last: u32) -> io::Result<()> {
+    // SAFETY: closing touches no memory; that nobody uses the closed descriptors any more is what `close_others` asks of
+    // its caller.
+    match unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Any signal by number, the real-time ones included, which rustix's type does not name.
 pub(crate) fn pidfd_signal(fd: BorrowedFd<'_>, signal: c_int) -> io::Result<()> {
     // SAFETY: the descriptor is open as long as it is borrowed, and no siginfo is given.
@@ -166,6 +224,31 @@ pub(crate) fn pidfd_signal(fd: BorrowedFd<'_>, signal: c_int) -> io::Result<()> 
         libc::syscall(libc::SYS_pidfd_send_signal, fd.as_raw_fd(), signal, std::ptr::null::<c_void>(), 0)
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// `struct pidfd_info` of Linux 6.15, as far as its exit code.
+#[repr(C)]
+#[derive(Default)]
+struct PidfdInfo {
+    mask: u64,
+    cgroupid: u64,
+    /// pid, tgid, ppid, and four pairs of ids.
+    ids: [u32; 11],
+    exit_code: i32,
+}
+
+/// `PIDFD_INFO_EXIT`.
+const INFO_EXIT: u64 = 1 << 3;
+/// `PIDFD_GET_INFO`, with the size of what we know of the structure.
+const GET_INFO: libc::Ioctl = 0xc000_ff0b | ((size_of::<PidfdInfo>() as libc::Ioctl) << 16);
+
+/// The wait status of a process that has ended and was collected, where the kernel still knows.
+pub(crate) fn exit_info(pidfd: BorrowedFd<'_>) -> Option<u32> {
+    let mut info = PidfdInfo { mask: INFO_EXIT, ..Default::default() };
+    // SAFETY: the descriptor is open as long as it is borrowed; the kernel writes no more than the size that the request
+    // carries, which is that of `info`.
+    let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), GET_INFO, &raw mut info) };
+    (result == 0 && info.mask & INFO_EXIT != 0).then(|| info.exit_code.cast_unsigned())
 }
 
 /// Replaces the command line that `ps` shows by `args`, as far as it fits in the room of the old one.
@@ -225,6 +308,8 @@ mod tests {
             env: &[c("A=1")],
             dir: c"/",
             stdio: [null.as_fd(), writer.as_fd(), writer.as_fd()],
+            more: Some([writer.as_fd(), null.as_fd(), writer.as_fd()]),
+            bond: Bond::Dies,
         }
         .spawn()?;
         drop(writer);
@@ -234,8 +319,8 @@ mod tests {
 
     #[test]
     fn a_program_runs_with_its_arguments_environment_and_directory() {
-        let (child, text) = run("/bin/sh", &["-c", "echo $0 $A; pwd; exit 5"]).unwrap();
-        assert_eq!(text, "/bin/sh 1\n/\n");
+        let (child, text) = run("/bin/sh", &["-c", "echo $0 $A; pwd >&3; echo five >&5; exit 5"]).unwrap();
+        assert_eq!(text, "/bin/sh 1\n/\nfive\n");
         assert_eq!(child.collect_blocking().unwrap().status(), 5);
     }
 

@@ -22,6 +22,7 @@ pub mod lease;
 pub mod mount;
 pub mod namespace;
 pub mod oci;
+pub mod output;
 pub mod platform;
 pub mod reference;
 pub mod scope;

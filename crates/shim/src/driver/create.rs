@@ -13,7 +13,8 @@ use super::{Driver, Live};
 use crate::call::Call;
 use crate::children::{Interrupt, Purpose, Work};
 use crate::context::Context;
-use crate::io::{PipeOwner, Plan, Stdio};
+use crate::io::{PipeOwner, Place, Plan, Stdio};
+use crate::logger::Said;
 use crate::options;
 use crate::runtime::{Runtime, Task};
 use crate::spec;
@@ -81,10 +82,16 @@ impl Driver {
         };
         let pipe_owner = PipeOwner { uid: options.io_uid, gid: options.io_gid };
         let mut init = Live::new(&id, "", stdio);
-        init.plan = Some(
-            Plan::open(&init.stdio, pipe_owner, &cx.console_path())
-                .context(|| "failed to create init process I/O")?,
-        );
+        let console = cx.console_path();
+        let place = Place {
+            namespace: &cx.namespace,
+            process: (&id, ""),
+            bundle: &bundle,
+            console: &console,
+            owner: pipe_owner,
+        };
+        let plan = Plan::open(&init.stdio, &place).context(|| "failed to create init process I/O")?;
+        cx.adopt_logger(&init.owner, init.plan.insert(plan))?;
         let rootfs = make_rootfs(&bundle, &mounts)?;
         let driver = Self {
             runtime: Runtime::new(options, &cx.namespace, &id, &bundle),
@@ -108,6 +115,9 @@ impl Driver {
 
     /// Takes the first step of making it.
     pub fn begin(&mut self, cx: &mut Context) {
+        if self.awaits_logger("") {
+            return;
+        }
         let Some(rootfs) = self.rootfs.clone() else {
             self.launch(cx);
             return;
@@ -135,6 +145,39 @@ impl Driver {
         }
     }
 
+    /// Whether a process is made only when what takes its output is ready.
+    pub fn awaits_logger(&self, exec: &str) -> bool {
+        let plan = self.processes.get(exec).and_then(|live| live.plan.as_ref());
+        plan.is_some_and(|plan| plan.awaits().is_some())
+    }
+
+    /// The program that takes a process's output is ready, or not there any more: the process is made, or is not.
+    pub fn logger_said(&mut self, cx: &mut Context, exec: &str) {
+        if !self.awaits_logger(exec) {
+            return;
+        }
+        let Some(plan) = self.processes.get_mut(exec).and_then(|live| live.plan.as_mut()) else { return };
+        let said = plan.logger_said();
+        if let Ok(Said::Nothing) = said {
+            return;
+        }
+        match (exec, said) {
+            ("", Ok(_)) => self.begin(cx),
+            ("", Err(error)) => self.abort_create(cx, error.context("failed to create init process I/O")),
+            (exec, said) => {
+                let begun = said.and_then(|_| self.launch_exec(cx, exec));
+                if let Err(error) = begun {
+                    if let Some(live) = self.processes.get_mut(exec) {
+                        live.plan = None;
+                        cx.abandon(&live.owner);
+                    }
+                    let result = Err(error.context("failed to create init process I/O"));
+                    self.feed(cx, Input::Started { exec: exec.to_owned(), result });
+                }
+            }
+        }
+    }
+
     /// Whether its making was ended, but still goes on.
     pub fn is_given_up(&self) -> bool {
         self.given_up && !self.is_made()
@@ -146,6 +189,9 @@ impl Driver {
         self.given_up = true;
         if how == Interrupt::Hooks {
             cx.timers.set(GRACE, Deadline::GiveUp(self.id.clone()));
+        }
+        if self.awaits_logger("") {
+            return self.abort_create(cx, ended());
         }
         let Some(forked) = cx.children.interrupt(&self.id, how) else { return };
         if let Some(Purpose::Offload { work, .. }) = cx.children.abandon(forked) {
@@ -180,6 +226,7 @@ impl Driver {
     pub(super) fn abort_create(&mut self, cx: &mut Context, error: Error) {
         if let Some(live) = self.processes.get_mut("") {
             live.plan = None;
+            cx.abandon(&live.owner);
         }
         if self.rootfs.is_some() {
             match self.unmount(cx, Work::Discard) {

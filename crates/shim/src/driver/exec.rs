@@ -9,7 +9,7 @@ use super::create::check_name;
 use super::{Driver, Live};
 use crate::call::Call;
 use crate::context::Context;
-use crate::io::{Plan, Stdio};
+use crate::io::{Place, Plan, Stdio};
 use crate::json::{self, Parser};
 use crate::state::Input;
 
@@ -42,9 +42,24 @@ impl Driver {
         let Some(live) = self.processes.get_mut(exec) else {
             return Err(Error::internal("an exec without its streams"));
         };
-        let plan = Plan::open(&live.stdio, self.pipe_owner, &console)
-            .context(|| "failed to create init process I/O")?;
+        let place = Place {
+            namespace: &cx.namespace,
+            process: (&self.id, exec),
+            bundle: &self.bundle,
+            console: &console,
+            owner: self.pipe_owner,
+        };
+        let plan = Plan::open(&live.stdio, &place).context(|| "failed to create init process I/O")?;
         let plan = live.plan.insert(plan);
+        cx.adopt_logger(&live.owner, plan)?;
+        if plan.awaits().is_some() { Ok(()) } else { self.launch_exec(cx, exec) }
+    }
+
+    /// What takes its output is ready: lets the runtime start an exec.
+    pub(super) fn launch_exec(&mut self, cx: &mut Context, exec: &str) -> Result<()> {
+        let Some(plan) = self.processes.get_mut(exec).and_then(|live| live.plan.as_mut()) else {
+            return Err(Error::internal("an exec without its streams"));
+        };
         let begun = self.runtime.exec(exec, plan.streams(), plan.console());
         plan.launched();
         begun.and_then(|run| self.track(cx, run))
@@ -62,7 +77,7 @@ impl Driver {
 
     pub(super) fn forget_exec(&mut self, cx: &mut Context, exec: &str) {
         if let Some(live) = self.processes.remove(exec) {
-            cx.streams.abandon(&live.owner);
+            cx.abandon(&live.owner);
         }
         for file in [self.runtime.pid_file(exec), self.runtime.process_file(exec)] {
             let _ = std::fs::remove_file(file);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use api::containerd::runc::v1::Options;
 use sys::pidfd::{Ended, PidFd};
-use sys::process::Program;
+use sys::process::{Bond, Program};
 use types::{Error, Result, ResultExt};
 
 use crate::call::Call;
@@ -301,6 +301,8 @@ pub fn spawn(command: &str, args: &[&OsStr], dir: &Path, stdio: [BorrowedFd<'_>;
         env: &env,
         dir: &c_string(dir.as_os_str())?,
         stdio,
+        more: None,
+        bond: Bond::Dies,
     };
     program.spawn().map_err(|e| {
         let what = format!("fork/exec {}: {}", path.display(), reason(&e));

@@ -133,11 +133,17 @@ pub struct Rig {
     pub pid: u32,
     pub events: Events,
     first: String,
+    variables: Vec<(&'static str, &'static str)>,
 }
 
 impl Rig {
     /// A shim started for the container `id`, whose bundle exists.
     pub fn new(id: &str) -> Self {
+        Self::with_environment(id, &[])
+    }
+
+    /// The same, with variables in its environment.
+    pub fn with_environment(id: &str, variables: &[(&'static str, &'static str)]) -> Self {
         let dir = tempfile::Builder::new().prefix("shim").tempdir().unwrap();
         let events = serve_events(&dir.path().join("d.sock.ttrpc"));
         let rootfs = dir.path().join("image/bin");
@@ -149,7 +155,14 @@ impl Rig {
         for name in ["proc", "dev", "tmp"] {
             std::fs::create_dir(dir.path().join("image").join(name)).unwrap();
         }
-        let mut rig = Self { dir, address: String::new(), pid: 0, events, first: id.to_owned() };
+        let mut rig = Self {
+            dir,
+            address: String::new(),
+            pid: 0,
+            events,
+            first: id.to_owned(),
+            variables: variables.to_vec(),
+        };
         rig.bundle(id, &["true"]);
         rig.address = rig.start(id, "2");
         let response: wire::ConnectResponse =
@@ -171,6 +184,7 @@ impl Rig {
             .args(["-publish-binary", "/nonexistent", action])
             .env("TTRPC_ADDRESS", self.path("d.sock.ttrpc"))
             .env_remove("MAX_SHIM_VERSION")
+            .envs(self.variables.iter().copied())
             .current_dir(self.path(id))
             .stdin(Stdio::null());
         command
@@ -193,6 +207,10 @@ impl Rig {
     pub fn bundle_with(&self, id: &str, args: &[&str], annotations: &str) -> PathBuf {
         let bundle = self.path(id);
         std::fs::create_dir_all(bundle.join("rootfs")).unwrap();
+        // On disk, as the daemon makes it; what else is in the bundle may be in memory.
+        let work = self.path("root/test").join(id);
+        std::fs::create_dir_all(&work).unwrap();
+        let _ = std::os::unix::fs::symlink(&work, bundle.join("work"));
         let args = args.iter().map(|a| format!("{a:?}")).collect::<Vec<_>>().join(",");
         let group = format!("\"io.containerd.runc.v2.group\":\"{}\"{annotations}", self.first);
         // Tests that run side by side use the same ids.
