@@ -11,6 +11,10 @@
 //!  delete   the row, and a note in `dead` if it was the last one, then the backend's blob (a collection does the same)
 //! ```
 //!
+//! A blob whose file is gone or has another size than its rows say (what an earlier daemon left at a power loss, or
+//! somebody's `rm`) counts as absent where one asks for it or wants to write it; its rows stay, with their labels, so that
+//! what it refers to is kept until it is written again.
+//!
 //! So after a crash at any point there is a row or a note for whatever the backend has (see `recover`). While steps span
 //! the backend and the database they hold the lock of the digest or of the ingest, so that a blob is never removed
 //! between the look and the row of somebody who has just been told that it is there.
@@ -98,6 +102,12 @@ impl Contents {
         self.db.read(|txn| txn.get(BLOBS, (self.ns(), digest.as_str())))?.ok_or_else(|| not_found(digest))
     }
 
+    /// A blob whose file is not what the row says is as good as none: `NotFound`, and who has it may write it again.
+    async fn check(&self, digest: &Digest, size: u64) -> Result<()> {
+        let has = self.db.inner.content.info(digest).await?.size;
+        if has == size { Ok(()) } else { Err(broken(digest, has, size)) }
+    }
+
     /// The state of an ingest, in this namespace's words.
     async fn ingest_status(&self, reference: &str, row: &IngestRecord) -> Result<Status> {
         let status = self.db.inner.content.status(&row.backend_ref).await?;
@@ -110,6 +120,12 @@ fn not_found(digest: &Digest) -> Error {
     Error::not_found(format!("content digest {digest}: not found"))
 }
 
+fn broken(digest: &Digest, has: u64, size: u64) -> Error {
+    Error::not_found(format!(
+        "content digest {digest}: its file has {has} bytes instead of {size}, pull or import it again: not found"
+    ))
+}
+
 #[async_trait]
 impl Store for Contents {
     async fn info(&self, digest: &Digest) -> Result<Info> {
@@ -119,7 +135,9 @@ impl Store for Contents {
                 .mutate(move |tx| tx.has(BLOBS.table, (scope.namespace.as_str(), digest.as_str())).map(drop))
                 .await?;
         }
-        Ok(self.blob(digest)?.into_info(digest.clone()))
+        let row = self.blob(digest)?;
+        self.check(digest, row.size).await?;
+        Ok(row.into_info(digest.clone()))
     }
 
     async fn update(&self, info: Info, fields: &FieldPaths) -> Result<Info> {
@@ -159,8 +177,12 @@ impl Store for Contents {
     }
 
     async fn reader(&self, digest: &Digest) -> Result<Box<dyn Reader>> {
-        self.blob(digest)?;
-        self.db.inner.content.reader(digest).await
+        let size = self.blob(digest)?.size;
+        let reader = self.db.inner.content.reader(digest).await?;
+        if reader.size() != size {
+            return Err(broken(digest, reader.size(), size));
+        }
+        Ok(reader)
     }
 
     async fn status(&self, reference: &str) -> Result<Status> {

@@ -1,7 +1,7 @@
 //! What the tests stand on: a root of their own, the real local content store, a snapshotter in memory; both can be
 //! stopped for ever at a chosen step, which is what a crash looks like to the next life.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
@@ -41,7 +41,11 @@ impl Bench {
         let stop = Arc::new(Stop::default());
         let local = LocalStore::open(root.path().join("io.containerd.content.v1.content")).unwrap();
         let content = Arc::new(StoppableStore { inner: local, stop: Arc::clone(&stop) });
-        let snapshotter = Arc::new(MemorySnapshotter { all: Mutex::default(), stop: Arc::clone(&stop) });
+        let snapshotter = Arc::new(MemorySnapshotter {
+            all: Mutex::default(),
+            lost: Mutex::default(),
+            stop: Arc::clone(&stop),
+        });
         Self { root, stop, content, snapshotter }
     }
 
@@ -256,6 +260,8 @@ impl Writer for StoppableWriter {
 /// Snapshots without files.
 pub(crate) struct MemorySnapshotter {
     pub(crate) all: Mutex<BTreeMap<String, Info>>,
+    /// Those of which the files are gone.
+    pub(crate) lost: Mutex<BTreeSet<String>>,
     stop: Arc<Stop>,
 }
 
@@ -344,6 +350,9 @@ impl Snapshotter for MemorySnapshotter {
             if !parent.is_empty() && all.get(&parent).is_none_or(|parent| parent.kind != Kind::Committed) {
                 return Err(Error::invalid("parent is not committed: invalid argument"));
             }
+            if all.contains_key(name) && !self.lost.lock().unwrap().remove(name) {
+                return Err(Error::already_exists(format!("{name}: already exists")));
+            }
             all.remove(key);
             all.insert(name.to_owned(), info(Kind::Committed, name, &parent, labels, SystemTime::now()));
         }
@@ -371,5 +380,10 @@ impl Snapshotter for MemorySnapshotter {
 
     async fn cleanup(&self) -> Result<()> {
         Ok(())
+    }
+
+    async fn is_whole(&self, key: &str) -> Result<bool> {
+        self.stat(key).await?;
+        Ok(!self.lost.lock().unwrap().contains(key))
     }
 }

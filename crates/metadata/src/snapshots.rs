@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  prepare, view   the backend's snapshot, then the row
-//!  commit          the row says what is meant, then the backend's commit, then the new row instead of the old
+//!  commit          the row says what is meant, then the backend's commit, then the new row instead of the old; a name
+//!                  whose files are gone is committed again, under the name that the backend has for it
 //!  remove          the row, then the backend's snapshot
 //! ```
 //!
@@ -167,6 +168,8 @@ impl Snapshots {
 
     /// `AlreadyExists` if the key is taken, or the target is there; either is added to the lease.
     async fn refuse_existing(&self, key: &str, target: &str) -> Result<()> {
+        // A target without its files is as good as none: who unpacks it again may.
+        let target = if self.is_lost(target).await? { "" } else { target };
         let (scope, name) = (self.scope.clone(), self.name.clone());
         let (key, target) = (key.to_owned(), target.to_owned());
         if self.db.read(|txn| existing(txn, &scope, &name, [&target, &key]))?.is_none() {
@@ -183,6 +186,17 @@ impl Snapshots {
         match found.await? {
             Some((_, message)) => Err(Error::already_exists(message)),
             None => Ok(()),
+        }
+    }
+
+    /// Whether there is a row of `key`, and neither the files of the snapshot nor a hope for them.
+    async fn is_lost(&self, key: &str) -> Result<bool> {
+        if key.is_empty() || !self.db.read(|txn| txn.has(SNAPSHOTS.table, self.key(key)))? {
+            return Ok(false);
+        }
+        match self.backend.is_whole(&self.row(key)?.backend_key).await {
+            Err(error) if error.is_not_found() => Ok(true),
+            whole => Ok(!whole?),
         }
     }
 
@@ -273,6 +287,12 @@ fn not_found(key: &str) -> Error {
     Error::not_found(format!("snapshot {key} does not exist: not found"))
 }
 
+fn lost(key: &str) -> Error {
+    Error::not_found(format!(
+        "the files of snapshot {key}, or of one below it, are gone: unpack its image again: not found"
+    ))
+}
+
 fn parent_not_found(parent: &str) -> Error {
     Error::not_found(format!("parent snapshot {parent} does not exist: not found"))
 }
@@ -317,7 +337,12 @@ impl Snapshotter for Snapshots {
                 .await?;
         }
         let row = self.row(key)?;
-        self.stat_row(key, row).await
+        let backend_key = row.backend_key.clone();
+        let info = self.stat_row(key, row).await?;
+        if info.kind == Kind::Committed && !self.backend.is_whole(&backend_key).await? {
+            return Err(lost(key));
+        }
+        Ok(info)
     }
 
     async fn update(&self, info: Info, fields: &FieldPaths) -> Result<Info> {

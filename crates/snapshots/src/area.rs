@@ -13,6 +13,10 @@
 //! Killed at any point, this leaves records with their directory, and perhaps directories without a record, which
 //! [`Area::cleanup`] deletes; it runs when the area is opened. A power loss may also take the directory of an active
 //! snapshot whose record was durable: its files were never promised, so [`Area::heal`] makes it anew.
+//!
+//! Files are on the disk before the record that calls them committed. If they are gone all the same (an earlier daemon,
+//! somebody's `rm`), the snapshot is lost: [`Area::is_whole`] says so, and who commits the same name again replaces it, below
+//! whatever stands on it.
 
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder};
@@ -28,6 +32,7 @@ use types::{Error, Labels, Result, ResultExt, labels};
 
 use crate::index::{Change, Index, Record};
 use crate::records::Records;
+use crate::sync::FilesystemSync;
 
 /// The database's name, and that of upstream's, whose directories are not ours.
 const DATABASE: &str = "metadata.redb";
@@ -36,7 +41,10 @@ const UPSTREAMS: &str = "metadata.db";
 /// See the module.
 pub(crate) struct Area {
     snapshots: PathBuf,
+    /// Where a snapshot's files are in its directory.
+    files: &'static str,
     records: Records,
+    sync: FilesystemSync,
     /// The ids of the `new-` directories that somebody is filling.
     making: Mutex<HashSet<u64>>,
 }
@@ -65,8 +73,8 @@ pub(crate) struct Staged<'a> {
 }
 
 impl Area {
-    /// Opens the area `root`, which is made if it is not there.
-    pub(crate) fn open(root: &Path) -> Result<Self> {
+    /// Opens the area `root`, which is made if it is not there. `files` is where a snapshot's files are in its directory.
+    pub(crate) fn open(root: &Path, files: &'static str) -> Result<Self> {
         if root.to_str().is_none() {
             return Err(Error::invalid(format!(
                 "the path {root:?} cannot stand in mount options: it is not UTF-8"
@@ -78,7 +86,8 @@ impl Area {
             DirBuilder::new().recursive(true).mode(0o700).create(dir).context(|| format!("make {dir:?}"))?;
         }
         let records = Records::open(&root.join(DATABASE))?;
-        let area = Self { snapshots, records, making: Mutex::default() };
+        let sync = FilesystemSync::open(&snapshots)?;
+        let area = Self { snapshots, files, records, sync, making: Mutex::default() };
         let orphans = area.orphans()?;
         if !orphans.is_empty() {
             // A tree that was being removed may be large, and the daemon is waited for.
@@ -106,6 +115,41 @@ impl Area {
     /// Where the snapshot's files are.
     pub(crate) fn dir(&self, id: u64) -> PathBuf {
         self.snapshots.join(id.to_string())
+    }
+
+    /// Where the layer's own files are.
+    pub(crate) fn files(&self, id: u64) -> PathBuf {
+        self.dir(id).join(self.files)
+    }
+
+    /// Whether a snapshot has its files, and each one below it. `NotFound` if there is no record of it.
+    pub(crate) fn is_whole(&self, key: &str) -> Result<bool> {
+        let mut next = key.to_owned();
+        while !next.is_empty() {
+            let record = self.read(|index| index.get(&next))?;
+            if self.is_lost(&record) {
+                return Ok(false);
+            }
+            next.clone_from(&record.info.parent);
+        }
+        Ok(true)
+    }
+
+    /// Whether a committed snapshot's files are gone.
+    fn is_lost(&self, record: &Record) -> bool {
+        if record.info.kind != Kind::Committed {
+            return false;
+        }
+        match fs::read_dir(self.files(record.id)) {
+            // The directory counts as one.
+            Ok(mut entries) => record.usage.inodes > 1 && entries.next().is_none(),
+            Err(error) => matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
+        }
+    }
+
+    /// A committed snapshot of this name whose files are gone.
+    fn lost(&self, name: &str) -> Option<Arc<Record>> {
+        self.read(|index| index.get(name)).ok().filter(|record| self.is_lost(record))
     }
 
     /// A new, empty directory for a snapshot that will be created.
@@ -173,11 +217,18 @@ impl Area {
         commit: Commit<'_>,
         measure: impl FnOnce(&Record) -> Result<Usage>,
     ) -> Result<()> {
-        let may = |index: &Index| index.may_commit(commit.name, commit.key, commit.parent);
+        let lost = self.lost(commit.name);
+        let may = |index: &Index| {
+            index.may_commit(commit.name, commit.key, commit.parent, lost.as_ref().map(|lost| lost.id))
+        };
         let (active, _) = self.read(may)?;
         let usage = measure(&active)?;
         // One call for the layer, however many files it has; it also writes what others have not synced yet.
-        sys::fs::syncfs(&self.snapshots)?;
+        self.sync.all(|| self.records.next_id())?;
+        if self.sync.is_suspect(active.id) {
+            let text = format!("a write to the disk failed while snapshot {:?} was filled", commit.key);
+            return Err(Error::data_loss(text));
+        }
 
         let mut turn = self.records.turn();
         let (still, parent) = self.read(may)?;
@@ -195,7 +246,12 @@ impl Area {
             updated_at: now,
         };
         let record = Arc::new(Record { id: active.id, info, usage });
-        turn.write(Change { insert: Some(record), remove: Some(commit.key.to_owned()) })
+        turn.write(Change { insert: Some(record), remove: Some(commit.key.to_owned()) })?;
+        if let Some(gone) = lost.and_then(|lost| self.set_aside(&lost.id.to_string())) {
+            tracing::info!(snapshot = %commit.name, "a committed snapshot whose files were gone has them again");
+            delete(&gone);
+        }
+        Ok(())
     }
 
     /// Removes a snapshot and its files.
@@ -245,17 +301,20 @@ impl Area {
         let records: Vec<Arc<Record>> = self.read(|index| index.all().cloned().collect());
         for record in records {
             let dir = self.dir(record.id);
-            if !has_files(&record.info) || dir.exists() {
+            if !has_files(&record.info) || self.files(record.id).exists() {
                 continue;
             }
             let name = &record.info.name;
             if record.info.kind == Kind::Committed {
-                tracing::error!(snapshot = %name, path = %dir.display(), "the files of a committed snapshot are gone");
+                tracing::error!(snapshot = %name, path = %dir.display(), "the files of a committed snapshot are gone; the next pull or unpack of its image restores them");
                 continue;
             }
             tracing::warn!(snapshot = %name, path = %dir.display(), "the files of a snapshot are gone, it is empty now");
             let healed = self.stage().and_then(|staged| {
                 fill(&record, staged.path())?;
+                if let Some(rest) = dir.exists().then(|| self.set_aside(&record.id.to_string())).flatten() {
+                    delete(&rest);
+                }
                 fs::rename(staged.path(), &dir).context(|| format!("make {dir:?}"))
             });
             if let Err(error) = healed {
@@ -356,13 +415,13 @@ mod tests {
     #[test]
     fn what_a_killed_process_left_without_a_record_is_swept() {
         let dir = tempfile::tempdir().unwrap();
-        let area = Area::open(dir.path()).unwrap();
+        let area = Area::open(dir.path(), "").unwrap();
         create(&area, "kept").unwrap();
         drop(area);
         for name in ["new-7", "rm-8", "9", "something"] {
             fs::create_dir_all(dir.path().join("snapshots").join(name).join("fs/deep")).unwrap();
         }
-        let area = Area::open(dir.path()).unwrap();
+        let area = Area::open(dir.path(), "").unwrap();
         assert_eq!(area.read(|index| index.get("kept")).unwrap().id, 1);
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
         while names(dir.path()) != ["1"] {
@@ -374,7 +433,7 @@ mod tests {
     #[test]
     fn what_is_being_made_is_not_swept_and_goes_with_its_guard() {
         let dir = tempfile::tempdir().unwrap();
-        let area = Area::open(dir.path()).unwrap();
+        let area = Area::open(dir.path(), "").unwrap();
         let staged = area.stage().unwrap();
         area.cleanup().unwrap();
         assert_eq!(names(dir.path()), ["new-1"]);
@@ -388,7 +447,7 @@ mod tests {
     #[test]
     fn lost_files_of_an_active_snapshot_are_made_anew() {
         let dir = tempfile::tempdir().unwrap();
-        let area = Area::open(dir.path()).unwrap();
+        let area = Area::open(dir.path(), "").unwrap();
         create(&area, "one").unwrap();
         fs::remove_dir_all(area.dir(1)).unwrap();
         create(&area, "two").unwrap();
@@ -404,18 +463,51 @@ mod tests {
         assert_eq!(names(dir.path()), ["2"]);
     }
 
+    fn commit(area: &Area, name: &str, key: &str, inodes: u64) -> Result<()> {
+        let commit = Commit { name, key, parent: None, labels: Labels::new() };
+        area.commit(commit, |_| Ok(Usage { inodes, size: 0 }))
+    }
+
+    #[test]
+    fn a_committed_snapshot_without_its_files_is_replaced_below_what_stands_on_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let area = Area::open(dir.path(), "").unwrap();
+        create(&area, "first").unwrap();
+        commit(&area, "base", "first", 2).unwrap();
+        let above = New { kind: Kind::Active, key: "above", parent: "base", labels: Labels::new() };
+        area.create(above, Some(area.stage().unwrap())).unwrap();
+        create(&area, "again").unwrap();
+        assert!(commit(&area, "base", "again", 2).unwrap_err().is_already_exists());
+        assert!(area.is_whole("above").unwrap());
+
+        // Empty, and then gone.
+        fs::remove_file(area.dir(1).join("file")).unwrap();
+        assert!(!area.is_whole("base").unwrap() && !area.is_whole("above").unwrap());
+        fs::remove_dir(area.dir(1)).unwrap();
+        drop(area);
+        let area = Area::open(dir.path(), "").unwrap();
+        area.heal(|_| true, |_, _| Err(Error::internal("committed ones are not made up")));
+        assert!(!area.is_whole("above").unwrap());
+        commit(&area, "base", "again", 2).unwrap();
+        assert!(area.is_whole("above").unwrap());
+        let base = area.read(|index| index.get("base")).unwrap();
+        assert_eq!(area.read(|index| index.chain("base")).unwrap(), [base.id]);
+        assert_eq!(fs::read(area.dir(base.id).join("file")).unwrap(), b"again");
+        assert!(area.remove("base").is_err(), "the one above still stands on it");
+    }
+
     #[test]
     fn the_snapshots_of_another_containerd_are_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("snapshots/1/fs")).unwrap();
-        let error = Area::open(dir.path()).err().unwrap();
+        let error = Area::open(dir.path(), "").err().unwrap();
         assert_eq!(error.class(), types::Class::FailedPrecondition, "{error}");
         assert_eq!(names(dir.path()), ["1"]);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(UPSTREAMS), "bolt").unwrap();
-        assert!(Area::open(dir.path()).is_err());
+        assert!(Area::open(dir.path(), "").is_err());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
@@ -432,7 +524,7 @@ mod tests {
             options: vec!["size=8m".to_owned()],
         };
         let disk = sys::mount::TempMount::below(dir.path(), &[disk]).unwrap();
-        let area = Area::open(disk.path()).unwrap();
+        let area = Area::open(disk.path(), "").unwrap();
         create(&area, "before").unwrap();
         drop(fs::write(disk.path().join("filler"), vec![1; 9 << 20]));
         let error =

@@ -80,17 +80,20 @@ impl Index {
         Ok(below)
     }
 
-    /// Whether the active snapshot `key` may become `name`, on `parent` if it has none; answers with both.
+    /// Whether the active snapshot `key` may become `name`, on `parent` if it has none; answers with both. The
+    /// committed snapshot `lost` may be replaced, as its files are gone.
     pub(crate) fn may_commit(
         &self,
         name: &str,
         key: &str,
         parent: Option<&str>,
+        lost: Option<u64>,
     ) -> Result<(Arc<Record>, String)> {
         if name.is_empty() {
             return Err(Error::invalid("snapshot name must not be empty: invalid argument"));
         }
-        if self.records.contains_key(name) {
+        let taken = self.records.get(name);
+        if taken.is_some_and(|taken| Some(taken.id) != lost) {
             return Err(Error::already_exists(format!("committed snapshot {name}: already exists")));
         }
         let missing = || Error::not_found(format!("failed to get active snapshot {key:?}: not found"));
@@ -107,6 +110,11 @@ impl Index {
                 return Err(Error::invalid(text));
             }
         };
+        if taken.is_some_and(|taken| taken.info.parent != parent) {
+            return Err(Error::precondition(format!(
+                "the files of snapshot {name} are gone, and {key:?} stands on another parent: failed precondition"
+            )));
+        }
         match self.records.get(parent) {
             None if !parent.is_empty() => {
                 Err(Error::not_found(format!("missing parent {parent:?} of snapshot {key:?}: not found")))
@@ -205,7 +213,7 @@ mod tests {
     #[test]
     fn only_a_snapshot_without_parent_is_rebased() {
         let index = index();
-        let parent = |name, key, parent| index.may_commit(name, key, parent).map(|(_, parent)| parent);
+        let parent = |name, key, parent| index.may_commit(name, key, parent, None).map(|(_, parent)| parent);
         assert_eq!(parent("new", "a", None).unwrap(), "c2");
         assert_eq!(parent("new", "a", Some("c2")).unwrap(), "c2");
         assert_eq!(parent("new", "free", Some("c2")).unwrap(), "c2");
@@ -216,6 +224,16 @@ mod tests {
         assert_eq!(class(parent("c1", "a", None)), Class::AlreadyExists);
         assert_eq!(class(parent("new", "v", None)), Class::FailedPrecondition);
         assert_eq!(class(parent("new", "nothing", None)), Class::NotFound);
+    }
+
+    #[test]
+    fn only_a_lost_snapshot_is_replaced_and_only_on_its_parent() {
+        let index = index();
+        let may = |name, key, lost| index.may_commit(name, key, None, lost).map(|(record, _)| record.id);
+        assert_eq!(may("c1", "free", Some(1)).unwrap(), 4);
+        assert_eq!(class(may("c1", "free", Some(9))), Class::AlreadyExists);
+        assert_eq!(class(may("c2", "free", Some(2))), Class::FailedPrecondition);
+        assert_eq!(class(may("c1", "a", Some(1))), Class::FailedPrecondition);
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod native;
 pub mod overlay;
 mod records;
 pub mod snapshotter;
+mod sync;
 pub mod testsuite;
 mod usage;
 

@@ -32,7 +32,7 @@ pub struct Native {
 impl Native {
     /// Opens the snapshotter in `root`, which is made if it is not there. Blocks.
     pub fn open(root: impl Into<PathBuf>) -> Result<Arc<Self>> {
-        let area = Area::open(&root.into())?;
+        let area = Area::open(&root.into(), "")?;
         area.heal(has_tree, |record, path| fill(&area, path, area.parent(&record.info)?.as_deref()));
         Ok(Arc::new(Self { area: Arc::new(area) }))
     }
@@ -115,6 +115,11 @@ impl Snapshotter for Native {
 
     async fn cleanup(&self) -> Result<()> {
         self.run(Area::cleanup).await
+    }
+
+    async fn is_whole(&self, key: &str) -> Result<bool> {
+        let key = key.to_owned();
+        self.run(move |area| area.is_whole(&key)).await
     }
 }
 

@@ -59,7 +59,7 @@ impl Overlay {
     /// Opens the snapshotter in `root`, which is made if it is not there. Blocks.
     pub fn open(root: impl Into<PathBuf>, mut options: Options) -> Result<Arc<Self>> {
         let root = root.into();
-        let area = Area::open(&root)?;
+        let area = Area::open(&root, "fs")?;
         check_file_types(&root)?;
         let has = |wanted: &str| options.mount_options.iter().any(|o| o.split('=').next() == Some(wanted));
         let mut more = Vec::new();
@@ -169,6 +169,11 @@ impl Snapshotter for Overlay {
         self.run(|inner| inner.area.cleanup()).await
     }
 
+    async fn is_whole(&self, key: &str) -> Result<bool> {
+        let key = key.to_owned();
+        self.run(move |inner| inner.area.is_whole(&key)).await
+    }
+
     fn can_rebase(&self) -> bool {
         true
     }
@@ -176,7 +181,7 @@ impl Snapshotter for Overlay {
 
 impl Inner {
     fn upper(&self, id: u64) -> PathBuf {
-        self.area.dir(id).join("fs")
+        self.area.files(id)
     }
 
     fn create(&self, new: New<'_>) -> Result<Vec<Mount>> {

@@ -99,6 +99,11 @@ impl Records {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Above all ids there have been.
+    pub(crate) fn next_id(&self) -> u64 {
+        self.next.load(Ordering::Relaxed)
+    }
+
     /// Waits for the changes of others.
     pub(crate) fn turn(&self) -> Turn<'_> {
         Turn { records: self, database: self.database.lock().unwrap_or_else(PoisonError::into_inner) }

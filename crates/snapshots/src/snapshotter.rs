@@ -44,7 +44,10 @@ pub trait Snapshotter: Send + Sync {
     /// Makes a read-only use of the committed `parent`; errors as [`Snapshotter::prepare`].
     async fn view(&self, key: &str, parent: &str, labels: Labels) -> Result<Vec<Mount>>;
 
-    /// Turns the active snapshot `key` into the committed `name`; `key` is gone afterwards.
+    /// Turns the active snapshot `key` into the committed `name`; `key` is gone afterwards. Its files are on the disk when
+    /// this returns, whatever wrote them.
+    ///
+    /// A `name` whose files are gone (see [`Snapshotter::is_whole`]) is replaced; what stands on it stays.
     ///
     /// A `parent` rebases: the snapshot was prepared on nothing and belongs on that one (layers unpacked side by side);
     /// `Unimplemented` unless [`Snapshotter::can_rebase`]. A parent that it has already is fine, another one is
@@ -60,6 +63,12 @@ pub trait Snapshotter: Send + Sync {
 
     /// Removes files that no snapshot refers to (after a crash).
     async fn cleanup(&self) -> Result<()>;
+
+    /// Whether the files of a committed snapshot, and of those below it, are there: a cheap look for what is gone, not
+    /// a comparison. `NotFound` if there is no such snapshot.
+    async fn is_whole(&self, _key: &str) -> Result<bool> {
+        Ok(true)
+    }
 
     /// Whether a layer may be unpacked without its parents and get them by [`Snapshotter::commit`].
     fn can_rebase(&self) -> bool {

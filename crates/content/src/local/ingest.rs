@@ -10,7 +10,8 @@
 //! ```
 //!
 //! Commit makes the data durable, renames it and makes the directory durable, in this order: there is never a blob
-//! under a digest that a power loss could leave empty or short.
+//! under a digest that a power loss could leave empty or short. One that is short all the same was left by another
+//! daemon, and is replaced.
 
 use std::fs::{self, DirBuilder, File, FileTimes, Permissions};
 use std::io::{self, Read, Write};
@@ -47,7 +48,10 @@ pub(super) struct Ingest {
 impl Ingest {
     /// Opens the ingest of `options.reference`, with what it has so far, or begins it.
     pub(super) fn open(places: Places, options: WriterOptions, lock: RefLock) -> Result<Self> {
-        if let Some(expected) = options.expected.as_ref().filter(|expected| places.blob(expected).exists()) {
+        if let Some(expected) = options.expected.as_ref().filter(|expected| {
+            // One of another size is what an earlier daemon left at a power loss: it is written again.
+            file_size(&places.blob(expected)).is_some_and(|size| [0, size].contains(&options.total))
+        }) {
             return Err(Error::already_exists(format!("content {expected}: already exists")));
         }
         let algorithm = options.expected.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
@@ -117,11 +121,14 @@ impl Ingest {
         }
         let blob = self.places.blob(&digest);
         let parent = self.places.blob_dir(digest.algorithm())?;
-        if blob.exists() {
-            return self.exists_already(&digest, &parent);
-        }
+        let rename = match file_size(&blob) {
+            Some(size) if size == has => return self.exists_already(&digest, &parent),
+            // Not these bytes, whatever its name says.
+            Some(_) => replace,
+            None => rename_new,
+        };
         self.settle_data()?;
-        match rename_new(&self.dir.join("data"), &blob) {
+        match rename(&self.dir.join("data"), &blob) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 return self.exists_already(&digest, &parent);
@@ -303,6 +310,17 @@ fn hash_file(path: &Path, algorithm: Algorithm) -> Result<(Hasher, u64)> {
             Err(error) => return Err(error).context(doing),
         }
     }
+}
+
+/// The size of the file `path`, if there is one.
+fn file_size(path: &Path) -> Option<u64> {
+    fs::metadata(path).ok().map(|metadata| metadata.len())
+}
+
+/// Renames over a file that is not whole.
+fn replace(from: &Path, to: &Path) -> io::Result<()> {
+    tracing::warn!(path = %to.display(), "replacing a blob that is not whole");
+    fs::rename(from, to)
 }
 
 /// Renames without replacing.

@@ -14,10 +14,15 @@ use types::{Digest, Result, ResultExt};
 pub(super) struct Places(Arc<Path>);
 
 impl Places {
-    /// Makes the directories that are always there.
+    /// Makes the directories that are always there. Their names are on the disk before anything is put into them: a
+    /// process that was killed after making one may not have come to that.
     pub(super) fn make(root: PathBuf) -> Result<Self> {
-        for dir in [root.clone(), root.join("blobs"), root.join("ingest")] {
-            DirBuilder::new().recursive(true).mode(0o700).create(&dir).context(|| format!("make {dir:?}"))?;
+        let blobs = root.join("blobs");
+        for dir in [&root, &blobs, &root.join("ingest")] {
+            DirBuilder::new().recursive(true).mode(0o700).create(dir).context(|| format!("make {dir:?}"))?;
+        }
+        for dir in [blobs.as_path(), &root].into_iter().chain(root.parent()) {
+            sys::fs::sync_dir(dir)?;
         }
         Ok(Self(root.into()))
     }

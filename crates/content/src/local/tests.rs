@@ -282,3 +282,21 @@ async fn check(root: &Path, said: &[String]) {
         assert_eq!(store.writer(options).await.unwrap().status().await.unwrap().offset, status.offset);
     }
 }
+
+#[tokio::test]
+async fn a_blob_that_is_not_whole_is_replaced_by_who_has_it() {
+    let area = Area::new();
+    let digest = Digest::of(b"hello");
+    let expecting =
+        |total| WriterOptions { reference: "again".to_owned(), total, expected: Some(digest.clone()) };
+    for half in [&b""[..], b"hel"] {
+        drop(fs::remove_file(area.store.path(&digest)));
+        fs::create_dir_all(area.path("blobs/sha256")).unwrap();
+        fs::write(area.store.path(&digest), half).unwrap();
+        let mut writer = area.store.writer(expecting(5)).await.unwrap();
+        writer.write(Bytes::from_static(b"hello")).await.unwrap();
+        writer.commit(5, Some(digest.clone()), Labels::new()).await.unwrap();
+        assert_eq!(fs::read(area.store.path(&digest)).unwrap(), b"hello");
+    }
+    assert!(area.store.writer(expecting(5)).await.err().unwrap().is_already_exists());
+}

@@ -355,3 +355,56 @@ async fn writers_and_deleters_of_one_blob_never_lose_it_for_each_other() {
     }
     assert_eq!(bench.files().await, (0, 0));
 }
+
+#[tokio::test]
+async fn a_blob_whose_file_is_gone_or_short_is_written_again_and_keeps_its_labels() {
+    let bench = Bench::new();
+    let db = bench.open();
+    let (a, b) = (view(&db, "a"), view(&db, "b"));
+    let digest = put(&*a, "r", b"blob").await.unwrap();
+    a.update(
+        types::content::Info { labels: labels(&[("old", "1")]), ..a.info(&digest).await.unwrap() },
+        &crate::fakes::paths(&["labels.old"]),
+    )
+    .await
+    .unwrap();
+    let file = bench.content.inner.path(&digest);
+    for damage in ["gone", "short"] {
+        std::fs::remove_file(&file).unwrap();
+        if damage == "short" {
+            std::fs::write(&file, b"bl").unwrap();
+        }
+        assert!(a.info(&digest).await.unwrap_err().is_not_found(), "{damage}");
+        assert!(a.reader(&digest).await.err().unwrap().is_not_found(), "{damage}");
+        // Nobody else is given the half of it either, whether the size is known or not.
+        let unsized_options = WriterOptions { total: 0, ..options("elsewhere", b"blob") };
+        let other = b.writer(unsized_options).await.unwrap();
+        assert_eq!(other.status().await.unwrap().offset, 0, "{damage}");
+        drop(other);
+        b.abort("elsewhere").await.unwrap();
+
+        let mut writer = a.writer(options("again", b"blob")).await.unwrap();
+        writer.write(Bytes::from_static(b"blob")).await.unwrap();
+        writer.commit(4, Some(digest.clone()), labels(&[("new", damage)])).await.unwrap();
+        let info = a.info(&digest).await.unwrap();
+        assert_eq!((info.size, info.labels), (4, labels(&[("new", damage), ("old", "1")])));
+        assert_eq!(std::fs::read(&file).unwrap(), b"blob");
+        assert_eq!(bench.files().await, (1, 0));
+    }
+    assert_eq!(a.writer(options("r", b"blob")).await.err().unwrap().class(), Class::AlreadyExists);
+}
+
+#[tokio::test]
+async fn a_file_that_no_namespace_knows_is_taken_over_only_if_it_has_the_right_size() {
+    let bench = Bench::new();
+    let db = bench.open();
+    let a = view(&db, "a");
+    let digest = put(&*bench.content.inner, "r", b"blob").await.unwrap();
+    std::fs::remove_file(bench.content.inner.path(&digest)).unwrap();
+    std::fs::write(bench.content.inner.path(&digest), b"").unwrap();
+    let mut writer = a.writer(options("r", b"blob")).await.unwrap();
+    assert_eq!(writer.status().await.unwrap().offset, 0);
+    writer.write(Bytes::from_static(b"blob")).await.unwrap();
+    writer.commit(4, Some(digest.clone()), Labels::new()).await.unwrap();
+    assert_eq!(std::fs::read(bench.content.inner.path(&digest)).unwrap(), b"blob");
+}

@@ -1,6 +1,7 @@
 //! Ingests of a namespace: opening one, writing to it, making it a blob.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::time::{Duration, SystemTime};
 
 use ::content::{Writer, WriterOptions};
@@ -29,7 +30,7 @@ pub(super) async fn open(db: &Db, scope: &Scope, options: WriterOptions) -> Resu
     let _held = db.inner.locks.hold(&ingest_lock(scope, &options.reference)).await;
     let Begun { backend_ref, shared } = match &options.expected {
         Some(expected) => begin_expected(db, scope, &options, expected).await?,
-        None => Begun { backend_ref: begin(db, scope, &options, None).await?, shared: None },
+        None => Begun { backend_ref: begin(db, scope, &options, (None, true)).await?, shared: None },
     };
     let mut writer = IngestWriter {
         db: db.clone(),
@@ -66,36 +67,63 @@ async fn begin_expected(db: &Db, scope: &Scope, options: &WriterOptions, expecte
     let ns = scope.namespace.as_str();
     // What is promised while a collection is under way must be known to it, so the writer thread has to look then.
     let unobserved = scope.lease.is_none() && !db.inner.observed.barrier.raised();
-    if unobserved && db.read(|txn| txn.has(BLOBS.table, (ns, expected.as_str())))? {
+    if unobserved
+        && let Some(row) = db.read(|txn| txn.get(BLOBS, (ns, expected.as_str())))?
+        && file(db, expected).await? == Some(row.size)
+    {
         return Err(exists());
     }
     // From here until the row of the ingest says that it needs the blob, nobody removes it.
     let _held = db.inner.locks.hold(&blob_lock(expected.as_str())).await;
-    let shared = match db.inner.content.info(expected).await {
-        Ok(info) if options.total == 0 || options.total == info.size => {
-            Some(Shared { digest: expected.clone(), size: info.size })
-        }
-        // The caller has another size in mind and will learn the truth at commit.
-        Ok(_) => None,
-        Err(error) if error.is_not_found() => None,
-        Err(error) => return Err(error),
-    };
-    match begin(db, scope, options, shared.as_ref()).await? {
+    let (file, recorded) = (file(db, expected).await?, recorded(db, expected)?);
+    let whole = file.is_some() && recorded.is_none_or(|size| file == Some(size));
+    let shared = file
+        // The caller may have another size in mind and will learn the truth at commit; a file that no namespace knows
+        // counts only if the caller knows its size.
+        .filter(|size| whole && (options.total == *size || (options.total == 0 && recorded.is_some())))
+        .map(|size| Shared { digest: expected.clone(), size });
+    match begin(db, scope, options, (shared.as_ref(), whole)).await? {
         backend_ref if backend_ref.is_empty() => Err(exists()),
         backend_ref => Ok(Begun { backend_ref, shared }),
     }
 }
 
+/// The size of a blob's file, if there is one.
+async fn file(db: &Db, digest: &Digest) -> Result<Option<u64>> {
+    match db.inner.content.info(digest).await {
+        Err(error) if error.is_not_found() => Ok(None),
+        info => info.map(|info| Some(info.size)),
+    }
+}
+
+/// The size of a blob as a namespace that has it says.
+fn recorded(db: &Db, digest: &Digest) -> Result<Option<u64>> {
+    db.read(|txn| {
+        let mut holder = None;
+        txn.scan_raw(BLOB_HOLDERS, (digest.as_str(), ""), |key, ()| {
+            holder = (key.0 == digest.as_str()).then(|| key.1.to_owned());
+            Ok(ControlFlow::Break(()))
+        })?;
+        let Some(holder) = holder else { return Ok(None) };
+        Ok(txn.get(BLOBS, (&*holder, digest.as_str()))?.map(|row| row.size))
+    })
+}
+
 /// Makes the row of an ingest, or finds it, and answers with its name in the backend; with none if the namespace has
-/// the expected blob, which then is added to the lease.
-async fn begin(db: &Db, scope: &Scope, options: &WriterOptions, shared: Option<&Shared>) -> Result<String> {
+/// the expected blob, `whole`, which then is added to the lease.
+async fn begin(
+    db: &Db,
+    scope: &Scope,
+    options: &WriterOptions,
+    (shared, whole): (Option<&Shared>, bool),
+) -> Result<String> {
     let fresh = db.backend_key(&scope.namespace, &options.reference);
     let shares = shared.map(|shared| shared.digest.to_string()).unwrap_or_default();
     let becomes = options.expected.as_ref().map(ToString::to_string).unwrap_or_default();
     let (scope, reference) = (scope.clone(), options.reference.clone());
     db.mutate(move |tx| {
         let ns = scope.namespace.as_str();
-        if !becomes.is_empty() && tx.has(BLOBS.table, (ns, &becomes))? {
+        if whole && !becomes.is_empty() && tx.has(BLOBS.table, (ns, &becomes))? {
             leases::add_resource(tx, &scope, "content", &becomes)?;
             return Ok(String::new());
         }
@@ -206,16 +234,16 @@ impl IngestWriter {
         let State::Own(mut writer) = std::mem::replace(&mut self.state, State::Done(None)) else {
             return Err(done());
         };
-        match writer.commit(size, expected, BTreeMap::new()).await {
-            Ok(()) => {}
+        let found = match writer.commit(size, expected, BTreeMap::new()).await {
+            Ok(()) => Found::Nothing,
             // Another namespace has committed it meanwhile.
-            Err(error) if error.is_already_exists() => {}
+            Err(error) if error.is_already_exists() => Found::Blob,
             // Its ingest stays, as the contract has it, and so does the row.
             Err(error) => return Err(error),
-        }
+        };
         drop(writer);
         crash::point("blob-committed");
-        match self.record(&digest, offset, labels).await {
+        match self.record(&digest, offset, (labels, found)).await {
             Err(error) if !error.is_already_exists() => {
                 // The blob has no row and will not get one.
                 self.db.release(&digest).await?;
@@ -244,11 +272,12 @@ impl IngestWriter {
         // It was there when the row of this ingest began to hold it; if it is not, somebody has removed it by hand.
         self.db.inner.content.info(&shared.digest).await?;
         self.state = State::Done(Some(shared.digest.clone()));
-        self.record(&shared.digest, shared.size, labels).await
+        self.record(&shared.digest, shared.size, (labels, Found::Blob)).await
     }
 
-    /// Replaces the ingest's row by the blob's, or finds that the blob has one.
-    async fn record(&self, digest: &Digest, size: u64, labels: Labels) -> Result<()> {
+    /// Replaces the ingest's row by the blob's, or finds that the blob has one. That one stays if the blob's file had
+    /// been gone: it keeps its labels and gets these.
+    async fn record(&self, digest: &Digest, size: u64, (labels, found): (Labels, Found)) -> Result<()> {
         let (scope, reference, text) = (self.scope.clone(), self.reference.clone(), digest.to_string());
         let row = BlobRecord::new(size, labels);
         let exists = self
@@ -256,10 +285,15 @@ impl IngestWriter {
             .mutate(move |tx| {
                 let ns = scope.namespace.as_str();
                 leases::check_scope(tx, &scope)?;
-                let exists = tx.has(BLOBS.table, (ns, &text))?;
+                let old = tx.get(BLOBS, (ns, &text))?;
+                let exists = old.is_some() && found == Found::Blob;
                 if !exists {
+                    let mut row = row.clone();
+                    for (key, value) in old.map(|old| old.labels).unwrap_or_default() {
+                        row.labels.entry(key).or_insert(value);
+                    }
                     tx.ensure_namespace(&scope.namespace)?;
-                    tx.put(BLOBS, (ns, &text), row.clone())?;
+                    tx.put(BLOBS, (ns, &text), row)?;
                     tx.mark(BLOB_HOLDERS, (&text, ns))?;
                 }
                 forget(tx, &scope, &reference)?;
@@ -275,6 +309,13 @@ impl IngestWriter {
             }
         }
     }
+}
+
+/// What the backend had of a blob when it was committed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Nothing,
+    Blob,
 }
 
 /// Whether a shared blob is what the committer thinks it is.

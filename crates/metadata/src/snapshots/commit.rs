@@ -3,6 +3,7 @@
 
 use std::time::SystemTime;
 
+use ::snapshots::Snapshotter;
 use types::{Error, Labels, Namespace, Result, Scope, crash};
 
 use crate::db::Db;
@@ -34,14 +35,16 @@ pub(super) async fn commit(
     let locked = |key: &str| snapshot_lock(namespace, &view.name, key);
     let _held = view.db.inner.locks.hold_both(&locked(name), &locked(key)).await;
     resolve(&view.db, namespace, &view.name, key).await?;
+    // What stands on a snapshot that lost its files knows it by its name in the backend: that stays.
+    let replaced = if view.is_lost(name).await? { Some(view.row(name)?.backend_key) } else { None };
     let intent = CommitIntent {
         name: name.to_owned(),
-        backend_key: view.db.backend_key(namespace, name),
+        backend_key: replaced.clone().unwrap_or_else(|| view.db.backend_key(namespace, name)),
         rebased: false,
         lease: view.scope.lease.clone().unwrap_or_default(),
         labels: stored(labels.clone()),
     };
-    let intended = intend(view, key, parent.unwrap_or_default(), intent.clone()).await?;
+    let intended = intend(view, key, parent.unwrap_or_default(), intent.clone(), replaced).await?;
     let Some(intended) = intended else {
         return Err(Error::already_exists(format!("snapshot {name:?}: already exists")));
     };
@@ -64,11 +67,13 @@ pub(super) async fn commit(
 }
 
 /// Writes down what is about to happen. `None` if the name is taken, by a snapshot that then is added to the lease.
+/// `replaced` is the backend's name of one that lost its files.
 async fn intend(
     view: &Snapshots,
     key: &str,
     parent: &str,
     mut intent: CommitIntent,
+    replaced: Option<String>,
 ) -> Result<Option<Intended>> {
     let (scope, snapshotter) = (view.scope.clone(), view.name.clone());
     let (key, parent) = (key.to_owned(), parent.to_owned());
@@ -76,7 +81,8 @@ async fn intend(
         .mutate(move |tx| {
             let at = At::new(&scope.namespace, &snapshotter, &key);
             leases::check_scope(tx, &scope)?;
-            if tx.has(SNAPSHOTS.table, at.of(&intent.name))? {
+            let taken = tx.get(SNAPSHOTS, at.of(&intent.name))?;
+            if taken.is_some_and(|taken| Some(&taken.backend_key) != replaced.as_ref()) {
                 leases::add_resource(tx, &scope, &resource_kind(&snapshotter), &intent.name)?;
                 return Ok(None);
             }
@@ -173,11 +179,16 @@ fn intended(tx: &impl Source, at: &At) -> Result<Option<(SnapshotRecord, CommitI
 /// Completes or takes back a commit whose caller went away, or whose daemon did. The caller holds the key.
 pub(crate) async fn resolve(db: &Db, namespace: &Namespace, snapshotter: &str, key: &str) -> Result<()> {
     let at = At::new(namespace, snapshotter, key);
-    let Some((_, intent)) = db.read(|txn| intended(txn, &at))? else { return Ok(()) };
+    let Some((row, intent)) = db.read(|txn| intended(txn, &at))? else { return Ok(()) };
     let Some(backend) = db.inner.snapshotters.get(snapshotter) else { return Ok(()) };
-    match backend.stat(&intent.backend_key).await {
-        Ok(_) => db.mutate(move |tx| finish(tx, &at)).await,
-        Err(error) if error.is_not_found() => db.mutate(move |tx| take_back(tx, &at)).await,
-        Err(error) => Err(error),
+    // Asked in this order, as a name whose files are gone may be there before, too.
+    let committed = !has(&**backend, &row.backend_key).await? && has(&**backend, &intent.backend_key).await?;
+    db.mutate(move |tx| if committed { finish(tx, &at) } else { take_back(tx, &at) }).await
+}
+
+async fn has(backend: &dyn Snapshotter, key: &str) -> Result<bool> {
+    match backend.stat(key).await {
+        Err(error) if error.is_not_found() => Ok(false),
+        found => found.map(|_| true),
     }
 }

@@ -365,3 +365,76 @@ async fn preparing_on_what_is_being_removed_ends_one_way_or_the_other() {
         assert!(bench.snapshotter.keys().is_empty(), "{:?}", bench.snapshotter.keys());
     }
 }
+
+fn lose(bench: &Bench, name: &str) -> String {
+    let all = bench.snapshotter.all.lock().unwrap();
+    let key = all.keys().find(|key| key.ends_with(&format!("/{name}"))).cloned().unwrap();
+    bench.snapshotter.lost.lock().unwrap().insert(key.clone());
+    key
+}
+
+#[tokio::test]
+async fn a_layer_whose_files_are_gone_counts_as_absent_and_is_committed_again_below_what_stands_on_it() {
+    let bench = Bench::new();
+    let db = bench.open();
+    let a = view(&db, "a");
+    layer(&*a, "base", "").await;
+    a.prepare("run", "base", none()).await.unwrap();
+    let target = labels(&[(types::labels::SNAPSHOT_REF, "base")]);
+    assert!(a.prepare("k", "", target.clone()).await.unwrap_err().is_already_exists());
+    let backend_key = lose(&bench, "base");
+    let error = a.stat("base").await.unwrap_err();
+    assert!(error.is_not_found(), "{error}");
+    assert!(error.to_string().contains("are gone: unpack its image again"), "{error}");
+    a.stat("run").await.unwrap();
+
+    a.prepare("k", "", target).await.unwrap();
+    a.commit("base", "k", None, labels(&[("new", "1")])).await.unwrap();
+    let info = a.stat("base").await.unwrap();
+    assert_eq!((info.kind, info.labels), (Kind::Committed, labels(&[("new", "1")])));
+    assert!(bench.snapshotter.keys().contains(&backend_key), "the name that children know");
+    assert_eq!(names(&*a, "").await, ["base", "run"]);
+    assert!(a.remove("base").await.is_err(), "the container still stands on it");
+    a.remove("run").await.unwrap();
+    a.remove("base").await.unwrap();
+    assert!(bench.snapshotter.keys().is_empty());
+}
+
+#[tokio::test]
+async fn a_row_of_which_the_snapshotter_knows_nothing_is_committed_again() {
+    let bench = Bench::new();
+    let db = bench.open();
+    let a = view(&db, "a");
+    layer(&*a, "base", "").await;
+    bench.snapshotter.all.lock().unwrap().clear();
+    assert!(a.stat("base").await.unwrap_err().is_not_found());
+    layer(&*a, "base", "").await;
+    assert_eq!(a.stat("base").await.unwrap().kind, Kind::Committed);
+    assert_eq!(bench.snapshotter.keys().len(), 1);
+}
+
+#[tokio::test]
+async fn a_crash_while_a_lost_layer_is_committed_again_leaves_it_lost_or_whole() {
+    for (at, whole) in [("before commit", false), ("after commit", true)] {
+        let bench = Bench::new();
+        let db = bench.open();
+        let a = view(&db, "a");
+        layer(&*a, "base", "").await;
+        layer(&*a, "top", "base").await;
+        lose(&bench, "base");
+        a.prepare("k", "", none()).await.unwrap();
+        bench.crash(at, a.commit("base", "k", None, none())).await;
+        drop((a, db));
+        let db = bench.recover().await;
+        let a = view(&db, "a");
+        assert_eq!(a.stat("base").await.is_ok(), whole, "{at}");
+        if !whole {
+            a.commit("base", "k", None, none()).await.unwrap();
+        }
+        assert!(a.stat("k").await.unwrap_err().is_not_found(), "{at}");
+        assert_eq!(names(&*a, "").await, ["base", "top"], "{at}");
+        a.remove("top").await.unwrap();
+        a.remove("base").await.unwrap();
+        assert!(bench.snapshotter.keys().is_empty(), "{at}");
+    }
+}
