@@ -12,6 +12,7 @@
 //!  encoder       compressing on several cores, always to the same bytes
 //!  tar           archives of strangers, read by Go's rules, and our own
 //!  extract       entries onto a directory, never beyond it
+//!  verify        whether a filesystem still has what a layer put there
 //! ```
 
 #![forbid(unsafe_code)]
@@ -26,6 +27,7 @@ pub mod extract;
 mod pipeline;
 mod stack;
 pub mod tar;
+pub mod verify;
 pub mod walking;
 
 pub use applier::{Applied, Applier, ApplyOptions};

@@ -14,7 +14,7 @@
 
 mod attributes;
 mod deferred;
-mod name;
+pub(crate) mod name;
 mod parents;
 mod whiteout;
 

@@ -10,7 +10,7 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 
 /// The path of an entry below the root: no empty component, no `.`, no `..`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Path {
+pub(crate) struct Path {
     /// Components joined by `/`; empty for the root.
     text: Vec<u8>,
     /// Where the last component begins.
@@ -19,7 +19,7 @@ pub(super) struct Path {
 
 /// What the last component asks for.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Meaning<'a> {
+pub(crate) enum Meaning<'a> {
     /// The entry itself.
     Entry,
     /// What lower layers have under this name is gone.
@@ -33,7 +33,7 @@ pub(super) enum Meaning<'a> {
 impl Path {
     /// Cleans a name lexically, as Go's `filepath.Clean`. One that leaves the root is refused: upstream would take
     /// `../x` for `x`, and no tool that builds layers writes it.
-    pub(super) fn parse(name: &[u8]) -> Result<Self> {
+    pub(crate) fn parse(name: &[u8]) -> Result<Self> {
         if name.contains(&0) {
             return Err(malformed("a NUL in a name"));
         }
@@ -54,7 +54,7 @@ impl Path {
         Self { text: text.to_vec(), last }
     }
 
-    pub(super) fn push(&mut self, component: &[u8]) {
+    pub(crate) fn push(&mut self, component: &[u8]) {
         if !self.text.is_empty() {
             self.text.push(b'/');
         }
@@ -63,26 +63,26 @@ impl Path {
     }
 
     /// The whole path.
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.text
     }
 
-    pub(super) fn is_root(&self) -> bool {
+    pub(crate) fn is_root(&self) -> bool {
         self.text.is_empty()
     }
 
     /// All but the last component; empty for the root.
-    pub(super) fn parent(&self) -> &[u8] {
+    pub(crate) fn parent(&self) -> &[u8] {
         &self.text[..self.last.saturating_sub(1)]
     }
 
     /// The last component.
-    pub(super) fn name(&self) -> &[u8] {
+    pub(crate) fn name(&self) -> &[u8] {
         &self.text[self.last..]
     }
 
     /// Every directory above, nearest first, without the root.
-    pub(super) fn ancestors(&self) -> impl Iterator<Item = &[u8]> {
+    pub(crate) fn ancestors(&self) -> impl Iterator<Item = &[u8]> {
         let mut rest = self.parent();
         std::iter::from_fn(move || {
             let current = Some(rest).filter(|r| !r.is_empty())?;
@@ -92,7 +92,7 @@ impl Path {
     }
 
     /// What the name asks for, by the rules of the image-spec's layer.md.
-    pub(super) fn meaning(&self) -> Result<Meaning<'_>> {
+    pub(crate) fn meaning(&self) -> Result<Meaning<'_>> {
         let name = self.name();
         if name == OPAQUE {
             return Ok(Meaning::Opaque);

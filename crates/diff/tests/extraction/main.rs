@@ -7,6 +7,7 @@ mod archive;
 mod attacks;
 mod overlays;
 mod place;
+mod verification;
 
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
