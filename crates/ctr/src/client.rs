@@ -94,6 +94,11 @@ impl Client {
         Ok(Self { connection: Connection::open_within(path, scope, Some(limit))? })
     }
 
+    /// The same daemon in another namespace.
+    pub fn in_namespace(&self, namespace: &str) -> Result<Self> {
+        Ok(Self { connection: self.connection.with_scope(Scope::new(namespace.parse()?))? })
+    }
+
     /// The namespace of every call.
     pub fn namespace(&self) -> &str {
         self.connection.scope().namespace.as_str()

@@ -8,6 +8,7 @@
 mod bad_archive;
 mod client;
 mod content;
+mod damage;
 mod disk;
 mod events;
 mod exec;

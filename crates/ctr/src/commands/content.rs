@@ -17,6 +17,7 @@ use crate::client::Client;
 use crate::flags::{self, Words};
 use crate::{go, log};
 
+pub mod check;
 mod edit;
 mod prune;
 mod registry;
@@ -35,6 +36,8 @@ pub enum Command {
         #[command(flatten)]
         filter: Words,
     },
+    /// Check that blobs and unpacked layers are whole, in all namespaces
+    Check(check::Flags),
     /// Permanently delete one or more blobs
     #[command(visible_aliases = ["del", "remove", "rm"])]
     Delete(Words),
@@ -81,6 +84,7 @@ pub enum Command {
 pub async fn run(globals: &Globals, command: Command) -> Result<()> {
     match command {
         Command::Active { filter, .. } => active(&Client::open(globals)?, filter.first()).await,
+        Command::Check(flags) => check::run(globals, flags).await.map(drop),
         Command::Delete(digests) => delete(&Client::open(globals)?, &digests.words).await,
         Command::Edit(flags) => edit::run(globals, flags).await,
         Command::Fetch(flags) => registry::fetch(globals, &flags),
