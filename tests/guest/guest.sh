@@ -12,13 +12,15 @@
 #   --lsm apparmor|selinux|none   (apparmor)
 #   --timeout S     (1800)
 #   --memory MB     (4096)
+#   --disk FILE     a raw image as /dev/vda; what the guest has not flushed is lost when it is killed
+#   --cut MARK S    kill the guest S seconds after the file MARK has appeared in DIR of --out: a power loss
 #
-# The exit status is the command's; 125: the guest ended without an answer. Needs root and Debian's qemu-system-x86,
+# The exit status is the command's; 125: the guest ended without an answer; 137: its power was cut. Needs root and Debian's qemu-system-x86,
 # busybox-static, cpio and kmod; the kernel is downloaded, not installed, into $GUEST_CACHE.
 set -euo pipefail
 
 cache=${GUEST_CACHE:-/var/cache/containerd-rs-guest}
-out='' root=/ systemd='' cgroup=v2 lsm=apparmor timeout=1800 memory=4096
+out='' root=/ systemd='' cgroup=v2 lsm=apparmor timeout=1800 memory=4096 disk=() mark='' cut=0
 while [ $# -gt 0 ]; do
     case $1 in
     --out) out=$2 && shift 2 ;;
@@ -28,12 +30,14 @@ while [ $# -gt 0 ]; do
     --lsm) lsm=$2 && shift 2 ;;
     --timeout) timeout=$2 && shift 2 ;;
     --memory) memory=$2 && shift 2 ;;
+    --disk) disk=(-drive "file=$2,format=raw,if=virtio,cache=none") && shift 2 ;;
+    --cut) mark=$2 cut=$3 && shift 3 ;;
     --) shift && break ;;
     *) echo "guest.sh: unknown option $1" >&2 && exit 2 ;;
     esac
 done
 if [ $# -eq 0 ] || [ -z "$out" ]; then
-    sed -n '2,20p' "$0"
+    sed -n '2,22p' "$0"
     exit 2
 fi
 
@@ -195,16 +199,35 @@ none) flags='apparmor=0 selinux=0' ;;
 selinux) flags='security=selinux selinux=1 apparmor=0' ;;
 *) flags='apparmor=1 security=apparmor' ;;
 esac
+# Ends qemu after a time, or by a power cut.
+guard() {
+    local left=$((timeout * 10))
+    while [ $left -gt 0 ] && { [ -z "$mark" ] || [ ! -e "$out/$mark" ]; }; do
+        sleep 0.1
+        left=$((left - 1))
+    done
+    [ $left -eq 0 ] || sleep "$cut"
+    kill -KILL "$1"
+}
+
 code=0
-timeout -s KILL "$timeout" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m "$memory" -nodefaults -no-reboot \
+qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m "$memory" -nodefaults -no-reboot \
     -object memory-backend-memfd,id=memory,size="${memory}M",share=on -numa node,memdev=memory \
     -chardev socket,id=root,path="$work/root.sock" -device vhost-user-fs-pci,chardev=root,tag=root \
     -chardev socket,id=out,path="$work/out.sock" -device vhost-user-fs-pci,chardev=out,tag=out \
-    -display none -serial file:"$out/.guest/console" -serial stdio \
+    "${disk[@]}" -display none -serial file:"$out/.guest/console" -serial stdio \
     -kernel "$(echo "$cache"/boot/vmlinuz*)" -initrd "$cache/initrd" \
-    -append "console=ttyS0 quiet loglevel=4 panic=-1 $flags systemd.unified_cgroup_hierarchy=1" < /dev/null || code=$?
+    -append "console=ttyS0 quiet loglevel=4 panic=-1 $flags systemd.unified_cgroup_hierarchy=1" < /dev/null &
+qemu=$!
+guard $qemu > "$work/guard" 2>&1 &
+echo $! >> "$work/pids"
+# The shell need not tell of a guest that was killed.
+{ wait $qemu; } 2> "$work/wait" || code=$?
 if [ -e "$out/.guest/status" ]; then
     exit "$(cat "$out/.guest/status")"
+fi
+if [ -n "$mark" ] && [ -e "$out/$mark" ]; then
+    exit 137
 fi
 echo "guest.sh: the guest ended without an answer (status $code); the end of its console:" >&2
 tail -15 "$out/.guest/console" >&2

@@ -94,7 +94,8 @@ fn gather(dist: &Path, peers: &Peers, out: &Path) -> Result<Programs> {
     Ok(Programs { systemd: run("systemd"), crash: run("kill_points"), black_box: run("blackbox") })
 }
 
-fn copy(from: &Path, to: &Path) -> Result<()> {
+/// Copies a program.
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::copy(from, to).with_context(|| format!("copy {} to {}", from.display(), to.display()))?;
     fs::set_permissions(to, fs::Permissions::from_mode(0o755))?;
     Ok(())
@@ -130,7 +131,7 @@ fn systemd_root() -> Result<PathBuf> {
 }
 
 /// Installs what boots a guest; none of it starts a service.
-fn install_missing() -> Result<()> {
+pub fn install_missing() -> Result<()> {
     machine::require_containers()?;
     if ["qemu-system-x86_64", "busybox", "cpio", "modprobe", "debootstrap"]
         .into_iter()

@@ -10,6 +10,7 @@
 //!   deps         who uses whom, compared with the law in deps/law.rs
 //!   bench        side by side with containerd; `--peer DIR` for another than Debian's
 //!   guest        suites in a virtual machine: kernel 6.1, cgroup v2, AppArmor, systemd; `systemd`, `crash` or `blackbox`
+//!   power-cut    a pull whose machine loses power, and what is left of it; `--cuts N`, `--seed N`, `--peer DIR`
 //!   reference    today's containerd, CRI tools and CNI plugins in Go, built into .cache/reference; `--print` only says where
 //!   soak         an hour of random operations while the daemon is killed every minute; `--minutes N`, `--kill-every S`,
 //!                `--seed N`, `--points`; `leaks`: a thousand containers, and what they leave
@@ -29,6 +30,7 @@ mod machine;
 mod map;
 mod paths;
 mod peers;
+mod power_cut;
 mod program;
 mod quickstart;
 mod reference;
@@ -40,7 +42,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
-const USAGE: &str = "usage: ./x quickstart | test | build | dist-docs | check | check-static | deps | bench [--peer DIR] [ROW...] | guest [SUITE...] | soak | reference";
+const USAGE: &str = "usage: ./x quickstart | test | build | dist-docs | check | check-static | deps | bench [--peer DIR] [ROW...] | guest [SUITE...] | power-cut [--cuts N] | soak | reference";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -70,6 +72,7 @@ fn run(arguments: &[String]) -> Result<ExitCode> {
         ("deps", []) => deps::run(),
         ("bench", flags) => benches::run(flags),
         ("guest", suites) => guest::run(suites),
+        ("power-cut", flags) => power_cut::run(flags),
         ("reference", words) => reference::run(words),
         ("soak", flags) => soak::run(flags),
         ("help" | "--help" | "-h", _) => {

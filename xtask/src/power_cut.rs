@@ -1,0 +1,190 @@
+//! `power-cut`: what a power loss leaves of a pull.
+//!
+//! ```text
+//!  an empty ext4 --guest: daemon, pull--> killed at a random moment --guest: journal, daemon--> verified, pulled again, run
+//! ```
+//!
+//! A virtual machine has its disk in a file without the host's cache, so that killing it loses what was not flushed, as a
+//! power cut does. Two parties then look at everything that the databases call committed: `ctr content check`, and
+//! `sha256sum` with sums that were made before the image was packed (tests/guest/power-cut.sh).
+//!
+//! `--peer DIR` tests the containerd in DIR instead, to see that the test can fail.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+
+use crate::guest::{copy, install_missing};
+use crate::{paths, peers, program, suites};
+
+const USAGE: &str = "usage: ./x power-cut [--cuts N] [--seed N] [--peer DIR]";
+/// Of the disk, which is sparse.
+const DISK_BYTES: u64 = 2 << 30;
+/// How far behind the end of the pull the last cut may be, in seconds.
+const AFTER: f64 = 3.0;
+
+struct Settings {
+    cuts: u32,
+    seed: u64,
+    peer: Option<PathBuf>,
+}
+
+/// Cuts the power, again and again.
+pub fn run(arguments: &[String]) -> Result<ExitCode> {
+    let settings = settings(arguments)?;
+    install_missing()?;
+    let out = paths::target().join("power-cut");
+    let script = gather(&settings, &out)?;
+    println!("power-cut: seed {}", settings.seed);
+    let mut random = settings.seed | 1;
+    // The first numbers of a small seed are small.
+    for _ in 0..20 {
+        fraction(&mut random);
+    }
+    let length = whole(&out, &script)?;
+    println!("a pull that is not cut takes {length:.1} s in the guest");
+    let (mut passed, mut failed) = (0, 0);
+    for number in 1..=settings.cuts {
+        let at = fraction(&mut random) * (length + AFTER);
+        let started = Instant::now();
+        cut(&out, &script, at)?;
+        let (output, success) = boot(&out, &format!("{script} verify"))?;
+        let said = |word: &str| output.lines().find_map(|line| line.strip_prefix(word)).unwrap_or(" nothing");
+        println!(
+            "cut {number} after {at:.1} s of {length:.1}: committed{}; after the next pull{}: {} ({:.0} s)",
+            said("COMMITTED"),
+            said("HEALED"),
+            if success { "whole" } else { "BROKEN" },
+            started.elapsed().as_secs_f64()
+        );
+        if success {
+            passed += 1;
+        } else {
+            failed += 1;
+            print!("{output}");
+        }
+    }
+    println!("{passed} passed, {failed} failed");
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn settings(arguments: &[String]) -> Result<Settings> {
+    let seed = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    let mut settings = Settings { cuts: 10, seed, peer: None };
+    let mut words = arguments.iter();
+    while let Some(flag) = words.next() {
+        let value = words.next().context(USAGE)?;
+        match flag.as_str() {
+            "--cuts" => settings.cuts = value.parse().context(USAGE)?,
+            "--seed" => settings.seed = value.parse().context(USAGE)?,
+            "--peer" => settings.peer = Some(PathBuf::from(value)),
+            _ => bail!(USAGE),
+        }
+    }
+    Ok(settings)
+}
+
+/// Puts all that the guest needs into the directory that it sees as `/out`; answers with the script there.
+fn gather(settings: &Settings, out: &Path) -> Result<String> {
+    let peers = peers::fetch()?;
+    let mut build = program::cargo(&["build", "--locked", "--bins"]);
+    for package in ["containerd", "ctr", "containerd-shim-runc-v2", "containerd-tests"] {
+        build.args(["--package", package]);
+    }
+    program::run(&mut build)?;
+    for dir in ["bin", "peer", "expected"] {
+        let dir = out.join(dir);
+        if dir.exists() {
+            fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
+        }
+        fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+    }
+    let debug = paths::target().join("debug");
+    for name in ["containerd", "ctr", "containerd-shim-runc-v2"] {
+        copy(&debug.join(name), &out.join("bin").join(name))?;
+        // Debugging symbols are nine tenths of what the guest would read.
+        program::run(Command::new("strip").arg(out.join("bin").join(name)))?;
+        if let Some(peer) = &settings.peer {
+            copy(&peer.join(name), &out.join("peer").join(name))?;
+        }
+    }
+    copy(&peers.sbin().join("runc"), &out.join("bin/runc"))?;
+    copy(&paths::repository().join("tests/guest/power-cut.sh"), &out.join("power-cut.sh"))?;
+    let mut image = Command::new(debug.join("power_cut"));
+    image.arg(out).arg(settings.seed.to_string()).envs(suites::environment(Some(&peers)));
+    program::run(&mut image)?;
+    Ok("/out/power-cut.sh".to_owned())
+}
+
+/// A pull that nobody cuts; answers with its length in seconds.
+fn whole(out: &Path, script: &str) -> Result<f64> {
+    let (mut begun, mut ended) = (None, None);
+    let guest = start(out, "pulled 0", script)?;
+    let output = wait(guest, || {
+        begun = begun.or_else(|| out.join("pulling").exists().then(Instant::now));
+        ended = ended.or_else(|| out.join("pulled").exists().then(Instant::now));
+    })?;
+    match (begun, ended) {
+        (Some(begun), Some(ended)) => Ok((ended - begun).as_secs_f64()),
+        _ => bail!("the pull did not end:\n{output}"),
+    }
+}
+
+/// A pull on an empty disk that ends `after` so many seconds.
+fn cut(out: &Path, script: &str, after: f64) -> Result<()> {
+    let guest = start(out, &format!("pulling {after:.2}"), script)?;
+    let output = wait(guest, || {})?;
+    if !out.join("pulling").exists() {
+        bail!("the pull did not begin:\n{output}");
+    }
+    Ok(())
+}
+
+/// A guest that pulls onto an empty disk until it is cut.
+fn start(out: &Path, cut: &str, script: &str) -> Result<std::process::Child> {
+    for mark in ["pulling", "pulled"] {
+        if out.join(mark).exists() {
+            fs::remove_file(out.join(mark))?;
+        }
+    }
+    let disk = fs::File::create(out.join("disk"))?;
+    disk.set_len(DISK_BYTES)?;
+    program::output(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(out.join("disk")))?;
+    let mut options = vec!["--cut"];
+    options.extend(cut.split(' '));
+    guest(out, &options, &format!("{script} pull")).stdout(Stdio::piped()).spawn().context("start the guest")
+}
+
+/// Calls `look` until the guest has ended; what it printed.
+fn wait(mut guest: std::process::Child, mut look: impl FnMut()) -> Result<String> {
+    while guest.try_wait()?.is_none() {
+        look();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    look();
+    Ok(String::from_utf8_lossy(&guest.wait_with_output()?.stdout).into_owned())
+}
+
+fn boot(out: &Path, script: &str) -> Result<(String, bool)> {
+    let done = guest(out, &[], script).output().context("run the guest")?;
+    Ok((String::from_utf8_lossy(&done.stdout).replace('\r', ""), done.status.success()))
+}
+
+fn guest(out: &Path, options: &[&str], script: &str) -> Command {
+    let mut guest = Command::new(paths::repository().join("tests/guest/guest.sh"));
+    guest.env("GUEST_CACHE", paths::cache().join("guest-kernel")).stdin(Stdio::null());
+    guest.args(options).arg("--disk").arg(out.join("disk")).arg("--out").arg(out);
+    guest.args(["--timeout", "600", "--", "bash", "-c", script]);
+    guest
+}
+
+/// Between 0 and 1; xorshift.
+fn fraction(state: &mut u64) -> f64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    f64::from(u32::try_from(*state >> 32).unwrap_or(u32::MAX)) / f64::from(u32::MAX)
+}
