@@ -23,9 +23,7 @@ pub struct Body {
     /// What is still to come.
     rest: Span,
     size: Option<u64>,
-    current: Option<Current>,
-    /// Whether all of it came.
-    done: bool,
+    state: State,
     /// The host that answered last, among those that can be pulled from.
     number: usize,
     host: String,
@@ -37,7 +35,17 @@ pub struct Body {
     fresh: u64,
 }
 
-struct Current {
+/// `Flowing` and `Broken` follow each other until it is `Done`, or there is no patience left.
+enum State {
+    /// Bytes come.
+    Flowing(Flow),
+    /// None come: connect again at this time.
+    Broken(Instant),
+    /// All came.
+    Done,
+}
+
+struct Flow {
     response: Response,
     /// Bytes to throw away: a host that ignores ranges sends them again.
     skip: u64,
@@ -63,8 +71,7 @@ impl Body {
             rest: span,
             fetcher,
             blob,
-            current: None,
-            done: false,
+            state: State::Broken(Instant::now()),
             number: 0,
             host: String::new(),
             breaks: 0,
@@ -86,7 +93,7 @@ impl Body {
     /// Opens the connection for what is still to come; nothing to come needs none.
     pub(crate) async fn connect(&mut self) -> Result<(), Vec<Failure>> {
         if self.is_complete() {
-            self.done = true;
+            self.state = State::Done;
             return Ok(());
         }
         let (answer, number) = self.fetcher.connect(&self.blob, self.rest, self.number).await?;
@@ -94,7 +101,8 @@ impl Body {
         let skip = if whole { self.rest.start } else { 0 };
         self.number = number;
         self.host = origin(answer.response.url());
-        self.current = Some(Current { response: answer.response, skip, waited: Duration::ZERO, dripped: 0 });
+        self.state =
+            State::Flowing(Flow { response: answer.response, skip, waited: Duration::ZERO, dripped: 0 });
         Ok(())
     }
 
@@ -104,56 +112,61 @@ impl Body {
 
     /// The next bytes; none at the end. Dropping it half-way loses no bytes: call it again.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
-        while !self.done {
-            let failure = match self.next().await {
-                Ok(chunk) => return Ok(chunk),
-                // All is there: how the connection ended is nobody's business.
-                Err(failure) if self.is_complete() && failure.is_transient() => break,
-                Err(failure) => failure,
+        loop {
+            let failures = match &self.state {
+                State::Done => return Ok(None),
+                State::Broken(until) => {
+                    tokio::time::sleep_until((*until).into()).await;
+                    match self.connect().await {
+                        Ok(()) => continue,
+                        Err(failures) => failures,
+                    }
+                }
+                State::Flowing(_) => match self.next().await {
+                    Ok(Some(chunk)) => return Ok(Some(chunk)),
+                    Ok(None) => continue,
+                    Err(failure) => vec![failure],
+                },
             };
-            let doing = format!("fetch {} at byte {}", self.blob.digest, self.rest.start);
-            self.resume(failure).await.map_err(together).context(|| doing)?;
+            self.broken(failures)
+                .map_err(together)
+                .context(|| format!("fetch {} at byte {}", self.blob.digest, self.rest.start))?;
         }
-        self.done = true;
-        self.current = None;
-        Ok(None)
     }
 
+    /// The next bytes of the flow; none if it did not bring any that were asked for, or ended as it should.
     async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
         let idle = self.fetcher.registry().settings().limits.idle;
-        loop {
-            let Some(current) = &mut self.current else {
-                // Somebody dropped a call while the connection was made again.
-                return Err(Failure::new(Kind::Reset, &self.host, "connection broke"));
-            };
-            let before = Instant::now();
-            let chunk = match tokio::time::timeout(idle, current.response.chunk()).await {
-                Err(_) => {
-                    return Err(Failure::new(
-                        Kind::Timeout,
-                        &self.host,
-                        format!("nothing came for {idle:?}"),
-                    ));
-                }
-                Ok(Err(e)) => return Err(Failure::transport(&self.host, e)),
-                Ok(Ok(None)) => return self.ended(),
-                Ok(Ok(Some(chunk))) => chunk,
-            };
-            if current.drips(before.elapsed(), chunk.len() as u64, idle) {
-                let why = format!("less than {DRIP} bytes came in {idle:?}");
-                return Err(Failure::new(Kind::Timeout, &self.host, why));
+        let State::Flowing(flow) = &mut self.state else { return Ok(None) };
+        let before = Instant::now();
+        let chunk = match tokio::time::timeout(idle, flow.response.chunk()).await {
+            Err(_) => {
+                return Err(Failure::new(Kind::Timeout, &self.host, format!("nothing came for {idle:?}")));
             }
-            if let Some(chunk) = self.taken(chunk)? {
-                return Ok(Some(chunk));
-            }
+            Ok(Err(e)) => return Err(Failure::transport(&self.host, e)),
+            Ok(Ok(None)) => return self.ended(),
+            Ok(Ok(Some(chunk))) => chunk,
+        };
+        let chunk_length = chunk.len() as u64;
+        let drips = flow.drips(before.elapsed(), chunk_length, idle);
+        let chunk = self.taken(chunk)?;
+        if drips {
+            // What came is kept, and is the last from this connection.
+            self.broken(vec![Failure::new(
+                Kind::Timeout,
+                &self.host,
+                format!("less than {DRIP} bytes came in {idle:?}"),
+            )])
+            .map_err(|mut failures| failures.remove(0))?;
         }
+        Ok(chunk)
     }
 
     /// What of `chunk` was asked for.
     fn taken(&mut self, mut chunk: Bytes) -> Result<Option<Bytes>, Failure> {
-        let Some(current) = &mut self.current else { return Ok(None) };
-        let skipped = current.skip.min(chunk.len() as u64);
-        current.skip -= skipped;
+        let State::Flowing(flow) = &mut self.state else { return Ok(None) };
+        let skipped = flow.skip.min(chunk.len() as u64);
+        flow.skip -= skipped;
         // Not larger than the chunk.
         let _ = chunk.split_to(usize::try_from(skipped).unwrap_or(chunk.len()));
         let length = chunk.len() as u64;
@@ -179,40 +192,39 @@ impl Body {
             let why = format!("ended {} bytes too early", end - self.rest.start);
             return Err(Failure::new(Kind::Reset, &self.host, why));
         }
-        self.done = true;
+        self.state = State::Done;
         Ok(None)
     }
 
-    /// Takes it up again where it ended, or gives up.
-    async fn resume(&mut self, failure: Failure) -> Result<(), Vec<Failure>> {
-        let limits = self.fetcher.registry().settings().limits.clone();
-        let mut failures = vec![failure];
-        self.current = None;
-        self.fresh = 0;
-        loop {
-            self.breaks += 1;
-            self.total_breaks += 1;
-            // A host that had the blob a moment ago and is not there now is likely to come back.
-            let worth = |f: &Failure| f.is_transient() || f.kind == Kind::Connect;
-            let spent = self.breaks >= limits.attempts || self.total_breaks >= MOST_BREAKS;
-            if spent || !failures.iter().any(worth) {
-                return Err(failures);
-            }
-            let reason = failures.first().map(|f| format!("{}: {}", f.origin, f.reason)).unwrap_or_default();
-            tracing::debug!(digest = %self.blob.digest, %reason, offset = self.rest.start, "transfer is taken up again");
-            tokio::time::sleep(limits.wait(self.breaks, None)).await;
-            if self.breaks > 1 {
-                self.number += 1;
-            }
-            match self.connect().await {
-                Ok(()) => return Ok(()),
-                Err(more) => failures = more,
-            }
+    /// Takes note that nothing comes any more: when to connect again, or that there is no patience left.
+    fn broken(&mut self, failures: Vec<Failure>) -> Result<(), Vec<Failure>> {
+        // A host that had the blob a moment ago and is not there now is likely to come back.
+        let worth = |f: &Failure| f.is_transient() || f.kind == Kind::Connect;
+        if self.is_complete() && failures.iter().any(worth) {
+            // All is there: how the connection ended is nobody's business.
+            self.state = State::Done;
+            return Ok(());
         }
+        let limits = &self.fetcher.registry().settings().limits;
+        self.breaks += 1;
+        self.total_breaks += 1;
+        self.fresh = 0;
+        let spent = self.breaks >= limits.attempts || self.total_breaks >= MOST_BREAKS;
+        if spent || !failures.iter().any(worth) {
+            return Err(failures);
+        }
+        let reason = failures.first().map(|f| format!("{}: {}", f.origin, f.reason)).unwrap_or_default();
+        let offset = self.rest.start;
+        tracing::debug!(digest = %self.blob.digest, %reason, offset, "transfer is taken up again");
+        if self.breaks > 1 {
+            self.number += 1;
+        }
+        self.state = State::Broken(Instant::now() + limits.wait(self.breaks, None));
+        Ok(())
     }
 }
 
-impl Current {
+impl Flow {
     /// Whether bytes only drip: too few in a long time of waiting. Time in which nobody waited does not count.
     fn drips(&mut self, waited: Duration, bytes: u64, idle: Duration) -> bool {
         self.waited += waited;

@@ -46,6 +46,10 @@ impl Fetcher {
         &self.registry
     }
 
+    pub(crate) fn reference(&self) -> &Reference {
+        &self.reference
+    }
+
     /// The content of `blob` from byte `offset` on: manifests and blobs by media type, layers that must not be
     /// distributed from their `urls`. Bytes are as the registry sends them; their digest is the caller's to check.
     pub async fn open(&self, blob: &Descriptor, offset: u64) -> Result<Body> {

@@ -19,24 +19,31 @@
 //! ```
 
 #![forbid(unsafe_code)]
-#![expect(dead_code, reason = "explain and push, which come next, use the rest")]
 
 mod auth;
 mod body;
 mod endpoint;
+mod explain;
 mod failure;
 #[cfg(feature = "fake")]
 pub mod fake;
 mod fetch;
 mod hosts;
+pub mod parsers;
+mod push;
+mod referrers;
 mod registry;
 mod repository;
 mod settings;
 mod transport;
 
 pub use auth::credentials::{Anonymous, Ask, Credential, Credentials, Fixed};
+pub use auth::docker::DockerConfig;
 pub use body::Body;
+pub use explain::{Explained, Explanation};
 pub use fetch::Fetcher;
 pub use hosts::Capability;
+pub use push::{Offer, Pushed, Pusher, Source, Upload};
 pub use registry::Registry;
 pub use settings::{Limits, Note, Scheme, Settings, Trace};
+pub use transport::Stream;

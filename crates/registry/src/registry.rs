@@ -15,6 +15,7 @@ use crate::endpoint::{Endpoint, Persistence, Request, answer};
 use crate::failure::{Failure, Kind, clean, together};
 use crate::fetch::Fetcher;
 use crate::hosts::{self, Capability, Considered};
+use crate::push::Pusher;
 use crate::repository::Repository;
 use crate::settings::Settings;
 use crate::transport::Answer;
@@ -78,6 +79,11 @@ impl Registry {
         Fetcher::new(self.clone(), reference.clone())
     }
 
+    /// Pushes to the repository of `reference`.
+    pub fn pusher(&self, reference: &Reference) -> Pusher {
+        Pusher::new(self.clone(), reference.clone())
+    }
+
     /// The hosts of the repository of `reference`.
     pub(crate) async fn route(&self, reference: &Reference) -> Result<Arc<Route>> {
         let repository = Repository::of(reference)?;
@@ -107,10 +113,10 @@ impl Registry {
     /// is what a registry says; only a fetch verifies it.
     pub async fn resolve(&self, reference: &Reference) -> Result<(String, Descriptor)> {
         let route = self.route(reference).await?;
-        let (object, capabilities): (String, &[Capability]) = match (&reference.digest, &reference.tag) {
-            (Some(digest), _) => (digest.to_string(), &[Capability::Pull]),
-            (None, Some(tag)) => (checked_tag(tag)?.to_owned(), &[Capability::Pull, Capability::Resolve]),
-            (None, None) => return Err(Error::invalid(format!("{reference}: object required"))),
+        let object = object(reference)?;
+        let capabilities: &[Capability] = match &reference.digest {
+            Some(_) => &[Capability::Pull],
+            None => &[Capability::Pull, Capability::Resolve],
         };
         let mut paths = vec![format!("manifests/{object}")];
         if reference.digest.is_some() {
@@ -184,6 +190,15 @@ impl Registry {
         };
         refuse_schema1(&media_type, &origin)?;
         Ok(Descriptor::new(media_type, digest, body.len() as u64))
+    }
+}
+
+/// What a registry is asked for: the digest, or the tag.
+pub(crate) fn object(reference: &Reference) -> Result<String> {
+    match (&reference.digest, &reference.tag) {
+        (Some(digest), _) => Ok(digest.to_string()),
+        (None, Some(tag)) => checked_tag(tag).map(str::to_owned),
+        (None, None) => Err(Error::invalid(format!("{reference}: object required"))),
     }
 }
 

@@ -10,6 +10,7 @@
 
 pub mod challenge;
 pub mod credentials;
+pub mod docker;
 pub mod scopes;
 pub mod token;
 

@@ -32,6 +32,8 @@ pub enum Persistence {
     OthersFollow,
     /// They cannot: try as often as the limits allow.
     LastHost,
+    /// They cannot, and the same request cannot be sent again.
+    Once,
 }
 
 /// What is asked of a host about a repository.
@@ -230,7 +232,7 @@ impl Endpoint {
         match persistence {
             Persistence::LastHost => self.settings.limits.attempts,
             Persistence::OthersFollow if busy => self.settings.limits.attempts.min(2),
-            Persistence::OthersFollow => 1,
+            Persistence::OthersFollow | Persistence::Once => 1,
         }
     }
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, date_time_ymd,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    date_time_ymd,
 };
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
@@ -45,8 +46,9 @@ struct Authority {
 
 #[expect(clippy::expect_used, reason = "a test without its registry cannot go on")]
 impl Authority {
-    fn new() -> Self {
+    fn new(name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key");
         let certificate = params.self_signed(&key).expect("an authority");
@@ -64,7 +66,7 @@ impl Authority {
 impl Server {
     /// Makes the certificates.
     pub fn new(kind: Certificate) -> Self {
-        let authority = Authority::new();
+        let authority = Authority::new("the fake registry's authority");
         let name = if kind == Certificate::WrongName { "elsewhere.example" } else { "127.0.0.1" };
         let mut params =
             CertificateParams::new(vec![name.to_owned(), "localhost".to_owned()]).expect("names");
@@ -84,7 +86,7 @@ impl Server {
             }
             Certificate::UnknownAuthority => {
                 let (chain, key) = authority.sign(&params);
-                (chain, key, Authority::new().pem)
+                (chain, key, Authority::new("another authority").pem)
             }
             _ => {
                 let (chain, key) = authority.sign(&params);

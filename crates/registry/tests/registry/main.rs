@@ -2,5 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod auth;
+mod explain;
 mod fetch;
+mod hosts;
+mod lies;
+mod push;
+mod redirects;
+mod referrers;
 mod setup;
+mod tls;
+mod waits;
