@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use reqwest::Url;
-use rustls::CertificateError;
+use rustls::{CertificateError, InvalidMessage};
 use types::{Class, Error};
 
 /// What kind of failure it was: what to do next depends on it.
@@ -18,6 +18,8 @@ pub enum Kind {
     Connect,
     /// Somebody there who does not speak TLS.
     NoTls,
+    /// The connection ended before TLS came about: by chance, or because nobody there speaks TLS.
+    Cut,
     /// A certificate that is not to be believed, or TLS that did not come about.
     Tls,
     /// Nothing came in time.
@@ -83,7 +85,7 @@ impl Failure {
             () if error.is_timeout() && error.is_connect() => (Kind::Timeout, "connect: timed out"),
             () if error.is_timeout() => (Kind::Timeout, "timed out"),
             () if error.is_connect() && refused => (Kind::Refused, "connect"),
-            () if error.is_connect() && io == Some(std::io::ErrorKind::UnexpectedEof) => (Kind::NoTls, "TLS"),
+            () if error.is_connect() && io == Some(std::io::ErrorKind::UnexpectedEof) => (Kind::Cut, "TLS"),
             () if error.is_connect() && io == Some(std::io::ErrorKind::ConnectionReset) => {
                 (Kind::NoTls, "connect")
             }
@@ -97,7 +99,7 @@ impl Failure {
     /// Whether the same request may work in a moment.
     pub fn is_transient(&self) -> bool {
         match self.kind {
-            Kind::Timeout | Kind::Reset => true,
+            Kind::Timeout | Kind::Reset | Kind::Cut => true,
             Kind::Status(status) => matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504),
             _ => false,
         }
@@ -106,7 +108,7 @@ impl Failure {
     /// The class for a caller who cannot ask anybody else.
     pub fn class(&self) -> Class {
         match self.kind {
-            Kind::Connect | Kind::NoTls | Kind::Reset => Class::Unavailable,
+            Kind::Connect | Kind::NoTls | Kind::Cut | Kind::Reset => Class::Unavailable,
             Kind::Tls => Class::FailedPrecondition,
             Kind::Timeout => Class::DeadlineExceeded,
             Kind::Status(StatusCode::NOT_FOUND) => Class::NotFound,
@@ -126,7 +128,7 @@ impl Failure {
     /// that does not know it, and that more than one that is not there.
     fn weight(&self) -> u8 {
         match self.kind {
-            Kind::Connect | Kind::NoTls | Kind::Tls | Kind::Timeout | Kind::Reset => 1,
+            Kind::Connect | Kind::NoTls | Kind::Cut | Kind::Tls | Kind::Timeout | Kind::Reset => 1,
             Kind::Status(StatusCode::NOT_FOUND) => 2,
             Kind::Unsupported => 0,
             _ => 3,
@@ -175,6 +177,9 @@ fn describe(error: &rustls::Error) -> String {
     match error {
         rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
             "certificate signed by unknown authority".to_owned()
+        }
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
+            "server gave HTTP response to HTTPS client".to_owned()
         }
         other => other.to_string(),
     }

@@ -10,13 +10,13 @@ use reqwest::Url;
 use types::digest::Hasher;
 use types::oci::image::{Descriptor, media};
 use types::reference::Reference;
-use types::{Error, Result, ResultExt};
+use types::{Digest, Error, Result, ResultExt};
 
 use crate::body::Body;
 use crate::endpoint::{Endpoint, Persistence, Request, answer};
 use crate::failure::{Failure, Kind, clean, together};
 use crate::hosts::Capability;
-use crate::registry::{Registry, Route};
+use crate::registry::{MANIFESTS, Registry, Route};
 use crate::transport::Answer;
 
 /// Fetches what the repository of a reference has. Cheap to clone.
@@ -102,6 +102,32 @@ impl Fetcher {
             return Err(Error::data_loss(what));
         }
         Ok(bytes.freeze())
+    }
+
+    /// The descriptor of what has `digest`, when nothing else is known of it: a blob, or else a manifest.
+    pub async fn describe(&self, digest: &Digest) -> Result<Descriptor> {
+        let route = self.registry.route(&self.reference).await?;
+        let mut failures = Vec::new();
+        for kind in ["blobs", "manifests"] {
+            for (endpoint, persistence) in route.able(&[Capability::Pull]) {
+                let head = Request::new(Method::HEAD, &route.repository, format!("{kind}/{digest}"));
+                match endpoint.expect(&head.header(ACCEPT, MANIFESTS), persistence).await {
+                    Ok(answer) => return Ok(self.described(digest, kind, &answer)),
+                    Err(failure) => failures.push(failure),
+                }
+            }
+        }
+        let doing = || format!("look for {digest} in {}", self.reference.locator);
+        Err(together(failures)).context(doing)
+    }
+
+    fn described(&self, digest: &Digest, kind: &str, answer: &Answer) -> Descriptor {
+        let headers = answer.response.headers();
+        let said = answer::content_type(headers).filter(|_| kind == "manifests");
+        let mut found = Descriptor::new(said.unwrap_or("application/octet-stream"), digest.clone(), 0);
+        // Without a size it is read to its end.
+        found.size = answer::content_length(headers).and_then(|length| length.try_into().ok()).unwrap_or(-1);
+        found
     }
 
     /// Asks each host that may be pulled from for `span` of `blob`, beginning with number `first`.

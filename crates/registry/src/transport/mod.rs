@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue, LOCATION, USER_AGENT};
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, LOCATION, USER_AGENT};
 use http::{Method, StatusCode};
 use reqwest::{Client, Response, Url, redirect};
 use tokio::sync::OnceCell;
@@ -23,7 +23,7 @@ use types::{Class, Error, Result};
 
 use self::reach::{Policy, Reach};
 use self::tls::Identity;
-use crate::failure::{Failure, Kind, redacted};
+use crate::failure::{Failure, Kind, clean, redacted};
 use crate::hosts::{Host, Tls};
 use crate::repository::is_localhost;
 use crate::settings::{Note, Scheme, Settings};
@@ -143,7 +143,7 @@ impl Transport {
         let mut away = false;
         for _ in 0..=self.settings.limits.redirects {
             let response = match self.once(&call).await {
-                Err(failure) if failure.kind == Kind::NoTls && self.falls_back(&call) => {
+                Err(failure) if self.falls_back(&call, &failure) => {
                     self.plain.store(true, Ordering::Relaxed);
                     // Cannot fail: both are special schemes.
                     let _ = call.url.set_scheme("http");
@@ -165,8 +165,9 @@ impl Transport {
         Err(Failure::new(Kind::Refused, home, format!("stopped after {most} redirects")))
     }
 
-    fn falls_back(&self, call: &Call) -> bool {
-        self.host.fallback && call.url.scheme() == "https" && !self.is_elsewhere(&call.url)
+    fn falls_back(&self, call: &Call, failure: &Failure) -> bool {
+        let no_tls = matches!(failure.kind, Kind::NoTls | Kind::Cut);
+        no_tls && self.host.fallback && call.url.scheme() == "https" && !self.is_elsewhere(&call.url)
     }
 
     /// Whether `url` is not on the host, and must not see what is the host's.
@@ -340,8 +341,11 @@ impl Transport {
         tracing::debug!(method = %call.method, url = %redacted(&call.url), "request");
         let Some(trace) = &self.settings.trace else { return };
         let mut text = format!("{} {} HTTP/1.1\n", call.method, redacted(&call.url));
-        for (name, value) in call.headers.iter().chain(&call.private) {
+        for (name, value) in &call.headers {
             text.push_str(&header_line(name, value));
+        }
+        for name in call.private.keys() {
+            text.push_str(&format!("{name}: REDACTED\n"));
         }
         trace.note(Note::Dump, &(text + "\n"));
     }
@@ -353,7 +357,11 @@ impl Transport {
         trace.note(Note::Connection, &format!("{} answered from {remote}\n", origin(response.url())));
         let mut text = format!("{:?} {}\n", response.version(), response.status());
         for (name, value) in response.headers() {
-            text.push_str(&header_line(name, value));
+            let location = (name == LOCATION).then(|| value.to_str().ok()?.parse().ok()).flatten();
+            match location {
+                Some(url) => text.push_str(&format!("{name}: {}\n", redacted(&url))),
+                None => text.push_str(&header_line(name, value)),
+            }
         }
         trace.note(Note::Dump, &(text + "\n"));
     }
@@ -365,10 +373,9 @@ fn default_agent() -> String {
 }
 
 fn header_line(name: &http::HeaderName, value: &HeaderValue) -> String {
-    let secret = value.is_sensitive()
-        || [AUTHORIZATION, http::header::SET_COOKIE, http::header::COOKIE].contains(name);
+    let secret = value.is_sensitive() || name == http::header::SET_COOKIE;
     let text = if secret { "REDACTED".into() } else { String::from_utf8_lossy(value.as_bytes()) };
-    format!("{name}: {text}\n")
+    format!("{name}: {}\n", clean(&text, 1024))
 }
 
 /// An address in `url` itself is checked here, a name when it is resolved.
@@ -389,10 +396,7 @@ pub fn join(base: &Url, location: &str) -> Result<Url, String> {
         (_, "https") | ("http", "http") => {}
         ("https", "http") => return Err(format!("leaves https for {}", origin(&url))),
         (_, other) => {
-            return Err(format!(
-                "leads to {:?}, which is neither http nor https",
-                crate::failure::clean(other, 32)
-            ));
+            return Err(format!("leads to {:?}, which is neither http nor https", clean(other, 32)));
         }
     }
     if url.host_str().is_none_or(str::is_empty) {

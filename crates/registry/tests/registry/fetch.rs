@@ -103,3 +103,17 @@ async fn what_is_not_there_is_not_found() {
     let error = client.resolve(&reference).await.unwrap_err();
     assert_eq!(error.class(), Class::NotFound, "{error}");
 }
+
+#[tokio::test]
+async fn a_digest_alone_is_found_among_blobs_and_manifests() {
+    let fake = Fake::start();
+    let (image, reference) = image(&fake);
+    let fetcher = client().fetcher(&reference);
+    for wanted in [&image.layers[0], &image.manifest] {
+        let found = fetcher.describe(&wanted.digest).await.unwrap();
+        assert_eq!(found.size, wanted.size);
+        assert_eq!(Digest::of(&drain(fetcher.open(&found, 0).await.unwrap()).await.unwrap()), wanted.digest);
+    }
+    let error = fetcher.describe(&Digest::of(b"nothing")).await.unwrap_err();
+    assert_eq!(error.class(), Class::NotFound, "{error}");
+}

@@ -7,6 +7,7 @@ mod explain;
 mod fetch;
 mod hosts;
 mod lies;
+mod proxy;
 mod push;
 mod redirects;
 mod referrers;
