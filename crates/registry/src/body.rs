@@ -13,7 +13,8 @@ use types::oci::image::Descriptor;
 use types::{Result, ResultExt};
 
 use crate::failure::{Failure, Kind, together};
-use crate::fetch::{Fetcher, Span};
+use crate::fetch::Fetcher;
+use crate::span::Span;
 use crate::transport::origin;
 
 /// The content of a blob, or of a range of it.

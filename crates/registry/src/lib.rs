@@ -35,6 +35,7 @@ mod referrers;
 mod registry;
 mod repository;
 mod settings;
+mod span;
 mod transport;
 
 pub use auth::credentials::{Anonymous, Ask, Credential, Credentials, Fixed};

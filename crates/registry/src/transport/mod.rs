@@ -4,29 +4,33 @@
 //! [`reach`] forbids it. Once a request has left the host's origin, it carries only what the request is about (`Accept`,
 //! `Range`); credentials, configured headers and the client's certificate stay behind, even if it comes back.
 
+mod client;
+mod notes;
 pub mod reach;
+mod redirect;
 mod tls;
 
-use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, LOCATION, USER_AGENT};
+use http::header::{HeaderMap, LOCATION};
 use http::{Method, StatusCode};
-use reqwest::{Client, Response, Url, redirect};
+use reqwest::{Client, Response, Url};
 use tokio::sync::OnceCell;
-use types::{Class, Error, Result};
+use types::Result;
 
 use self::reach::{Policy, Reach};
+use self::redirect::allowed;
 use self::tls::Identity;
-use crate::failure::{Failure, Kind, clean, redacted};
+use crate::failure::{Failure, Kind};
 use crate::hosts::{Host, Tls};
 use crate::repository::is_localhost;
-use crate::settings::{Note, Scheme, Settings};
+use crate::settings::{Scheme, Settings};
+
+pub use self::redirect::join;
 
 /// Bytes on their way out.
 pub type Stream = BoxStream<'static, Result<Bytes>>;
@@ -237,175 +241,6 @@ impl Transport {
             Call { method: Method::GET, url, headers, private: HeaderMap::new(), payload: Payload::Empty };
         Box::pin(transport.execute(call)).await
     }
-
-    /// One request, one answer.
-    async fn once(&self, call: &Call) -> Result<Response, Failure> {
-        let here = origin(&call.url);
-        let client = if self.is_elsewhere(&call.url) {
-            let policy = (self.policy)(self.reach());
-            self.away.get_or_try_init(|| self.client(Identity::Hidden, Some(policy))).await?
-        } else {
-            self.own.get_or_try_init(|| self.client(Identity::Shown, None)).await?
-        };
-        let sent = Arc::new(AtomicU64::new(0));
-        let request = self.build(client, call, &sent).map_err(|e| Failure::transport(&here, e))?;
-        self.note_request(call);
-        let sending = client.execute(request);
-        tokio::pin!(sending);
-        let mut before = 0;
-        let response = loop {
-            match tokio::time::timeout(self.settings.limits.headers, &mut sending).await {
-                Ok(result) => break result.map_err(|e| Failure::transport(&here, e))?,
-                Err(_) => {
-                    let now = sent.load(Ordering::Relaxed);
-                    if now == before {
-                        let waited = self.settings.limits.headers;
-                        return Err(Failure::new(
-                            Kind::Timeout,
-                            here,
-                            format!("no answer within {waited:?}"),
-                        ));
-                    }
-                    before = now;
-                }
-            }
-        };
-        self.note_response(&response);
-        Ok(response)
-    }
-
-    fn build(
-        &self,
-        client: &Client,
-        call: &Call,
-        sent: &Arc<AtomicU64>,
-    ) -> reqwest::Result<reqwest::Request> {
-        let mut headers = call.headers.clone();
-        headers.extend(call.private.clone());
-        if !headers.contains_key(USER_AGENT) {
-            let agent = self.settings.user_agent.clone().unwrap_or_else(default_agent);
-            if let Ok(agent) = HeaderValue::from_str(&agent) {
-                headers.insert(USER_AGENT, agent);
-            }
-        }
-        let builder = client.request(call.method.clone(), call.url.clone());
-        let builder = match &call.payload {
-            Payload::Empty => {
-                if call.method != Method::GET && call.method != Method::HEAD {
-                    headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
-                }
-                builder
-            }
-            Payload::Bytes(bytes) => builder.body(bytes.clone()),
-            Payload::Stream(size, open) => {
-                headers.insert(CONTENT_LENGTH, HeaderValue::from(*size));
-                let sent = sent.clone();
-                let counted = open().inspect(move |chunk| {
-                    let bytes = chunk.as_ref().map_or(0, Bytes::len);
-                    sent.fetch_add(bytes as u64, Ordering::Relaxed);
-                });
-                builder.body(reqwest::Body::wrap_stream(counted))
-            }
-        };
-        builder.headers(headers).build()
-    }
-
-    /// A client that goes to the host (no policy) or to strangers.
-    async fn client(&self, identity: Identity, policy: Option<Policy>) -> Result<Client, Failure> {
-        let (settings, tls) = (self.settings.clone(), self.host.tls.clone());
-        let read = tokio::task::spawn_blocking(move || tls::configure(&settings, &tls, identity));
-        let failed = |e: &Error| Failure::ours(self.host.origin(), e);
-        let tls = read
-            .await
-            .map_err(|e| failed(&Error::caused(Class::Internal, "read certificates", e)))?
-            .map_err(|e| failed(&e))?;
-        let dial = self.host.dial_timeout.unwrap_or(self.settings.limits.connect);
-        let mut builder = Client::builder()
-            .tls_backend_preconfigured(tls)
-            .http1_only()
-            .redirect(redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .referer(false)
-            .connect_timeout(dial);
-        if let Some(policy) = policy {
-            builder = builder.dns_resolver(reach::resolver(policy));
-        }
-        // As Go: this machine is never asked for through a proxy.
-        if is_localhost(&self.host.name) {
-            builder = builder.no_proxy();
-        }
-        builder.build().map_err(|e| Failure::transport(self.host.origin(), e))
-    }
-
-    fn note_request(&self, call: &Call) {
-        tracing::debug!(method = %call.method, url = %redacted(&call.url), "request");
-        let Some(trace) = &self.settings.trace else { return };
-        let mut text = format!("{} {} HTTP/1.1\n", call.method, redacted(&call.url));
-        for (name, value) in &call.headers {
-            text.push_str(&header_line(name, value));
-        }
-        for name in call.private.keys() {
-            text.push_str(&format!("{name}: REDACTED\n"));
-        }
-        trace.note(Note::Dump, &(text + "\n"));
-    }
-
-    fn note_response(&self, response: &Response) {
-        tracing::debug!(status = %response.status(), url = %redacted(response.url()), "answer");
-        let Some(trace) = &self.settings.trace else { return };
-        let remote = response.remote_addr().map_or_else(|| "a proxy".to_owned(), |a| a.to_string());
-        trace.note(Note::Connection, &format!("{} answered from {remote}\n", origin(response.url())));
-        let mut text = format!("{:?} {}\n", response.version(), response.status());
-        for (name, value) in response.headers() {
-            let location = (name == LOCATION).then(|| value.to_str().ok()?.parse().ok()).flatten();
-            match location {
-                Some(url) => text.push_str(&format!("{name}: {}\n", redacted(&url))),
-                None => text.push_str(&header_line(name, value)),
-            }
-        }
-        trace.note(Note::Dump, &(text + "\n"));
-    }
-}
-
-/// What we call ourselves, as upstream does: some registries let only known names in.
-fn default_agent() -> String {
-    format!("containerd/{}", types::version::VERSION)
-}
-
-fn header_line(name: &http::HeaderName, value: &HeaderValue) -> String {
-    let secret = value.is_sensitive() || name == http::header::SET_COOKIE;
-    let text = if secret { "REDACTED".into() } else { String::from_utf8_lossy(value.as_bytes()) };
-    format!("{name}: {}\n", clean(&text, 1024))
-}
-
-/// An address in `url` itself is checked here, a name when it is resolved.
-fn allowed(url: &Url, policy: Policy) -> Result<(), String> {
-    let host = url.host_str().unwrap_or_default();
-    match host.trim_matches(['[', ']']).parse::<IpAddr>() {
-        Ok(ip) if !policy.allows(ip) => {
-            Err(format!("leads to {}, which is not to be reached from here", origin(url)))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Where `location` leads from `base`: http or https, never from https to http, without a user's name.
-pub fn join(base: &Url, location: &str) -> Result<Url, String> {
-    let mut url = base.join(location).map_err(|_| "invalid location".to_owned())?;
-    match (base.scheme(), url.scheme()) {
-        (_, "https") | ("http", "http") => {}
-        ("https", "http") => return Err(format!("leaves https for {}", origin(&url))),
-        (_, other) => {
-            return Err(format!("leads to {:?}, which is neither http nor https", clean(other, 32)));
-        }
-    }
-    if url.host_str().is_none_or(str::is_empty) {
-        return Err("location without a host".to_owned());
-    }
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
-    url.set_fragment(None);
-    Ok(url)
 }
 
 /// A status as an answer's line has it.
@@ -413,28 +248,4 @@ pub fn status_text(status: StatusCode) -> String {
     status
         .canonical_reason()
         .map_or_else(|| status.as_u16().to_string(), |r| format!("{} {r}", status.as_u16()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_location_never_leaves_http_nor_https() {
-        let base: Url = "https://r.example/v2/x".parse().unwrap();
-        for bad in [
-            "file:///etc/passwd",
-            "http://r.example/v2/x",
-            "unix:/run/x",
-            "ftp://h/",
-            "https://",
-            "gopher://h/",
-        ] {
-            assert!(join(&base, bad).is_err(), "{bad}");
-        }
-        assert_eq!(join(&base, "/y?a=b").unwrap().as_str(), "https://r.example/y?a=b");
-        assert_eq!(join(&base, "https://u:p@c.example/#f").unwrap().as_str(), "https://c.example/");
-        let plain: Url = "http://r.example/".parse().unwrap();
-        assert!(join(&plain, "http://c.example/").is_ok());
-    }
 }
