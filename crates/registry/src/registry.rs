@@ -168,7 +168,10 @@ impl Registry {
         };
         let most = self.settings().limits.manifest;
         if u64::try_from(descriptor.size).unwrap_or(u64::MAX) > most {
-            let why = format!("rejecting {} byte manifest: the limit is {most} bytes", descriptor.size);
+            let why = format!(
+                "rejecting {} byte manifest: the limit max_manifest_size is {most} bytes",
+                descriptor.size
+            );
             return Err(Failure::new(Kind::TooLarge, endpoint.transport().origin(), why));
         }
         Ok(descriptor)
