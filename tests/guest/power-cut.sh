@@ -5,7 +5,7 @@
 #   power-cut.sh verify    what is left: each blob and layer that the databases call committed, by `ctr content check` and by
 #                          sha256sum alone; then the same pull again, which has to make everything whole, and a container
 #
-# PULL is the command that brings the image in. /out/bin has the programs (/out/peer those of another containerd, if it is
+# UNDURABLE makes the daemon lose what it should not. PULL is the command that brings the image in. /out/bin has the programs (/out/peer those of another containerd, if it is
 # to be tested), /out/image.tar the image, /out/expected/<chain id> the sums of each layer's files.
 set -u
 exec 9> /out/trace
@@ -30,7 +30,10 @@ start() {
     mkdir -p /data /run/c
     modprobe -a virtio_blk ext4 overlay
     mount /dev/vda /data || exit 3
-    containerd --root "$root" --state /run/c/state --address /run/c/c.sock --log-level info > /run/c/log 2>&1 &
+    # The call by which a snapshotter makes a layer durable then answers without doing anything.
+    without=''
+    [ -z "${UNDURABLE:-}" ] || without='strace --seccomp-bpf -f -o /run/c/strace -e trace=syncfs -e inject=syncfs:retval=0'
+    $without containerd --root "$root" --state /run/c/state --address /run/c/c.sock --log-level info > /run/c/log 2>&1 &
     for _ in $(seq 600); do
         ctr version > /run/c/version 2>&1 && return
         sleep 0.1

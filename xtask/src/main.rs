@@ -10,7 +10,7 @@
 //!   deps         who uses whom, compared with the law in deps/law.rs
 //!   bench        side by side with containerd; `--peer DIR` for another than Debian's
 //!   guest        suites in a virtual machine: kernel 6.1, cgroup v2, AppArmor, systemd; `systemd`, `crash` or `blackbox`
-//!   power-cut    a pull whose machine loses power, and what is left of it; `--cuts N`, `--seed N`, `--peer DIR`
+//!   power-cut    a pull whose machine loses power, and what is left of it; `--cuts N`, `--peer DIR`, `--undurable`
 //!   reference    today's containerd, CRI tools and CNI plugins in Go, built into .cache/reference; `--print` only says where
 //!   soak         an hour of random operations while the daemon is killed every minute; `--minutes N`, `--kill-every S`,
 //!                `--seed N`, `--points`; `leaks`: a thousand containers, and what they leave

@@ -8,7 +8,11 @@
 //! power cut does. Two parties then look at everything that the databases call committed: `ctr content check`, and
 //! `sha256sum` with sums that were made before the image was packed (tests/guest/power-cut.sh).
 //!
-//! `--peer DIR` tests the containerd in DIR instead, to see that the test can fail.
+//! ```text
+//!   --programs DIR   containerd, ctr and the shim are in DIR: nothing is built
+//!   --peer DIR       the containerd in DIR is tested instead
+//!   --undurable      syncfs does nothing: to see that the test can fail
+//! ```
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,9 +22,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 
 use crate::guest::{copy, install_missing};
-use crate::{paths, peers, program, suites};
+use crate::{dist, paths, peers, program, suites};
 
-const USAGE: &str = "usage: ./x power-cut [--cuts N] [--seed N] [--peer DIR]";
+const USAGE: &str = "usage: ./x power-cut [--cuts N] [--seed N] [--programs DIR] [--peer DIR] [--undurable]";
 /// Of the disk, which is sparse.
 const DISK_BYTES: u64 = 2 << 30;
 /// How far behind the end of the pull the last cut may be, in seconds.
@@ -29,7 +33,9 @@ const AFTER: f64 = 3.0;
 struct Settings {
     cuts: u32,
     seed: u64,
+    programs: Option<PathBuf>,
     peer: Option<PathBuf>,
+    undurable: bool,
 }
 
 /// Cuts the power, again and again.
@@ -65,6 +71,9 @@ pub fn run(arguments: &[String]) -> Result<ExitCode> {
         } else {
             failed += 1;
             print!("{output}");
+            let kept = out.join(format!("broken-{number}"));
+            drop(fs::rename(out.join("disk"), &kept));
+            println!("its disk is {}", kept.display());
         }
     }
     println!("{passed} passed, {failed} failed");
@@ -73,14 +82,16 @@ pub fn run(arguments: &[String]) -> Result<ExitCode> {
 
 fn settings(arguments: &[String]) -> Result<Settings> {
     let seed = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-    let mut settings = Settings { cuts: 10, seed, peer: None };
+    let mut settings = Settings { cuts: 10, seed, programs: None, peer: None, undurable: false };
     let mut words = arguments.iter();
     while let Some(flag) = words.next() {
-        let value = words.next().context(USAGE)?;
+        let mut value = || words.next().context(USAGE);
         match flag.as_str() {
-            "--cuts" => settings.cuts = value.parse().context(USAGE)?,
-            "--seed" => settings.seed = value.parse().context(USAGE)?,
-            "--peer" => settings.peer = Some(PathBuf::from(value)),
+            "--cuts" => settings.cuts = value()?.parse().context(USAGE)?,
+            "--seed" => settings.seed = value()?.parse().context(USAGE)?,
+            "--programs" => settings.programs = Some(PathBuf::from(value()?)),
+            "--peer" => settings.peer = Some(PathBuf::from(value()?)),
+            "--undurable" => settings.undurable = true,
             _ => bail!(USAGE),
         }
     }
@@ -90,11 +101,11 @@ fn settings(arguments: &[String]) -> Result<Settings> {
 /// Puts all that the guest needs into the directory that it sees as `/out`; answers with the script there.
 fn gather(settings: &Settings, out: &Path) -> Result<String> {
     let peers = peers::fetch()?;
-    let mut build = program::cargo(&["build", "--locked", "--bins"]);
-    for package in ["containerd", "ctr", "containerd-shim-runc-v2", "containerd-tests"] {
-        build.args(["--package", package]);
-    }
-    program::run(&mut build)?;
+    let programs = match &settings.programs {
+        Some(programs) => programs.clone(),
+        None => dist::build()?,
+    };
+    program::run(&mut program::cargo(&["build", "--locked", "--package", "containerd-tests", "--bins"]))?;
     for dir in ["bin", "peer", "expected"] {
         let dir = out.join(dir);
         if dir.exists() {
@@ -102,21 +113,22 @@ fn gather(settings: &Settings, out: &Path) -> Result<String> {
         }
         fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
     }
-    let debug = paths::target().join("debug");
     for name in ["containerd", "ctr", "containerd-shim-runc-v2"] {
-        copy(&debug.join(name), &out.join("bin").join(name))?;
-        // Debugging symbols are nine tenths of what the guest would read.
-        program::run(Command::new("strip").arg(out.join("bin").join(name)))?;
+        copy(&programs.join(name), &out.join("bin").join(name))?;
         if let Some(peer) = &settings.peer {
             copy(&peer.join(name), &out.join("peer").join(name))?;
         }
     }
+    // Copies, as a shell reads a script while it runs, and this one runs for long.
+    for name in ["guest.sh", "power-cut.sh"] {
+        copy(&paths::repository().join("tests/guest").join(name), &out.join(name))?;
+    }
     copy(&peers.sbin().join("runc"), &out.join("bin/runc"))?;
-    copy(&paths::repository().join("tests/guest/power-cut.sh"), &out.join("power-cut.sh"))?;
-    let mut image = Command::new(debug.join("power_cut"));
+    let mut image = Command::new(paths::target().join("debug/power_cut"));
     image.arg(out).arg(settings.seed.to_string()).envs(suites::environment(Some(&peers)));
     program::run(&mut image)?;
-    Ok("/out/power-cut.sh".to_owned())
+    let undurable = if settings.undurable { "UNDURABLE=yes " } else { "" };
+    Ok(format!("{undurable}/out/power-cut.sh"))
 }
 
 /// A pull that nobody cuts; answers with its length in seconds.
@@ -174,7 +186,7 @@ fn boot(out: &Path, script: &str) -> Result<(String, bool)> {
 }
 
 fn guest(out: &Path, options: &[&str], script: &str) -> Command {
-    let mut guest = Command::new(paths::repository().join("tests/guest/guest.sh"));
+    let mut guest = Command::new(out.join("guest.sh"));
     guest.env("GUEST_CACHE", paths::cache().join("guest-kernel")).stdin(Stdio::null());
     guest.args(options).arg("--disk").arg(out.join("disk")).arg("--out").arg(out);
     guest.args(["--timeout", "600", "--", "bash", "-c", script]);

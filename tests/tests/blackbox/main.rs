@@ -28,3 +28,4 @@ mod run;
 mod snapshots;
 mod terminal;
 mod transfer;
+mod under_load;
