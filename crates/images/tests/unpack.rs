@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test ends where it fails")]
 
+mod failing;
 mod memory;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use types::oci::{Descriptor, Manifest};
 use types::snapshot::Kind;
 use types::{Class, Digest, Error, Labels, Result};
 
+use failing::{Failing, Step};
 use memory::Memory;
 
 fn layer(files: &[(&str, &str)]) -> Vec<u8> {
@@ -212,5 +214,49 @@ async fn a_failed_extraction_leaves_no_snapshot() {
         let error =
             broken.unpack(&Manifest { layers: Vec::new(), ..manifest }, &Options::default(), &Silent).await;
         assert!(error.unwrap_err().to_string().contains("mismatched"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_step_that_fails_once_leaves_nothing_and_the_next_unpack_is_well() {
+    if !is_root() {
+        return;
+    }
+    let top = tempfile::tempdir().unwrap();
+    for inner in both(top.path()) {
+        for (step, after) in [(Step::Prepare, 0), (Step::Prepare, 1), (Step::Commit, 0), (Step::Commit, 1)] {
+            let store = Arc::new(Memory::default());
+            let (layers, ids) = layers();
+            let manifest = image(&store, &layers, &ids).await;
+            let unpacker = unpacker(&store, Failing::new(&inner, step, after));
+            let error = unpacker.unpack(&manifest, &Options::default(), &Silent).await.unwrap_err();
+            assert_eq!(error.class(), Class::ResourceExhausted, "{error}");
+            assert!(snapshots_of(&*inner).await.is_empty(), "{step:?} {after}");
+            let unpacked = unpacker.unpack(&manifest, &Options::default(), &Silent).await.unwrap();
+            assert_eq!(unpacked, chain_id(&ids));
+            for chain in [unpacked.unwrap().to_string(), ids[0].to_string()] {
+                inner.remove(&chain).await.unwrap();
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_undo_that_fails_does_not_hide_why_it_was_needed() {
+    let top = tempfile::tempdir().unwrap();
+    for inner in both(top.path()) {
+        let store = Arc::new(Memory::default());
+        let (layers, ids) = layers();
+        let manifest = image(&store, &layers, &ids).await;
+        let unpacker = unpacker(&store, Failing::new(&inner, Step::Remove, 0));
+        let broken = Unpacker { applier: Arc::new(Broken), ..unpacker };
+        let error = broken.unpack(&manifest, &Options::default(), &Silent).await.unwrap_err();
+        assert!(error.to_string().contains("no space left on device"), "{error}");
+        assert!(!error.to_string().contains("Remove"), "{error}");
+        // What could not be removed is under a key of its own and in nobody's way.
+        let left = snapshots_of(&*inner).await;
+        assert!(matches!(&left[..], [(Kind::Active, key)] if key.starts_with("extract-")), "{left:?}");
+        broken.unpack(&manifest, &Options::default(), &Silent).await.unwrap_err();
+        assert_eq!(snapshots_of(&*inner).await, left);
     }
 }

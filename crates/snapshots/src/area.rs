@@ -497,6 +497,26 @@ mod tests {
     }
 
     #[test]
+    fn what_was_filled_when_a_sync_failed_is_never_committed() {
+        let dir = tempfile::tempdir().unwrap();
+        let area = Area::open(dir.path(), "").unwrap();
+        create(&area, "first").unwrap();
+        create(&area, "beside").unwrap();
+        area.sync.fails.store(true, std::sync::atomic::Ordering::SeqCst);
+        assert!(commit(&area, "one", "first", 2).unwrap_err().to_string().contains("(os error 5)"));
+        // The next call says yes, although the kernel has dropped the pages.
+        for (name, key) in [("one", "first"), ("two", "beside")] {
+            let error = commit(&area, name, key, 2).unwrap_err();
+            assert_eq!(error.class(), types::Class::DataLoss, "{error}");
+            assert!(area.read(|index| index.get(name)).is_err());
+            area.remove(key).unwrap();
+        }
+        create(&area, "again").unwrap();
+        commit(&area, "one", "again", 2).unwrap();
+        assert_eq!(names(dir.path()), ["3"]);
+    }
+
+    #[test]
     fn the_snapshots_of_another_containerd_are_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("snapshots/1/fs")).unwrap();
@@ -530,9 +550,17 @@ mod tests {
         let error =
             (0..5000).find_map(|i| create(&area, &format!("{i}-{}", "x".repeat(2000))).err()).unwrap();
         assert_eq!(error.class(), types::Class::ResourceExhausted, "{error}");
+        let name = "a name that needs pages of its own ".repeat(4000);
+        if let Err(error) = commit(&area, &name, "before", 2) {
+            assert_eq!(error.class(), types::Class::ResourceExhausted, "{error}");
+            assert_eq!(area.read(|index| index.get("before")).unwrap().info.kind, Kind::Active);
+        }
         fs::remove_file(disk.path().join("filler")).unwrap();
         create(&area, "after").unwrap();
-        for key in ["before", "after"] {
+        if area.read(|index| index.get("before")).is_ok() {
+            commit(&area, &name, "before", 2).unwrap();
+        }
+        for key in [name.as_str(), "after"] {
             assert!(area.dir(area.read(|index| index.get(key)).unwrap().id).join("file").exists());
         }
         drop(area);

@@ -21,6 +21,9 @@ pub(crate) struct FilesystemSync {
     dir: File,
     state: Mutex<State>,
     changed: Condvar,
+    /// Whether the next call fails, as that of a disk does.
+    #[cfg(test)]
+    pub(crate) fails: std::sync::atomic::AtomicBool,
 }
 
 #[derive(Default)]
@@ -38,13 +41,24 @@ impl FilesystemSync {
     /// For the filesystem that `path` lies in.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let dir = File::open(path).context(|| format!("open {path:?}"))?;
-        Ok(Self { path: path.to_owned(), dir, state: Mutex::default(), changed: Condvar::new() })
+        Ok(Self {
+            path: path.to_owned(),
+            dir,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            #[cfg(test)]
+            fails: std::sync::atomic::AtomicBool::new(false),
+        })
     }
 
     /// Returns when all that was written before the call is on the disk. `next` answers with an id above those of all
     /// snapshots that are being filled.
     pub(crate) fn all(&self, next: impl Fn() -> u64) -> Result<()> {
         self.with(next, || {
+            #[cfg(test)]
+            if self.fails.swap(false, std::sync::atomic::Ordering::SeqCst) {
+                return Err(std::io::Error::from(rustix::io::Errno::IO).into());
+            }
             let synced = rustix::fs::syncfs(&self.dir).map_err(std::io::Error::from);
             synced.context(|| format!("sync the filesystem of {:?}", self.path))
         })
