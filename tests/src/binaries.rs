@@ -8,6 +8,7 @@
 //! | `CONTAINERD_SHIM_DIR` | where the shim is | the daemon's directory |
 //! | `PEER_DIR` | upstream's `containerd`, `ctr` and shim, for tests that mix | none: those tests say so and pass |
 //! | `RUNTIME_DIR` | where `runc` is, if not on PATH | none |
+//! | `CRIU_DIR` | where `criu` is | none: nothing is checkpointed |
 //! | `BUSYBOX` | a statically linked busybox | `/bin/busybox` |
 
 use std::env;
@@ -94,7 +95,8 @@ pub fn peer() -> Option<Binaries> {
 pub fn search_path(shim_dir: &Path) -> String {
     let inherited = env::var("PATH").unwrap_or_default();
     let runtime = env::var("RUNTIME_DIR").map(|dir| format!("{dir}:")).unwrap_or_default();
-    format!("{}:{runtime}{inherited}:/usr/local/sbin:/usr/sbin:/sbin", shim_dir.display())
+    let criu = env::var("CRIU_DIR").map(|dir| format!("{dir}:")).unwrap_or_default();
+    format!("{}:{runtime}{criu}{inherited}:/usr/local/sbin:/usr/sbin:/sbin", shim_dir.display())
 }
 
 /// A statically linked busybox, the only program in the suite's images.

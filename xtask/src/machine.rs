@@ -37,6 +37,14 @@ pub fn has_program(name: &str) -> bool {
     std::env::split_paths(&path).any(|dir| dir.join(name).exists())
 }
 
+/// Whether cgroups are version 1 with some controllers in a version 2 tree beside them, which crun does not take.
+pub fn is_hybrid() -> bool {
+    let root = Path::new("/sys/fs/cgroup");
+    !root.join("cgroup.controllers").exists()
+        && fs::read_to_string(root.join("unified/cgroup.controllers"))
+            .is_ok_and(|names| !names.trim().is_empty())
+}
+
 /// Whether this process is root.
 pub fn is_root() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();

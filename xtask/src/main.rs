@@ -12,6 +12,8 @@
 //!   guest        suites in a virtual machine: kernel 6.1, cgroup v2, AppArmor, systemd; `systemd`, `crash` or `blackbox`
 //!   power-cut    a pull whose machine loses power, and what is left of it; `--cuts N`, `--peer DIR`, `--undurable`
 //!   reference    today's containerd, CRI tools and CNI plugins in Go, built into .cache/reference; `--print` only says where
+//!   peers        Debian's programs that tests use, fetched into .cache: containerd, runc, crun, busybox, dockerd, CRIU
+//!   matrix       the suite of tasks with every daemon, shim and runtime; `--short` for ten tests and one cell of each
 //!   soak         an hour of random operations while the daemon is killed every minute; `--minutes N`, `--kill-every S`,
 //!                `--seed N`, `--points`; `leaks`: a thousand containers, and what they leave
 //! ```
@@ -28,6 +30,7 @@ mod docs;
 mod guest;
 mod machine;
 mod map;
+mod matrix;
 mod paths;
 mod peers;
 mod power_cut;
@@ -42,7 +45,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
-const USAGE: &str = "usage: ./x quickstart | test | build | dist-docs | check | check-static | deps | bench [--peer DIR] [ROW...] | guest [SUITE...] | power-cut [--cuts N] | soak | reference";
+const USAGE: &str = "usage: ./x quickstart | test | build | dist-docs | check | check-static | deps | bench [--peer DIR] [ROW...] | guest [SUITE...] | power-cut [--cuts N] | soak | peers | reference | matrix [--short] [CELL...]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -57,7 +60,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &[String]) -> Result<ExitCode> {
     let Some((command, rest)) = arguments.split_first() else { bail!("{USAGE}") };
-    if matches!(command.as_str(), "quickstart" | "test" | "check" | "bench" | "soak")
+    if matches!(command.as_str(), "quickstart" | "test" | "check" | "bench" | "soak" | "matrix")
         && let Some(code) = chroot::make_it_a_root()?
     {
         return Ok(code);
@@ -74,6 +77,8 @@ fn run(arguments: &[String]) -> Result<ExitCode> {
         ("guest", suites) => guest::run(suites),
         ("power-cut", flags) => power_cut::run(flags),
         ("reference", words) => reference::run(words),
+        ("peers", []) => peers::run(),
+        ("matrix", words) => matrix::run(words),
         ("soak", flags) => soak::run(flags),
         ("help" | "--help" | "-h", _) => {
             println!("{USAGE}");

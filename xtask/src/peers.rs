@@ -1,9 +1,10 @@
-//! Debian's containerd, runc and busybox, downloaded and unpacked into `.cache/peers`: nothing is installed, no service
+//! Debian's containerd, runc, busybox and CRIU, downloaded and unpacked into `.cache/peers`: nothing is installed, no service
 //! is started or replaced.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -47,6 +48,15 @@ impl Peers {
     }
 }
 
+/// Fetches all that is missing, and says where it is.
+pub fn run() -> Result<ExitCode> {
+    println!("{}", fetch()?.root().display());
+    for fetch in [fetch_docker, fetch_crun, fetch_criu] {
+        println!("{}", fetch()?.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Takes Debian's programs from the cache, or fetches them first.
 pub fn fetch() -> Result<Peers> {
     let peers = Peers { root: paths::cache().join("peers") };
@@ -69,8 +79,149 @@ pub fn fetch_docker() -> Result<PathBuf> {
     Ok(root)
 }
 
+/// CRIU and what it links: Debian 12's is too old for kernels of today, so it comes from the next release, with that
+/// release's C library.
+const CRIU: [&str; 24] = [
+    "criu",
+    "libbsd0",
+    "libc6",
+    "libcompel1",
+    "libffi8",
+    "libgmp10",
+    "libgnutls30t64",
+    "libhogweed6t64",
+    "libidn2-0",
+    "libjansson4",
+    "libmd0",
+    "libmnl0",
+    "libnet1",
+    "libnettle8t64",
+    "libnftables1",
+    "libnftnl11",
+    "libnl-3-200",
+    "libp11-kit0",
+    "libprotobuf-c1",
+    "libtasn1-6",
+    "libunistring5",
+    "libuuid1",
+    "libxtables12",
+    "libcap2",
+];
+/// The release.
+const NEWER: &str = "trixie";
+/// Runs it with its own libraries. Without iptables on the machine CRIU locks the network with nftables.
+const CRIU_SCRIPT: &str = "#!/bin/sh
+root=$(dirname \"$(dirname \"$(readlink -f \"$0\")\")\")
+set -- \"$root/usr/sbin/criu\" \"$@\"
+CRIU_CONFIG_FILE=$root/criu.conf
+export CRIU_CONFIG_FILE
+for libraries in \"$root\"/usr/lib/*-linux-gnu; do
+    exec \"$libraries\"/ld-linux-*.so.* --library-path \"$libraries\" \"$@\"
+done
+";
+
+/// The same for CRIU; gives the directory of a `criu` for PATH.
+pub fn fetch_criu() -> Result<PathBuf> {
+    let root = paths::cache().join("criu");
+    let script = root.join("bin/criu");
+    if !script.exists() {
+        let apt = Apt::newer()?;
+        unpack_from(&apt, &CRIU, &root)?;
+        fs::write(root.join("criu.conf"), "network-lock nftables\n").context("write CRIU's configuration")?;
+        fs::create_dir_all(root.join("bin"))?;
+        fs::write(&script, CRIU_SCRIPT).with_context(|| format!("write {}", script.display()))?;
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+    }
+    Ok(root.join("bin"))
+}
+
+/// crun and what it links, from there too: Debian 12's does not know the specification of today.
+const CRUN: [&str; 13] = [
+    "crun",
+    "libc6",
+    "libcap2",
+    "libcriu2",
+    "libgcrypt20",
+    "libgpg-error0",
+    "liblz4-1",
+    "liblzma5",
+    "libprotobuf-c1",
+    "libseccomp2",
+    "libsystemd0",
+    "libyajl2",
+    "libzstd1",
+];
+/// Runs it with its own libraries.
+const CRUN_SCRIPT: &str = "#!/bin/sh
+root=$(dirname \"$(dirname \"$(readlink -f \"$0\")\")\")
+for libraries in \"$root\"/usr/lib/*-linux-gnu; do
+    exec \"$libraries\"/ld-linux-*.so.* --library-path \"$libraries\" \"$root/usr/bin/crun\" \"$@\"
+done
+";
+
+/// The same for crun; gives the directory in which it is, under the name `runc` too.
+pub fn fetch_crun() -> Result<PathBuf> {
+    let root = paths::cache().join("crun");
+    let bin = root.join("bin");
+    if !bin.join("runc").exists() {
+        unpack_from(&Apt::newer()?, &CRUN, &root)?;
+        fs::create_dir_all(&bin)?;
+        for name in ["crun", "runc"] {
+            let script = bin.join(name);
+            fs::write(&script, CRUN_SCRIPT).with_context(|| format!("write {}", script.display()))?;
+            fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+        }
+    }
+    Ok(bin)
+}
+
+/// apt, as the machine has it or with lists of its own.
+#[derive(Default)]
+struct Apt {
+    options: Vec<String>,
+}
+
+impl Apt {
+    /// With the packages of Debian's next release, from the same place as the machine's.
+    fn newer() -> Result<Self> {
+        let mut command = Command::new("apt-get");
+        command.args(["indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]);
+        let places = program::output(&mut command)?;
+        let place = places.lines().find(|line| line.ends_with("/debian/") || line.ends_with("/debian"));
+        let place = place.context("apt's lists name no archive of Debian")?;
+        let dir = paths::cache().join(format!("apt-{NEWER}"));
+        fs::create_dir_all(dir.join("lists/partial")).with_context(|| format!("create {}", dir.display()))?;
+        let keys = "/usr/share/keyrings/debian-archive-keyring.gpg";
+        let source =
+            format!("Types: deb\nURIs: {place}\nSuites: {NEWER}\nComponents: main\nSigned-By: {keys}\n");
+        fs::write(dir.join("debian.sources"), source)?;
+        let set = |name: &str, value: String| format!("-o{name}={value}");
+        let options = vec![
+            set("Dir::Etc::sourcelist", dir.join("debian.sources").display().to_string()),
+            set("Dir::Etc::sourceparts", "-".into()),
+            set("Dir::State::lists", dir.join("lists").display().to_string()),
+            set("Dir::Cache::pkgcache", String::new()),
+            set("Dir::Cache::srcpkgcache", String::new()),
+            set("Acquire::Languages", "none".into()),
+        ];
+        Ok(Self { options })
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new("apt-get");
+        // The unprivileged user of apt cannot write into a checkout; the files are verified all the same.
+        command.args(["-q", "-o", "APT::Sandbox::User=root"]).args(&self.options);
+        command
+    }
+}
+
 /// Downloads `packages` and unpacks them into `root`, whole or not at all.
 fn unpack(packages: &[&str], root: &Path) -> Result<()> {
+    unpack_from(&Apt::default(), packages, root)
+}
+
+/// The same from where `apt` takes them.
+fn unpack_from(apt: &Apt, packages: &[&str], root: &Path) -> Result<()> {
     if !machine::has_program("apt-get") || !machine::has_program("dpkg-deb") {
         bail!("Debian's packages cannot be fetched: there is no apt-get and dpkg-deb here");
     }
@@ -80,9 +231,9 @@ fn unpack(packages: &[&str], root: &Path) -> Result<()> {
         fs::remove_dir_all(&new).with_context(|| format!("remove {}", new.display()))?;
     }
     fs::create_dir_all(&new).with_context(|| format!("create {}", new.display()))?;
-    if download(packages, &new).is_err() {
-        update_lists()?;
-        download(packages, &new)?;
+    if download(apt, packages, &new).is_err() {
+        update_lists(apt)?;
+        download(apt, packages, &new)?;
     }
     for entry in fs::read_dir(&new)? {
         let path = entry?.path();
@@ -97,19 +248,17 @@ fn unpack(packages: &[&str], root: &Path) -> Result<()> {
     fs::rename(&new, root).with_context(|| format!("replace {}", root.display()))
 }
 
-fn download(packages: &[&str], dir: &Path) -> Result<()> {
-    // The unprivileged user of apt cannot write into a checkout; the files are verified all the same.
-    let mut apt = Command::new("apt-get");
-    apt.args(["-q", "-o", "APT::Sandbox::User=root", "download"]).args(packages).current_dir(dir);
-    program::run(&mut apt)
+fn download(apt: &Apt, packages: &[&str], dir: &Path) -> Result<()> {
+    program::run(apt.command().arg("download").args(packages).current_dir(dir))
 }
 
 /// Refreshes apt's lists; waits while another program holds their lock.
-fn update_lists() -> Result<()> {
+fn update_lists(apt: &Apt) -> Result<()> {
     for _ in 0..120 {
         eprintln!("$ apt-get update");
-        let done = Command::new("apt-get")
-            .args(["-q", "update"])
+        let done = apt
+            .command()
+            .arg("update")
             .stdin(Stdio::null())
             .stdout(Stdio::inherit())
             .output()

@@ -35,7 +35,7 @@ pub fn run() -> Result<ExitCode> {
     let programs = build_tests()?;
     for test in programs.iter().filter(|test| !test.is_black_box()) {
         let started = Instant::now();
-        let done = execute(test, &environment, &[])?;
+        let done = execute(test, None, &environment, &[])?;
         // A program that prints no result crashed.
         let mut suite = as_one(&format!("{} {}", test.package, test.target), &done.output);
         suite.failed += usize::from(!done.success && suite.failed == 0);
@@ -74,26 +74,30 @@ impl TestProgram {
         self.is_called("blackbox") || self.is_called("side_by_side")
     }
 
-    fn is_called(&self, target: &str) -> bool {
+    pub fn is_called(&self, target: &str) -> bool {
         self.package == BLACK_BOX && self.target == target
     }
 }
 
 /// Whose programs the black-box suite drives, as environment variables.
-struct Side {
-    name: &'static str,
-    variables: Vec<(&'static str, PathBuf)>,
+pub struct Side {
+    /// For people.
+    pub name: String,
+    /// The environment.
+    pub variables: Vec<(&'static str, PathBuf)>,
+    /// A program that runs the tests, where they need another view of the machine.
+    pub wrapper: Option<PathBuf>,
 }
 
 impl Side {
     fn ours(dist: &Path, mut variables: Vec<(&'static str, PathBuf)>) -> Self {
         variables.extend([("SUITE", "ours".into()), ("CONTAINERD_BIN", dist.join("containerd"))]);
-        Self { name: "ours", variables }
+        Self { name: "ours".into(), variables, wrapper: None }
     }
 
     fn debian(peers: &Peers, mut variables: Vec<(&'static str, PathBuf)>) -> Self {
         variables.extend([("SUITE", "upstream".into()), ("CONTAINERD_BIN", peers.bin().join("containerd"))]);
-        Self { name: "debian", variables }
+        Self { name: "debian".into(), variables, wrapper: None }
     }
 
     /// Ours beside Debian's, and beside today's where it was built.
@@ -104,7 +108,7 @@ impl Side {
                 "SKIPPED: nothing is compared with containerd 2.3; `./x reference` builds it where Go is"
             );
         }
-        let mut side = Self { name: "side by side", ..Self::ours(dist, variables) };
+        let mut side = Self { name: "side by side".into(), ..Self::ours(dist, variables) };
         side.variables.extend(reference.map(|dir| ("REFERENCE_DIR", dir)));
         side
     }
@@ -117,6 +121,10 @@ pub fn environment(peers: Option<&Peers>) -> Vec<(&'static str, PathBuf)> {
     match peers::fetch_docker() {
         Ok(docker) => variables.push(("DOCKER_DIR", docker)),
         Err(error) => eprintln!("SKIPPED: nothing is tried with dockerd: {error:#}"),
+    }
+    match peers::fetch_criu() {
+        Ok(criu) => variables.push(("CRIU_DIR", criu)),
+        Err(error) => eprintln!("SKIPPED: nothing is checkpointed: {error:#}"),
     }
     if !machine::has_program("runc") {
         variables.push(("RUNTIME_DIR", peers.sbin()));
@@ -143,7 +151,7 @@ fn black_box(tally: &mut Tally, test: &TestProgram, side: Side, flags: &[&str]) 
     println!("--- black box: {}", side.name);
     let started = Instant::now();
     let flags = [&["--show-output"], flags].concat();
-    let done = execute(test, &side.variables, &flags)?;
+    let done = execute(test, side.wrapper.as_deref(), &side.variables, &flags)?;
     for (path, reason) in not_run(&done.output) {
         println!("NOT RUN {}: {path}: {reason}", side.name);
     }
@@ -154,6 +162,23 @@ fn black_box(tally: &mut Tally, test: &TestProgram, side: Side, flags: &[&str]) 
     for suite in suites {
         tally.add(suite, started.elapsed());
     }
+    Ok(())
+}
+
+/// Runs the tests of the black-box suite that `flags` choose, and counts them as one suite.
+pub fn black_box_as_one(tally: &mut Tally, test: &TestProgram, side: Side, flags: &[&str]) -> Result<()> {
+    println!("--- {}", side.name);
+    let started = Instant::now();
+    let flags = [&["--show-output"], flags].concat();
+    let done = execute(test, side.wrapper.as_deref(), &side.variables, &flags)?;
+    let skipped = not_run(&done.output);
+    for (path, reason) in &skipped {
+        println!("NOT RUN {}: {path}: {reason}", side.name);
+    }
+    let mut suite = as_one(&side.name, &done.output);
+    suite.passed = suite.passed.saturating_sub(skipped.len());
+    suite.failed += usize::from(!done.success && suite.failed == 0);
+    tally.add(suite, started.elapsed());
     Ok(())
 }
 
@@ -195,8 +220,20 @@ struct Done {
 }
 
 /// Runs a test program; shows its lines as they come.
-fn execute(test: &TestProgram, variables: &[(&str, PathBuf)], flags: &[&str]) -> Result<Done> {
-    let mut command = Command::new(&test.path);
+fn execute(
+    test: &TestProgram,
+    wrapper: Option<&Path>,
+    variables: &[(&str, PathBuf)],
+    flags: &[&str],
+) -> Result<Done> {
+    let mut command = match wrapper {
+        Some(wrapper) => {
+            let mut command = Command::new(wrapper);
+            command.arg(&test.path);
+            command
+        }
+        None => Command::new(&test.path),
+    };
     command.args(flags).current_dir(&test.dir).stdin(Stdio::null()).stdout(Stdio::piped());
     command.env("CARGO_MANIFEST_DIR", &test.dir).env("RUST_BACKTRACE", "0");
     command.envs(variables.iter().map(|(key, value)| (key, value)));

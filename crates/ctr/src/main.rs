@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod argv;
+mod checkpoint;
 mod cli;
 mod client;
 mod commands;

@@ -1,10 +1,11 @@
 //! Create: bundle, shim, task; each step followed by its opposite, so that a failure leaves nothing.
 
-use std::path::PathBuf;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use api::containerd::task::v3 as wire;
-use types::task::Create;
+use types::task::{Create, Origin};
 use types::undo::Undo;
 use types::{Class, Error, Namespace, Result, ResultExt, crash};
 
@@ -82,6 +83,7 @@ impl Runtime {
         self.make_bundle(creation).await?;
         crash::point("bundle-made");
         undo.push("remove bundle", remove_bundle(creation));
+        let checkpoint = take_checkpoint(creation).await?;
         let log = ShimLog::open(&creation.bundle, &creation.key).context(|| "failed to start shim")?;
         // The program may have left something even if it failed, and certainly if we fail to reach what it started.
         undo.push("clean up after shim", self.clone().clean_up(creation));
@@ -90,7 +92,8 @@ impl Runtime {
         creation.place.fill(Arc::clone(&shim));
         self.watch(&shim);
         undo.push("delete shim", self.clone().give_up(Arc::clone(&shim), Arc::clone(&creation.place)));
-        let pid = self.make_task(&shim, creation).await.context(|| "failed to create shim task")?;
+        let pid =
+            self.make_task(&shim, creation, checkpoint).await.context(|| "failed to create shim task")?;
         crash::point("created");
         shim.set_created(pid);
         drop(creating);
@@ -144,13 +147,13 @@ impl Runtime {
         Ok(Arc::new(Shim::new(key.clone(), bundle.clone(), binary.clone(), link)))
     }
 
-    async fn make_task(&self, shim: &Shim, creation: &Creation) -> Result<u32> {
+    async fn make_task(&self, shim: &Shim, creation: &Creation, checkpoint: String) -> Result<u32> {
         let limit = self.inner.timeouts.cleanup;
         let unwanted = async {
             creation.awaited.no_more().await;
             tokio::time::sleep(limit).await;
         };
-        let making = create_task(shim, &creation.create);
+        let making = create_task(shim, &creation.create, checkpoint);
         tokio::pin!(making);
         tokio::select! {
             biased;
@@ -180,7 +183,40 @@ impl Runtime {
     }
 }
 
-async fn create_task(shim: &Shim, create: &Create) -> Result<u32> {
+/// The directory of the checkpoint that the task goes on from, or empty. One that is to be the task's own is moved into
+/// its bundle, and goes with it.
+async fn take_checkpoint(creation: &Creation) -> Result<String> {
+    let path = match &creation.create.origin {
+        Origin::Beginning => return Ok(String::new()),
+        Origin::Checkpoint(path) => return Ok(path.clone()),
+        Origin::OwnCheckpoint(path) => path.clone(),
+    };
+    let own = creation.bundle.path.join("work/checkpoint");
+    let kept = own.to_string_lossy().into_owned();
+    blocking(move || {
+        let what = || format!("keep the checkpoint as {}", own.display());
+        match std::fs::rename(&path, &own) {
+            Err(e) if e.kind() == std::io::ErrorKind::CrossesDevices => copy_files(&path, &own).context(what),
+            moved => moved.context(what),
+        }
+    })
+    .await?;
+    Ok(kept)
+}
+
+/// Copies a directory of files, as CRIU writes it.
+fn copy_files(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::DirBuilder::new().mode(0o700).create(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            std::fs::copy(entry.path(), to.join(entry.file_name()))?;
+        }
+    }
+    Ok(())
+}
+
+async fn create_task(shim: &Shim, create: &Create, checkpoint: String) -> Result<u32> {
     let request = wire::CreateTaskRequest {
         id: shim.key.id().to_owned(),
         bundle: shim.bundle.path.to_string_lossy().into_owned(),
@@ -190,7 +226,7 @@ async fn create_task(shim: &Shim, create: &Create) -> Result<u32> {
         stdout: create.stdio.stdout.clone(),
         stderr: create.stdio.stderr.clone(),
         options: create.options.clone().map(api::any::to_wire),
-        checkpoint: create.checkpoint.clone(),
+        checkpoint,
         ..Default::default()
     };
     let response: wire::CreateTaskResponse = shim.first_call("Create", &request, None).await?;

@@ -13,7 +13,7 @@ use tokio::task::AbortHandle;
 use types::any::{RUNTIME_PROCESS, RUNTIME_SPEC};
 use types::events::{Exchange, Subscription};
 use types::mount::Mount;
-use types::task::{Create, Exec, Status, Stdio};
+use types::task::{Create, Exec, Origin, Status, Stdio};
 use types::{Any, Class, Namespace};
 
 /// Nothing here takes as long, however loaded the machine.
@@ -111,7 +111,7 @@ impl House {
             spec: Some(Any::new(RUNTIME_SPEC, spec(script))),
             runtime: self.shim.to_str().unwrap().to_owned(),
             options: None,
-            checkpoint: String::new(),
+            origin: Origin::Beginning,
         }
     }
 

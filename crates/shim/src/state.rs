@@ -138,6 +138,9 @@ pub struct State {
     unmount_error: Option<Error>,
 }
 
+/// Of Linux, everywhere.
+const SIGKILL: u32 = 9;
+
 fn precondition(what: &str) -> Error {
     Error::precondition(what)
 }
@@ -184,7 +187,14 @@ impl State {
                 self.killing = false;
                 self.release(&mut todo);
             }
-            Input::Kill { exec, signal, all, call } => todo.push(self.kill(exec, signal, all, call)),
+            Input::Kill { exec, signal, all, call } => {
+                let is_end = exec.is_empty() && signal == SIGKILL && self.init.phase == Phase::Paused;
+                todo.push(self.kill(exec, signal, all, call));
+                // A process that is frozen does not even die, and not every runtime sees to that.
+                if is_end && !self.init_ended() {
+                    self.thaw(&mut todo);
+                }
+            }
             Input::Exec { exec, call } => self.exec(exec, call, &mut todo),
             Input::Wait { exec, call } => self.wait(&exec, call, &mut todo),
             Input::Delete { exec, call } => self.delete(&exec, call, &mut todo),

@@ -176,6 +176,10 @@ fn a_paused_container_takes_only_what_upstream_lets_it_take() {
     assert_eq!(refusal(&exec).1, "cannot exec in a paused state");
     let delete = state.step(Input::Delete { exec: String::new(), call: call(6) });
     assert_eq!(refusal(&delete).1, "cannot delete a paused process");
+    let kill = |signal| Input::Kill { exec: String::new(), signal, all: false, call: call(9) };
+    assert!(matches!(state.step(kill(15))[..], [Effect::Kill { .. }]));
+    assert!(matches!(state.step(kill(9))[..], [Effect::Kill { .. }, Effect::Thaw]));
+    state.step(Input::Thawed);
     let effects = state.step(Input::Exited { exec: String::new(), exit: exit(137) });
     assert!(matches!(effects[..], [Effect::Publish(Event::Exited { .. }), Effect::Thaw]));
     assert_eq!(refusal(&control(&mut state, Control::Resume, 7)).1, "cannot resume a stopped container");

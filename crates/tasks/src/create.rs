@@ -3,7 +3,7 @@
 use api::containerd::runc::v1::Options;
 use runtime::Awaited;
 use types::mount::Mount;
-use types::task::Stdio;
+use types::task::{Origin, Stdio};
 use types::{Any, Namespace, Result};
 
 use crate::Tasks;
@@ -24,8 +24,8 @@ pub struct Create {
     pub options: Option<Any>,
     /// Another runtime than the container's, or empty.
     pub runtime: String,
-    /// The directory of a checkpoint to go on from, or empty. One that runc's options name counts more.
-    pub checkpoint: String,
+    /// What it goes on from. A checkpoint that runc's options name counts more.
+    pub origin: Origin,
     /// Whether anybody still waits for it.
     pub awaited: Awaited,
 }
@@ -45,7 +45,7 @@ impl Tasks {
             stdio: create.stdio,
             spec: container.spec,
             runtime,
-            checkpoint: checkpoint.unwrap_or(create.checkpoint),
+            origin: checkpoint.map_or(create.origin, Origin::Checkpoint),
             options: given.or(container.runtime.options),
         };
         let created = self.runtime.create_awaited(namespace, &create.id, task, create.awaited).await;

@@ -83,8 +83,20 @@ pub struct Create {
     pub runtime: String,
     /// Options for the shim: the task's, or the container's runtime options.
     pub options: Option<Any>,
-    /// The directory of a checkpoint to go on from, or empty.
-    pub checkpoint: String,
+    /// What it goes on from.
+    pub origin: Origin,
+}
+
+/// What a new task begins with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// Its first instruction.
+    #[default]
+    Beginning,
+    /// The checkpoint in a directory that is somebody's, and stays as it is.
+    Checkpoint(String),
+    /// The checkpoint in a directory that becomes the task's own: its shim reads it only when it is started.
+    OwnCheckpoint(std::path::PathBuf),
 }
 
 /// An additional process to be run in a container.

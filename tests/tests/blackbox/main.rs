@@ -8,6 +8,7 @@
 mod bad_archive;
 mod client;
 mod content;
+mod control;
 mod damage;
 mod disk;
 mod events;

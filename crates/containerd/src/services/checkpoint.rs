@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  checkpoint   shim -> directory -> a tar of it, and the container's spec, in the store -> two descriptors
-//!  restore      descriptor -> directory -> shim -> directory removed
+//!  restore      descriptor -> directory -> the task's bundle -> shim, when it is started
 //! ```
 //!
 //! A client that names a directory of its own gets the shim's files there and no blobs.
@@ -24,6 +24,7 @@ use prost::Message;
 use runtime::Checkpoint;
 use types::mount::Mount;
 use types::oci::Descriptor;
+use types::task::Origin;
 use types::{Any, Digest, Error, Result, ResultExt, Scope};
 
 use super::House;
@@ -102,8 +103,7 @@ async fn put(store: &dyn Store, id: &str, bytes: Vec<u8>) -> Result<Descriptor> 
 
 /// A checkpoint, where the shim can read it.
 pub struct Restore {
-    /// The directory.
-    pub path: String,
+    path: String,
     directory: Option<Directory>,
 }
 
@@ -136,7 +136,15 @@ impl Restore {
         }
     }
 
-    /// The shim has read it.
+    /// What a task goes on from: what was unpacked here becomes its own.
+    pub fn origin(&self) -> Origin {
+        match &self.directory {
+            Some(directory) => Origin::OwnCheckpoint(directory.0.clone()),
+            None => Origin::Checkpoint(self.path.clone()),
+        }
+    }
+
+    /// The task has it, or will never have it.
     pub async fn remove(self) {
         if let Some(directory) = self.directory {
             directory.remove().await;

@@ -139,7 +139,7 @@ impl tasks_server::Tasks for Tasks {
                 },
                 options: request.options.map(any::from_wire),
                 runtime: request.runtime_path,
-                checkpoint: restore.as_ref().map(|restore| restore.path.clone()).unwrap_or_default(),
+                origin: restore.as_ref().map(Restore::origin).unwrap_or_default(),
                 awaited,
             };
             let created = tasks.create(&namespace, create).await;

@@ -17,13 +17,16 @@ use crate::go::Columns;
 use crate::{go, log};
 
 mod checkpoint;
+mod restore;
+
+pub use checkpoint::LEASE;
 mod info;
 
 /// `ctr containers ...`.
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Checkpoint a container
-    Checkpoint(checkpoint::CheckpointFlags),
+    Checkpoint(checkpoint::Flags),
     /// Create container
     Create(Box<CreateFlags>),
     /// Delete one or more existing containers
@@ -55,7 +58,7 @@ pub enum Command {
     /// Set and clear labels for a container
     Label(Words),
     /// Restore a container from checkpoint
-    Restore(checkpoint::RestoreFlags),
+    Restore(restore::Flags),
 }
 
 /// `ctr containers create`.
@@ -67,11 +70,11 @@ pub struct CreateFlags {
     words: Words,
 }
 
-/// Runs a command.
-pub async fn run(globals: &Globals, command: Command) -> Result<()> {
-    match command {
-        Command::Checkpoint(flags) => checkpoint::checkpoint(globals, flags).await,
-        Command::Restore(flags) => checkpoint::restore(globals, flags).await,
+/// Runs a command; answers its code.
+pub async fn run(globals: &Globals, command: Command) -> Result<u8> {
+    let done = match command {
+        Command::Checkpoint(flags) => checkpoint::run(globals, flags).await,
+        Command::Restore(flags) => return restore::run(globals, flags).await,
         Command::Create(flags) => create(globals, *flags).await,
         Command::Delete { ids, .. } if ids.words.is_empty() => {
             Client::open(globals)?;
@@ -85,7 +88,8 @@ pub async fn run(globals: &Globals, command: Command) -> Result<()> {
         Command::List { quiet, filters } => list(&Client::open(globals)?, quiet, filters.words).await,
         Command::Label(words) if words.first().is_empty() => no_id(),
         Command::Label(words) => label(&Client::open(globals)?, &words).await,
-    }
+    };
+    done.map(|()| 0)
 }
 
 fn no_id() -> Result<()> {

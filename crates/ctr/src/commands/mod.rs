@@ -33,7 +33,7 @@ pub async fn dispatch(cli: Cli) -> Result<u8> {
     match cli.command {
         Command::Plugins(command) => done(plugins::run(&Client::open(globals)?, command).await),
         Command::Version(flags) => done(version::run(globals, flags).await),
-        Command::Containers(command) => done(containers::run(globals, command).await),
+        Command::Containers(command) => containers::run(globals, command).await,
         // It has exit codes of its own.
         Command::Content(content::Command::Check(flags)) => content::check::run(globals, flags).await,
         Command::Content(command) => done(content::run(globals, command).await),

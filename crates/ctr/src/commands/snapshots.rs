@@ -19,7 +19,7 @@ use crate::client::Client;
 use crate::flags::{self, SnapshotterFlags, Words};
 use crate::go::{self, Columns, json};
 
-mod diff;
+pub mod diff;
 mod tree;
 mod unpack;
 

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use types::any::RUNTIME_SPEC;
 use types::events::{Exchange, Subscription};
-use types::task::{Create, Stdio};
+use types::task::{Create, Origin, Stdio};
 use types::{Any, Error, Namespace, Result};
 
 /// What the server does with a call.
@@ -254,7 +254,7 @@ pub fn create() -> Create {
         spec: Some(Any::new(RUNTIME_SPEC, "{}")),
         runtime: "io.containerd.fake.v2".into(),
         options: None,
-        checkpoint: String::new(),
+        origin: Origin::Beginning,
     }
 }
 

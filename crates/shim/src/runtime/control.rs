@@ -107,11 +107,32 @@ pub fn tidy_checkpoint(work: &Path, log: Option<&Path>, is_ours: bool) -> Result
             .and_then(|mut from| std::io::copy(&mut from, &mut File::create(log)?).map(drop));
         copied.context(|| format!("keep CRIU's log as {}", log.display()))?;
     }
+    if !is_ours {
+        return Ok(());
+    }
     match std::fs::remove_dir_all(work) {
-        _ if !is_ours => Ok(()),
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
             Err(e).context(|| format!("remove {}", work.display()))
         }
         Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_directory_of_ours_is_removed_and_the_log_is_kept_when_it_is_needed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (work, log) = (dir.path().join("work"), dir.path().join("log"));
+        std::fs::create_dir(&work).unwrap();
+        std::fs::write(work.join("dump.log"), "why").unwrap();
+        tidy_checkpoint(&work, None, false).unwrap();
+        assert!(work.exists() && !log.exists());
+        tidy_checkpoint(&work, Some(&log), true).unwrap();
+        assert!(!work.exists());
+        assert_eq!(std::fs::read(&log).unwrap(), b"why");
+        assert!(tidy_checkpoint(&work, Some(&log), true).is_err());
     }
 }

@@ -89,6 +89,7 @@ pub async fn run(globals: &Globals, flags: Flags) -> Result<u8> {
             log_uri: flags.log_uri,
             fifo_dir: flags.fifo_dir,
             no_pivot: flags.container.no_pivot,
+            checkpoint: None,
         },
     };
     let wanted = Wanted::for_run(flags.container, flags.run, flags.words.words)?;

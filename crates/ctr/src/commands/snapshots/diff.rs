@@ -101,6 +101,19 @@ async fn compare(
     client.differ().compare(&lower, &upper, options).await
 }
 
+/// Stores what the snapshot `key` has that its parent has not, as a layer.
+pub async fn layer_of(
+    client: &Client,
+    snapshotter: RemoteSnapshotter,
+    key: &str,
+    options: CompareOptions,
+) -> Result<Descriptor> {
+    let mut views = Views { snapshotter, made: Vec::new() };
+    let layer = compare(client, &mut views, (key, ""), options).await;
+    views.remove().await;
+    layer
+}
+
 /// Views of snapshots that can only be read that way.
 struct Views {
     snapshotter: RemoteSnapshotter,

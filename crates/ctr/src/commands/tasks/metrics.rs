@@ -2,11 +2,14 @@
 
 mod shapes;
 
+use api::any;
+use api::cgroups::{v1, v2};
 use api::containerd::services::tasks::v1::MetricsRequest;
 use api::containerd::types::Metric;
 use clap::Args;
 use remote::from_status;
 use serde_json::Value;
+use shapes::Shown as _;
 use types::{Any, Error, Result};
 
 use crate::client::Client;
@@ -62,7 +65,7 @@ pub async fn run(client: &Client, flags: Flags) -> Result<()> {
     let answer = client.tasks().metrics(request).await.map_err(from_status)?.into_inner();
     let missing = || Error::unavailable("no metrics received");
     let metric = answer.metrics.into_iter().next().ok_or_else(missing)?;
-    let (figures, rows) = figures(metric.data.clone().map(api::any::from_wire).unwrap_or_default())?;
+    let (figures, rows) = figures(metric.data.clone().map(any::from_wire).unwrap_or_default())?;
     match flags.format.as_str() {
         "table" => print(table(&metric, &figures, rows)),
         "json" => print(json::indented(&figures, "  ")? + "\n"),
@@ -71,14 +74,13 @@ pub async fn run(client: &Client, flags: Flags) -> Result<()> {
 }
 
 fn figures(data: Any) -> Result<(Value, Rows)> {
-    let (shape, rows) = if data.is("io.containerd.cgroups.v1.Metrics") {
-        (shapes::V1, ROWS_V1)
+    if data.is("io.containerd.cgroups.v1.Metrics") {
+        Ok((any::unpack::<v1::Metrics>(&data)?.value(), ROWS_V1))
     } else if data.is("io.containerd.cgroups.v2.Metrics") {
-        (shapes::V2, ROWS_V2)
+        Ok((any::unpack::<v2::Metrics>(&data)?.value(), ROWS_V2))
     } else {
-        return refused("cannot convert metric data to cgroups.Metrics or windows.Statistics");
-    };
-    Ok((Value::Object(shapes::decode(&data.value, shape)?), rows))
+        refused("cannot convert metric data to cgroups.Metrics or windows.Statistics")
+    }
 }
 
 fn table(metric: &Metric, figures: &Value, rows: Rows) -> String {
@@ -116,12 +118,12 @@ mod tests {
         Metric {
             id: "c1".into(),
             timestamp: Some(api::Timestamp { seconds: 5, nanos: 6 }),
-            data: Some(api::any::to_wire(Any::new(format!("io.containerd.cgroups.{kind}.Metrics"), value))),
+            data: Some(any::to_wire(Any::new(format!("io.containerd.cgroups.{kind}.Metrics"), value))),
         }
     }
 
     fn of(metric: &Metric) -> Result<(Value, Rows)> {
-        figures(metric.data.clone().map(api::any::from_wire).unwrap())
+        figures(metric.data.clone().map(any::from_wire).unwrap())
     }
 
     #[test]

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use snapshots::Snapshotter;
 use types::container::Container;
 use types::mount::Mount;
+use types::oci::Descriptor;
 use types::{Any, Error, Result};
 
 use crate::client::Client;
@@ -25,6 +26,8 @@ pub struct Options {
     pub fifo_dir: String,
     /// For roots on a ramdisk.
     pub no_pivot: bool,
+    /// The state that it goes on from.
+    pub checkpoint: Option<Descriptor>,
 }
 
 impl Options {
@@ -135,6 +138,7 @@ pub async fn create(
         stdout: stdio.stdout,
         stderr: stdio.stderr,
         terminal: stdio.terminal,
+        checkpoint: options.checkpoint.clone().map(api::convert::descriptor_to_wire),
         options: runc_options(container, &facts, options)?.map(api::any::to_wire),
         ..Default::default()
     };

@@ -50,6 +50,7 @@ pub async fn run(globals: &Globals, flags: Flags) -> Result<u8> {
         log_uri: flags.log_uri,
         fifo_dir: flags.fifo_dir,
         no_pivot: flags.no_pivot,
+        checkpoint: None,
     };
     let terminal = new::Facts::of(&container)?.terminal;
     options.check(terminal)?;
