@@ -4,6 +4,7 @@
 
 mod blocking;
 pub mod local;
+pub mod locks;
 pub mod store;
 pub mod testsuite;
 

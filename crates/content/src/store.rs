@@ -82,6 +82,12 @@ pub trait Writer: Send + Sync {
     /// Where the ingest stands.
     async fn status(&self) -> Result<Status>;
 
+    /// What an earlier writer of this reference wrote, as a local file, where it is one. To be asked for before anything
+    /// is written.
+    fn file(&self) -> Option<std::fs::File> {
+        None
+    }
+
     /// The digest of what has been written so far.
     async fn digest(&mut self) -> Result<Digest>;
 

@@ -1,5 +1,6 @@
 //! The contract of applying a layer.
 
+use crate::pipeline::Room;
 use async_trait::async_trait;
 use types::Result;
 use types::mount::Mount;
@@ -21,6 +22,8 @@ pub trait Applier: Send + Sync {
 pub struct ApplyOptions {
     /// Make the files durable before answering.
     pub sync: bool,
+    /// The most bytes that the layer may have, uncompressed; by default as many as [`crate::pipeline::Room`] says.
+    pub room: Option<Room>,
 }
 
 /// What was applied.

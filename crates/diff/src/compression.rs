@@ -3,7 +3,7 @@
 //! What the first bytes say counts, as upstream: many layers wear the wrong media type. Nothing is executed to inflate
 //! (upstream runs `igzip` or `unpigz` where it finds them), so no binary of an image can be (SEC-069).
 
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 
 use types::{Error, Result};
 
@@ -80,19 +80,26 @@ pub fn of_media_type(media_type: &str) -> Result<Wrapping> {
 }
 
 /// A reader of the uncompressed bytes.
-pub struct Decoder<R: Read>(Inner<R>);
+pub struct Decoder<R: BufRead>(Inner<R>);
 
-enum Inner<R: Read> {
+enum Inner<R: BufRead> {
     Plain(Head<R>),
     Gzip(Box<flate2::bufread::MultiGzDecoder<Head<R>>>),
     Zstd(Box<zstd::stream::read::Decoder<'static, Head<R>>>),
 }
 
-type Head<R> = BufReader<io::Chain<io::Cursor<Vec<u8>>, R>>;
+type Head<R> = io::Chain<io::Cursor<Vec<u8>>, R>;
 
-impl<R: Read> Decoder<R> {
+impl<R: Read> Decoder<BufReader<R>> {
     /// Looks at the first bytes of `source`.
     pub fn new(source: R, wrapping: Wrapping) -> io::Result<Self> {
+        Self::buffered(BufReader::with_capacity(INPUT, source), wrapping)
+    }
+}
+
+impl<R: BufRead> Decoder<R> {
+    /// As [`Decoder::new`] for a source that has its bytes in memory: they are not copied once more.
+    pub fn buffered(source: R, wrapping: Wrapping) -> io::Result<Self> {
         let (head, source) = peek(source)?;
         let compression = match wrapping {
             Wrapping::Never => Compression::Plain,
@@ -120,14 +127,14 @@ impl<R: Read> Decoder<R> {
 }
 
 /// The first bytes, and a reader that starts with them. A short first read would hide a magic number.
-fn peek<R: Read>(mut source: R) -> io::Result<(Vec<u8>, Head<R>)> {
+fn peek<R: BufRead>(mut source: R) -> io::Result<(Vec<u8>, Head<R>)> {
     let mut head = Vec::with_capacity(10);
     source.by_ref().take(10).read_to_end(&mut head)?;
     let whole = io::Cursor::new(head.clone()).chain(source);
-    Ok((head, BufReader::with_capacity(INPUT, whole)))
+    Ok((head, whole))
 }
 
-impl<R: Read> Read for Decoder<R> {
+impl<R: BufRead> Read for Decoder<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         match &mut self.0 {
             Inner::Plain(source) => source.read(buf),

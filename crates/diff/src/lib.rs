@@ -8,6 +8,7 @@
 //!  stack         what mounts are made of
 //!  blob          a blob of the content store as a reader
 //!  pipeline      inflate, hash and extract side by side
+//!  arriving      a layer that is extracted while it arrives
 //!  compression   what the first bytes say, streaming readers
 //!  encoder       compressing on several cores, always to the same bytes
 //!  tar           archives of strangers, read by Go's rules, and our own
@@ -18,13 +19,14 @@
 #![forbid(unsafe_code)]
 
 pub mod applier;
+pub mod arriving;
 pub mod blob;
 pub mod compare;
 pub mod compression;
 pub mod differ;
 pub mod encoder;
 pub mod extract;
-mod pipeline;
+pub mod pipeline;
 mod stack;
 pub mod tar;
 pub mod verify;

@@ -66,7 +66,7 @@ pub(crate) fn upper_of(lower: &[Mount], upper: &[Mount]) -> Option<PathBuf> {
 }
 
 /// The directories that are stacked, topmost first.
-fn dirs(mounts: &[Mount]) -> Option<Vec<PathBuf>> {
+pub(crate) fn dirs(mounts: &[Mount]) -> Option<Vec<PathBuf>> {
     let dirs = match bind(mounts) {
         Some(bind) => vec![bind.source],
         None => {

@@ -4,7 +4,7 @@
 //! into its upper directory, with whiteouts as overlayfs wants to see them; where the layers below matter for where a
 //! path leads, the upper directory is emptied again and the overlay really mounted. Anything else is mounted.
 
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +22,7 @@ use crate::applier::{Applied, Applier, ApplyOptions};
 use crate::blob::BlobReader;
 use crate::compression::{self, Wrapping};
 use crate::extract::{Stop, Target, extract};
-use crate::pipeline::{self, Passed};
+use crate::pipeline::{self, Passed, Room};
 use crate::stack::{self, Bind, Overlay};
 use crate::tar;
 
@@ -52,6 +52,7 @@ impl Applier for WalkingApplier {
             cancel: Arc::clone(&cancel.0),
             mounts: mounts.to_vec(),
             sync: options.sync,
+            room: options.room,
         };
         let passed = tokio::task::spawn_blocking(move || job.run())
             .await
@@ -80,7 +81,11 @@ struct Job {
     cancel: Arc<AtomicBool>,
     mounts: Vec<Mount>,
     sync: bool,
+    room: Option<Room>,
 }
+
+/// Read from the blob at a time.
+const INPUT: usize = 128 << 10;
 
 impl Job {
     fn run(&self) -> Result<Passed> {
@@ -126,8 +131,9 @@ impl Job {
 
     fn extract(&self, target: Target) -> Result<Passed, Stop> {
         let blob = BlobReader::new(Arc::clone(&self.blob), self.runtime.clone());
-        let source = Source { blob, cancel: &self.cancel };
-        let ((), passed) = pipeline::run(source, self.wrapping, |stream| {
+        let source = BufReader::with_capacity(INPUT, Source { blob, cancel: &self.cancel });
+        let room = self.room.map_or_else(|| Room::free(target.dir()), Ok)?;
+        let (_, passed) = pipeline::run(source, self.wrapping, room, |stream| {
             extract(&mut tar::Reader::new(stream), target, &self.cancel)
         })?;
         Ok(passed)

@@ -17,7 +17,6 @@ use crate::content::Contents;
 use crate::gc::Collectible;
 use crate::images::Images;
 use crate::leases::Leases;
-use crate::locks::Locks;
 use crate::namespaces::Namespaces;
 use crate::root::{self, RootLock};
 use crate::schema::{FORMAT, FORMATS, FormatRecord, PRODUCT, create_tables};
@@ -25,6 +24,7 @@ use crate::snapshots::{Graves, Snapshots};
 use crate::storage::{Storage, failure, open_file};
 use crate::tx::{Source, Tx};
 use crate::writer::{Observed, Writer};
+use ::content::locks::Locks;
 
 /// What a database stands on.
 pub struct Options {

@@ -23,7 +23,6 @@ mod file;
 mod gc;
 mod images;
 mod leases;
-mod locks;
 mod namespaces;
 mod record;
 mod recover;

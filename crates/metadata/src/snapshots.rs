@@ -35,10 +35,10 @@ use types::{Error, Labels, Namespace, Result, Scope, crash, labels};
 
 use crate::db::Db;
 use crate::leases;
-use crate::locks::Held;
 use crate::record::{Time, record, stored, time};
 use crate::schema::SNAPSHOTS;
 use crate::tx::Source;
+use ::content::locks::Held;
 
 pub(crate) use commit::resolve;
 pub(crate) use graves::Graves;
@@ -413,5 +413,9 @@ impl Snapshotter for Snapshots {
     async fn cleanup(&self) -> Result<()> {
         self.db.bury_snapshots(&self.name).await;
         self.backend.cleanup().await
+    }
+
+    fn can_rebase(&self) -> bool {
+        self.backend.can_rebase()
     }
 }

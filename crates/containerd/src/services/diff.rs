@@ -35,7 +35,7 @@ impl diff_server::Diff for Diff {
         // Payloads are for stream processors: of the media types that we know none needs one.
         let layer = reply(convert::descriptor(required(request.diff, "diff")?))?;
         let mounts: Vec<_> = request.mounts.into_iter().map(convert::mount).collect();
-        let options = ApplyOptions { sync: request.sync_fs || self.sync };
+        let options = ApplyOptions { sync: request.sync_fs || self.sync, ..ApplyOptions::default() };
         let applier: Arc<dyn Applier> = reply(self.house.applier(&scope))?;
         let applied = reply(applier.apply(&layer, &mounts, options).await)?;
         self.house.work.trim();

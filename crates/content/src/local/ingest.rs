@@ -14,11 +14,12 @@
 //! daemon, and is replaced.
 
 use std::fs::{self, DirBuilder, File, FileTimes, Permissions};
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 use types::content::Status;
@@ -31,6 +32,9 @@ use crate::WriterOptions;
 
 /// How much is read at once when existing data is hashed again.
 const CHUNK: usize = 1 << 20;
+
+/// So many pieces are written by one call.
+const MOST_SLICES: usize = 64;
 
 /// An open ingest. The reference stays locked as long as it lives.
 pub(super) struct Ingest {
@@ -77,22 +81,41 @@ impl Ingest {
         self.hasher.clone().finish()
     }
 
-    /// Appends `bytes`, which came `at` this time. After an error the ingest has, and counts, those that were written.
-    pub(super) fn append(&mut self, mut bytes: &[u8], at: SystemTime) -> Result<()> {
+    /// Appends `pieces`, the last of which came `at` this time. After an error the ingest has, and counts, those bytes
+    /// that were written.
+    pub(super) fn append(&mut self, mut pieces: Vec<Bytes>, at: SystemTime) -> Result<()> {
         self.changed = Some(at);
-        while !bytes.is_empty() {
-            match self.data.write(bytes) {
+        let mut pieces = &mut pieces[..];
+        while let Some(first) = pieces.first() {
+            if first.is_empty() {
+                pieces = &mut pieces[1..];
+                continue;
+            }
+            let slices: Vec<IoSlice<'_>> =
+                pieces.iter().take(MOST_SLICES).map(|piece| IoSlice::new(piece)).collect();
+            match self.data.write_vectored(&slices) {
                 Ok(0) => return Err(self.failed(io::ErrorKind::WriteZero.into(), "write")),
-                Ok(len) => {
-                    self.hasher.update(&bytes[..len]);
+                Ok(mut len) => {
                     self.status.offset += len as u64;
-                    bytes = &bytes[len..];
+                    for piece in pieces.iter_mut() {
+                        let written = piece.split_to(len.min(piece.len()));
+                        self.hasher.update(&written);
+                        len -= written.len();
+                        if len == 0 {
+                            break;
+                        }
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(self.failed(error, "write")),
             }
         }
         Ok(())
+    }
+
+    /// The data so far, for reading.
+    pub(super) fn file(&self) -> Option<File> {
+        File::open(self.dir.join("data")).ok()
     }
 
     /// Throws the data away.

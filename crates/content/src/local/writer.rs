@@ -1,7 +1,8 @@
 //! The async face of an ingest: one piece is hashed and written while the next one is on its way.
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use std::fs::File;
 use std::sync::Arc;
 use std::time::SystemTime;
 use tokio::task::JoinHandle;
@@ -14,6 +15,8 @@ use crate::Writer;
 
 /// Smaller pieces are gathered to this many bytes, as each trip to the blocking pool costs some microseconds.
 const PIECE: usize = 256 << 10;
+/// However small they are.
+const MOST_PIECES: usize = 1024;
 
 /// A writer of the local store.
 ///
@@ -21,8 +24,9 @@ const PIECE: usize = 256 << 10;
 pub(super) struct LocalWriter {
     locks: Arc<Locks>,
     state: State,
-    /// Not given to the ingest yet. Empty while that is busy.
-    gathered: BytesMut,
+    /// Not given to the ingest yet, and how many bytes that is. Empty while that is busy.
+    gathered: Vec<Bytes>,
+    waiting: usize,
     /// As the writer sees it: with what is gathered or under way.
     status: Status,
 }
@@ -36,7 +40,7 @@ enum State {
 impl LocalWriter {
     pub(super) fn new(locks: Arc<Locks>, ingest: Ingest) -> Self {
         let status = ingest.status().clone();
-        Self { locks, state: State::Idle(Box::new(ingest)), gathered: BytesMut::new(), status }
+        Self { locks, state: State::Idle(Box::new(ingest)), gathered: Vec::new(), waiting: 0, status }
     }
 
     /// Waits for the piece under way. Cancel safe: what is under way stays in `self`.
@@ -70,12 +74,21 @@ impl LocalWriter {
         };
     }
 
+    fn take_gathered(&mut self) -> (Vec<Bytes>, SystemTime) {
+        self.waiting = 0;
+        (std::mem::take(&mut self.gathered), self.status.updated_at)
+    }
+
+    fn start_append(&mut self) {
+        let (pieces, at) = self.take_gathered();
+        self.start(move |ingest| ingest.append(pieces, at));
+    }
+
     /// Everything that was written is in the ingest afterwards.
     async fn flushed(&mut self) -> Result<&mut Ingest> {
         self.settled().await?;
         if !self.gathered.is_empty() {
-            let (piece, at) = (self.gathered.split(), self.status.updated_at);
-            self.start(move |ingest| ingest.append(&piece, at));
+            self.start_append();
         }
         self.settled().await
     }
@@ -87,17 +100,19 @@ impl Writer for LocalWriter {
         self.settled().await?;
         self.status.offset += data.len() as u64;
         self.status.updated_at = SystemTime::now();
-        if self.gathered.is_empty() && data.len() >= PIECE {
-            let at = self.status.updated_at;
-            self.start(move |ingest| ingest.append(&data, at));
-            return Ok(());
-        }
-        self.gathered.extend_from_slice(&data);
-        if self.gathered.len() >= PIECE {
-            let (piece, at) = (self.gathered.split(), self.status.updated_at);
-            self.start(move |ingest| ingest.append(&piece, at));
+        self.waiting += data.len();
+        self.gathered.push(data);
+        if self.waiting >= PIECE || self.gathered.len() >= MOST_PIECES {
+            self.start_append();
         }
         Ok(())
+    }
+
+    fn file(&self) -> Option<File> {
+        match &self.state {
+            State::Idle(ingest) => ingest.file(),
+            State::Busy(_) | State::Closed => None,
+        }
     }
 
     async fn status(&self) -> Result<Status> {
@@ -112,7 +127,7 @@ impl Writer for LocalWriter {
         if size != 0 {
             return Err(Error::unimplemented("truncate: unsupported size"));
         }
-        self.gathered.clear();
+        self.take_gathered();
         self.settled().await?;
         self.start(Ingest::clear);
         self.settled().await?;
@@ -144,9 +159,9 @@ impl Drop for LocalWriter {
             State::Busy(_) => self.locks.leave(&self.status.reference),
             State::Idle(mut ingest) if !self.gathered.is_empty() => {
                 self.locks.leave(&self.status.reference);
-                let (piece, at) = (self.gathered.split(), self.status.updated_at);
-                let mut last = move || {
-                    if let Err(error) = ingest.append(&piece, at) {
+                let (pieces, at) = self.take_gathered();
+                let last = move || {
+                    if let Err(error) = ingest.append(pieces, at) {
                         tracing::debug!(%error, "the end of an abandoned ingest is lost");
                     }
                 };

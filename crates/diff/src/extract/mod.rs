@@ -10,12 +10,14 @@
 //!  attributes    owner, mode, extended attributes, times
 //!  whiteout      what hides or removes things of layers below
 //!  deferred      times of directories, set when nothing is added any more
+//!  rebase        a layer that was extracted before those below it were there
 //! ```
 
 mod attributes;
 mod deferred;
 pub(crate) mod name;
 mod parents;
+mod rebase;
 mod whiteout;
 
 use std::ffi::{CStr, OsStr};
@@ -36,9 +38,10 @@ use crate::tar::{Entry, Kind, Reader};
 
 use deferred::Deferred;
 use name::{Meaning, Path};
-use parents::Parents;
+use parents::{Lowers, Parents};
 use whiteout::Unpacked;
 
+pub use rebase::{Later, rebase};
 pub(crate) use whiteout::set_opaque;
 
 /// The attribute by which overlayfs knows a directory that hides those below.
@@ -55,6 +58,17 @@ pub enum Target {
         /// The directories below, topmost first.
         lowers: Vec<PathBuf>,
     },
+    /// The same, before the layers below are there: [`rebase`] completes it.
+    Rebase(PathBuf),
+}
+
+impl Target {
+    /// Where the files are written.
+    pub fn dir(&self) -> &std::path::Path {
+        match self {
+            Self::View(dir) | Self::Upper { dir, .. } | Self::Rebase(dir) => dir,
+        }
+    }
 }
 
 /// Why an extraction did not come to its end.
@@ -84,14 +98,31 @@ impl From<std::io::Error> for Stop {
     }
 }
 
-/// Extracts the archive in `reader` onto `target`, until `cancel` is set.
-pub fn extract<R: BufRead>(reader: &mut Reader<R>, target: Target, cancel: &AtomicBool) -> Result<(), Stop> {
+/// Extracts the archive in `reader` onto `target`, until `cancel` is set. Answers with what is left to do for
+/// [`Target::Rebase`].
+pub fn extract<R: BufRead>(
+    reader: &mut Reader<R>,
+    target: Target,
+    cancel: &AtomicBool,
+) -> Result<Later, Stop> {
     let mut extractor = Extractor::new(target, cancel)?;
     while let Some(entry) = reader.next_entry()? {
-        extractor.entry(reader, &entry).map_err(|stop| named(stop, &entry))?;
+        if let Err(stop) = extractor.entry(reader, &entry) {
+            return Err(match stop {
+                // With the layers below in sight it may be right: their turn decides.
+                Stop::Failed(error) if extractor.parents.later().is_some() && depends_on_view(&error) => {
+                    Stop::NeedsMergedView
+                }
+                stop => named(stop, &entry),
+            });
+        }
     }
     extractor.deferred.set_times(extractor.parents.root())?;
-    Ok(())
+    Ok(extractor.parents.into_later())
+}
+
+fn depends_on_view(error: &Error) -> bool {
+    matches!(error.class(), Class::AlreadyExists | Class::NotFound | Class::Unknown)
 }
 
 fn named(stop: Stop, entry: &Entry) -> Stop {
@@ -119,10 +150,11 @@ struct Extractor<'a> {
 impl<'a> Extractor<'a> {
     fn new(target: Target, cancel: &'a AtomicBool) -> Result<Self> {
         let (dir, lowers) = match target {
-            Target::View(dir) => (dir, None),
-            Target::Upper { dir, lowers } => (dir, Some(lowers)),
+            Target::View(dir) => (dir, Lowers::View),
+            Target::Upper { dir, lowers } => (dir, Lowers::Known(lowers)),
+            Target::Rebase(dir) => (dir, Lowers::Later(Later::default())),
         };
-        let unpacked = lowers.is_none().then(Unpacked::default);
+        let unpacked = matches!(lowers, Lowers::View).then(Unpacked::default);
         let parents = Parents::new(sys::fs::open_dir(&dir)?, lowers);
         let makes_devices = !in_user_namespace();
         Ok(Self { cancel, parents, deferred: Deferred::default(), unpacked, makes_devices })
@@ -231,6 +263,9 @@ impl<'a> Extractor<'a> {
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let made = rustix::fs::openat(dir, name, flags, Mode::empty())?;
+        if let Some(later) = self.parents.later() {
+            later.named(rustix::fs::fstat(&made)?.st_ino);
+        }
         // A directory that takes the place of this layer's own whiteout or file hides what is below, as that did.
         if replaced && self.parents.has_lowers() {
             set_opaque(made.as_fd())?;

@@ -18,6 +18,7 @@ use rustix::io::Errno;
 use crate::tar::malformed;
 
 use super::Stop;
+use super::rebase::Later;
 
 /// How many directories stay open.
 const OPEN: usize = 16;
@@ -34,11 +35,20 @@ pub(super) struct Implied {
     pub times: Option<Timestamps>,
 }
 
+/// What is below the root.
+pub(super) enum Lowers {
+    /// Nothing: the root is the whole view.
+    View,
+    /// The directories of these layers, topmost first.
+    Known(Vec<PathBuf>),
+    /// Layers that are not there yet; what depends on them is noted.
+    Later(Later),
+}
+
 /// Opens directories below the root and remembers the last ones.
 pub(super) struct Parents {
     root: Rc<OwnedFd>,
-    /// The directories of the layers below, topmost first; `None` where the root is the whole view.
-    lowers: Option<Vec<PathBuf>>,
+    lowers: Lowers,
     /// Most recently used last.
     open: Vec<(Vec<u8>, Rc<OwnedFd>)>,
     /// Made since [`Parents::take_implied`].
@@ -46,14 +56,14 @@ pub(super) struct Parents {
 }
 
 /// What the layers below have at a path.
-enum Below {
+pub(super) enum Below {
     Nothing,
     Directory(OwnedFd),
     Link,
 }
 
 impl Parents {
-    pub(super) fn new(root: OwnedFd, lowers: Option<Vec<PathBuf>>) -> Self {
+    pub(super) fn new(root: OwnedFd, lowers: Lowers) -> Self {
         Self { root: Rc::new(root), lowers, open: Vec::new(), implied: Vec::new() }
     }
 
@@ -101,7 +111,7 @@ impl Parents {
             }
             Err(Errno::NOENT) => Ok(None),
             // Perhaps a whiteout of this same layer is in the way: the walk knows.
-            Err(Errno::NOTDIR) if self.lowers.is_some() => Ok(None),
+            Err(Errno::NOTDIR) if !self.is_view() => Ok(None),
             Err(Errno::NOSYS) => {
                 Err(types::Error::unimplemented("the kernel has no openat2 (Linux 5.6 or newer is needed)")
                     .into())
@@ -117,14 +127,38 @@ impl Parents {
         self.open.push((path.to_vec(), Rc::clone(dir)));
     }
 
-    /// Whether the layers below have anything at `path`, where that matters.
+    /// Whether the root is all there is.
+    pub(super) fn is_view(&self) -> bool {
+        matches!(self.lowers, Lowers::View)
+    }
+
+    /// Whether there are layers below, where that matters.
     pub(super) fn has_lowers(&self) -> bool {
-        self.lowers.as_ref().is_some_and(|lowers| !lowers.is_empty())
+        match &self.lowers {
+            Lowers::View => false,
+            Lowers::Known(lowers) => !lowers.is_empty(),
+            Lowers::Later(_) => true,
+        }
+    }
+
+    /// What must be seen to when the layers below are there.
+    pub(super) fn later(&mut self) -> Option<&mut Later> {
+        match &mut self.lowers {
+            Lowers::Later(later) => Some(later),
+            Lowers::View | Lowers::Known(_) => None,
+        }
+    }
+
+    pub(super) fn into_later(self) -> Later {
+        match self.lowers {
+            Lowers::Later(later) => later,
+            Lowers::View | Lowers::Known(_) => Later::default(),
+        }
     }
 
     /// Whether no layer below has the directory `path`, as far as that can be said: not of one behind links.
     pub(super) fn is_new(&self, path: &[u8]) -> Result<bool, Stop> {
-        if path.is_empty() || !self.has_lowers() {
+        if path.is_empty() || !matches!(&self.lowers, Lowers::Known(lowers) if !lowers.is_empty()) {
             return Ok(false);
         }
         let flags = OFlags::PATH | OFlags::DIRECTORY;
@@ -132,8 +166,9 @@ impl Parents {
         Ok(direct && matches!(self.below(path)?, Below::Nothing))
     }
 
-    fn below(&self, path: &[u8]) -> Result<Below, Stop> {
-        for lower in self.lowers.iter().flatten() {
+    pub(super) fn below(&self, path: &[u8]) -> Result<Below, Stop> {
+        let Lowers::Known(lowers) = &self.lowers else { return Ok(Below::Nothing) };
+        for lower in lowers {
             let (found, goes_on) = below_in(lower, path)?;
             match found {
                 Below::Nothing if goes_on => {}
@@ -231,7 +266,7 @@ impl<'a> Walk<'a> {
             (Some(FileType::Directory), _) => {}
             (Some(FileType::Symlink), _) => return self.follow(&component),
             (None, _) => self.make(&component)?,
-            (_, Some(stat)) if self.parents.lowers.is_some() && is_whiteout(&stat) => self.revive(name)?,
+            (_, Some(stat)) if !self.parents.is_view() && is_whiteout(&stat) => self.revive(name)?,
             _ => return Err(Errno::NOTDIR.into()),
         }
         let next = rustix::fs::openat(&self.dir, name, PATH_DIR, Mode::empty())?;
@@ -285,6 +320,9 @@ impl<'a> Walk<'a> {
                 None
             }
         };
+        if let Some(later) = self.parents.later() {
+            later.implied(rustix::fs::fstat(&made)?.st_ino, &path)?;
+        }
         self.parents.implied.push(Implied { path, times });
         Ok(())
     }
@@ -296,7 +334,7 @@ fn open_made(dir: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Stop> {
 }
 
 /// Gives `made` what the directory below has; the times are for later, when nothing is added to it any more.
-fn copy_up(below: &OwnedFd, made: &OwnedFd) -> Result<Timestamps, Stop> {
+pub(super) fn copy_up(below: &OwnedFd, made: &OwnedFd) -> Result<Timestamps, Stop> {
     let stat = rustix::fs::fstat(below)?;
     rustix::fs::fchown(made, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
     sys::fs::copy_xattrs(below, made, |name| !name.to_bytes().starts_with(b"trusted."))?;

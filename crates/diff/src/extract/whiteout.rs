@@ -78,6 +78,9 @@ impl Extractor<'_> {
             }
             Err(errno) => return Err(errno.into()),
         }
+        if let Some(later) = self.parents.later() {
+            later.whiteout(path.parent(), hidden)?;
+        }
         let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
         Ok(rustix::fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)
     }

@@ -7,6 +7,7 @@ mod archive;
 mod attacks;
 mod overlays;
 mod place;
+mod rebased;
 mod verification;
 
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
@@ -131,8 +132,10 @@ async fn errors_name_layer_entry_and_reason() {
     assert!(error.contains("\"bad\\nname\"") && !error.contains('\n'), "{error}");
     let layer = store_layer(&place.store, "text/plain", b"x").await;
     let applier = WalkingApplier::new(Arc::clone(&place.store) as _);
-    let error =
-        applier.apply(&layer, &[bind(&place.path("root"))], ApplyOptions { sync: true }).await.unwrap_err();
+    let error = applier
+        .apply(&layer, &[bind(&place.path("root"))], ApplyOptions { sync: true, ..ApplyOptions::default() })
+        .await
+        .unwrap_err();
     assert_eq!(error.class(), Class::Unimplemented);
 }
 
@@ -148,10 +151,15 @@ async fn a_full_disk_is_said_to_be_full() {
         target: String::new(),
         options: vec!["size=64k".into()],
     };
-    let error =
-        place.apply_to(&[tmpfs], &Archive::default().file("big", vec![1; 1 << 20]).end()).await.unwrap_err();
+    // More than fits as files of a page each, and less than fits as an archive.
+    let many = (0..50).fold(Archive::default(), |tar, number| tar.file(&format!("small{number}"), "x"));
+    let error = place.apply_to(std::slice::from_ref(&tmpfs), &many.end()).await.unwrap_err();
     assert_eq!(error.class(), Class::ResourceExhausted, "{error}");
-    assert!(error.to_string().contains("big"), "{error}");
+    assert!(error.to_string().contains("extract \"small"), "{error}");
+    let big = Archive::default().file("big", vec![1; 1 << 20]).end();
+    let error = place.apply_to(&[tmpfs], &big).await.unwrap_err();
+    assert_eq!(error.class(), Class::ResourceExhausted, "{error}");
+    assert!(error.to_string().contains("max_unpacked_layer"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

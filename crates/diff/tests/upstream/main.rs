@@ -74,7 +74,7 @@ async fn ours_in_place(top: &Path, layers: &[Vec<u8>]) -> Result<BTreeMap<PathBu
     for layer in layers {
         let blob = store_layer(&store, media::OCI_LAYER, layer).await;
         let bind = mount("bind", &dir, vec!["rw".into(), "rbind".into()]);
-        applier.apply(&blob, &[bind], ApplyOptions { sync: true }).await?;
+        applier.apply(&blob, &[bind], ApplyOptions { sync: true, ..ApplyOptions::default() }).await?;
     }
     Ok(walk(&dir))
 }

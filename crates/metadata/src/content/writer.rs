@@ -384,6 +384,13 @@ impl Writer for IngestWriter {
         }
     }
 
+    fn file(&self) -> Option<std::fs::File> {
+        match &self.state {
+            State::Own(writer) => writer.file(),
+            State::Shared(_) | State::Done(_) => None,
+        }
+    }
+
     async fn digest(&mut self) -> Result<Digest> {
         match &mut self.state {
             State::Own(writer) => writer.digest().await,

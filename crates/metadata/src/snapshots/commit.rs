@@ -88,6 +88,12 @@ async fn intend(
             }
             let mut row = tx.get(SNAPSHOTS, at.of(&key))?.ok_or_else(|| not_found(&key))?;
             let mut backend_parent = None;
+            if !row.parent.is_empty() && !parent.is_empty() && row.parent != parent {
+                return Err(Error::invalid(format!(
+                    "snapshot {key} has the parent {:?}, which commit cannot change to {parent:?}: invalid argument",
+                    row.parent
+                )));
+            }
             intent.rebased = row.parent.is_empty() && !parent.is_empty();
             if intent.rebased && parent == key {
                 return Err(Error::invalid(format!(

@@ -9,10 +9,10 @@ type Table = HashMap<String, Arc<tokio::sync::Mutex<()>>>;
 
 /// The locks that are held or waited for.
 #[derive(Default)]
-pub(crate) struct Locks(Mutex<Table>);
+pub struct Locks(Mutex<Table>);
 
 /// A held lock.
-pub(crate) struct Held {
+pub struct Held {
     locks: Arc<Locks>,
     name: String,
     guard: Option<OwnedMutexGuard<()>>,
@@ -20,7 +20,7 @@ pub(crate) struct Held {
 
 impl Locks {
     /// Waits for the lock named `name`. Dropping the future gives up the place in the queue.
-    pub(crate) async fn hold(self: &Arc<Self>, name: &str) -> Held {
+    pub async fn hold(self: &Arc<Self>, name: &str) -> Held {
         let lock = Arc::clone(self.table().entry(name.to_owned()).or_default());
         let mut held = Held { locks: Arc::clone(self), name: name.to_owned(), guard: None };
         held.guard = Some(lock.lock_owned().await);
@@ -28,7 +28,7 @@ impl Locks {
     }
 
     /// Waits for two locks, in an order that all callers share.
-    pub(crate) async fn hold_both(self: &Arc<Self>, a: &str, b: &str) -> (Held, Option<Held>) {
+    pub async fn hold_both(self: &Arc<Self>, a: &str, b: &str) -> (Held, Option<Held>) {
         let (first, second) = if a <= b { (a, b) } else { (b, a) };
         let held = self.hold(first).await;
         if first == second {
