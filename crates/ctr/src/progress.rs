@@ -30,6 +30,12 @@ impl Progress for Bar {
                 self.0.set_message(digest.hex().chars().take(12).collect::<String>())
             }
             Event::Unpacked(_) => self.0.inc(1),
+            // Of pulls, which are drawn otherwise.
+            Event::Found(..)
+            | Event::Exists(_)
+            | Event::Fetching(..)
+            | Event::Fetched(_)
+            | Event::Extracting(..) => {}
         }
     }
 }

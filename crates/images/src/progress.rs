@@ -1,14 +1,29 @@
-//! What happens while an import or an unpack runs, for whoever draws it.
+//! What happens while a pull, an import or an unpack runs, for whoever draws it.
+//!
+//! Of each thing that a pull needs, in this order: `Found`, then `Exists`, or `Fetching` again and again and `Fetched`; of a
+//! layer that is unpacked also `Unpacking`, `Extracting` again and again (beside `Fetching`, as both happen at once) and
+//! `Unpacked`.
 
 use types::Digest;
+use types::oci::Descriptor;
 
 /// Something that happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Event<'a> {
     /// A member of an archive is being stored; its size in bytes.
     Member(&'a str, u64),
     /// So many more bytes of it were stored.
     Stored(u64),
+    /// A pull needs this: what it is, and the index or manifest that names it. Nothing is done about it yet.
+    Found(&'a Descriptor, Option<&'a Digest>),
+    /// It is there already.
+    Exists(&'a Digest),
+    /// So many bytes of so many are there.
+    Fetching(&'a Digest, u64, u64),
+    /// It is there now.
+    Fetched(&'a Digest),
+    /// So many bytes of so many of a layer's blob have been extracted.
+    Extracting(&'a Digest, u64, u64),
     /// A layer is being unpacked; the size of its blob in bytes.
     Unpacking(&'a Digest, u64),
     /// A layer is in the snapshotter.

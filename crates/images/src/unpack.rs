@@ -18,6 +18,7 @@ use types::oci::image::chain_id;
 use types::oci::{Descriptor, Manifest};
 use types::{Digest, Error, Labels, Result, ResultExt, labels};
 
+use crate::cancel::Cancel;
 use crate::progress::{Event, Progress};
 use crate::walk;
 
@@ -44,18 +45,36 @@ pub struct Options {
 }
 
 /// A layer and what it must contain.
-struct Layer {
-    blob: Descriptor,
-    diff_id: Digest,
-    chain_id: Digest,
+#[derive(Clone, Debug)]
+pub(crate) struct Layer {
+    pub(crate) blob: Descriptor,
+    pub(crate) diff_id: Digest,
+    pub(crate) chain_id: Digest,
     /// The chain id below, empty for the lowest.
-    parent: String,
+    pub(crate) parent: String,
 }
 
 impl Layer {
+    /// A key under which it can be unpacked that nobody else uses.
+    pub(crate) fn key(&self) -> String {
+        format!("extract-{} {}", unique(), self.chain_id)
+    }
+
+    /// Refuses what was extracted if it is something else than the config promises.
+    pub(crate) fn check(&self, diff_id: &Digest) -> Result<()> {
+        if *diff_id == self.diff_id {
+            return Ok(());
+        }
+        Err(Error::precondition(format!(
+            "wrong diff id calculated on extraction {:?}, the config says {:?}",
+            diff_id.as_str(),
+            self.diff_id.as_str()
+        )))
+    }
+
     /// What upstream's unpacker writes on a snapshot.
-    fn labels(&self, options: &Options) -> Labels {
-        let mut labels = options.labels.clone();
+    pub(crate) fn labels(&self, more: &Labels) -> Labels {
+        let mut labels = more.clone();
         labels.insert(labels::SNAPSHOT_REF.to_owned(), self.chain_id.to_string());
         labels.insert(labels::SNAPSHOT_DIFF_ID.to_owned(), self.diff_id.to_string());
         if !self.parent.is_empty() {
@@ -73,7 +92,8 @@ impl Unpacker {
         options: &Options,
         progress: &dyn Progress,
     ) -> Result<Option<Digest>> {
-        let layers = self.layers(manifest).await?;
+        let config = walk::read_config(&*self.store, &manifest.config).await?;
+        let layers = layers(&manifest.layers, config.rootfs.diff_ids)?;
         let mut committed = Vec::new();
         let unpacked = self.unpack_layers(manifest, &layers, options, (&mut committed, progress)).await;
         if unpacked.is_err() {
@@ -128,32 +148,7 @@ impl Unpacker {
         }
     }
 
-    async fn layers(&self, manifest: &Manifest) -> Result<Vec<Layer>> {
-        let diff_ids = walk::read_config(&*self.store, &manifest.config).await?.rootfs.diff_ids;
-        // Artifacts may carry other things among their layers.
-        let blobs: Vec<&Descriptor> =
-            manifest.layers.iter().filter(|layer| walk::is_layer(&layer.media_type)).collect();
-        if diff_ids.len() != blobs.len() {
-            return Err(Error::invalid(format!(
-                "mismatched image rootfs and manifest layers: {} diff ids and {} layers",
-                diff_ids.len(),
-                blobs.len()
-            )));
-        }
-        let mut layers: Vec<Layer> = Vec::with_capacity(diff_ids.len());
-        for (blob, diff_id) in blobs.into_iter().zip(diff_ids) {
-            let below = layers.last().map(|layer| layer.chain_id.clone());
-            let chain_id = match &below {
-                None => diff_id.clone(),
-                Some(below) => Digest::of(format!("{below} {diff_id}").as_bytes()),
-            };
-            let parent = below.map(String::from).unwrap_or_default();
-            layers.push(Layer { blob: blob.clone(), diff_id, chain_id, parent });
-        }
-        Ok(layers)
-    }
-
-    async fn has(&self, layer: &Layer) -> Result<bool> {
+    pub(crate) async fn has(&self, layer: &Layer) -> Result<bool> {
         match self.snapshotter.stat(layer.chain_id.as_str()).await {
             Ok(_) => Ok(true),
             Err(error) if error.is_not_found() => Ok(false),
@@ -167,49 +162,75 @@ impl Unpacker {
         options: &Options,
         committed: &mut Vec<&'a Layer>,
     ) -> Result<()> {
-        if self.has(layer).await? {
-            return Ok(());
+        if let Committed::ByUs = self.ensure(layer, options, &Cancel::new()).await? {
+            committed.push(layer);
         }
-        let key = format!("extract-{} {}", unique(), layer.chain_id);
-        let labels = layer.labels(options);
+        Ok(())
+    }
+
+    /// Unpacks a layer whose parent is there, unless it is there too; until `cancel`.
+    pub(crate) async fn ensure(
+        &self,
+        layer: &Layer,
+        options: &Options,
+        cancel: &Cancel,
+    ) -> Result<Committed> {
+        if self.has(layer).await? {
+            return Ok(Committed::ByAnother);
+        }
+        let key = layer.key();
+        let labels = layer.labels(&options.labels);
         let mounts = match self.snapshotter.prepare(&key, &layer.parent, labels).await {
             Ok(mounts) => mounts,
             // Somebody else has just finished it, or a remote snapshotter has it; nothing else makes it right.
-            Err(error) if error.is_already_exists() && self.has(layer).await? => return Ok(()),
+            Err(error) if error.is_already_exists() && self.has(layer).await? => {
+                return Ok(Committed::ByAnother);
+            }
             Err(error) => return Err(error.context("prepare snapshot")),
         };
-        let done = self.extract_and_commit(layer, &key, &mounts, options).await;
-        if done.is_err() || matches!(done, Ok(Committed::ByAnother)) {
-            match self.snapshotter.remove(&key).await {
-                Err(error) if !error.is_not_found() => {
-                    tracing::warn!(%error, key, "a half-unpacked snapshot could not be removed");
-                }
-                _ => {}
-            }
+        let done = match cancel.or(self.extract(layer, &mounts, options)).await {
+            Ok(()) => self.commit(layer, &key, None, options).await,
+            Err(error) => Err(error),
+        };
+        if !matches!(done, Ok(Committed::ByUs)) {
+            self.remove(&key).await;
         }
-        if let Committed::ByUs = done? {
-            committed.push(layer);
-        }
+        let done = done?;
+        self.label_uncompressed(layer).await?;
+        Ok(done)
+    }
+
+    /// The layer has been extracted and its diff id is right.
+    pub(crate) async fn label_uncompressed(&self, layer: &Layer) -> Result<()> {
         self.set_label(&layer.blob.digest, labels::UNCOMPRESSED, layer.diff_id.as_str()).await
     }
 
-    async fn extract_and_commit(
+    /// Removes a snapshot that will not be committed.
+    pub(crate) async fn remove(&self, key: &str) {
+        match self.snapshotter.remove(key).await {
+            Err(error) if !error.is_not_found() => {
+                tracing::warn!(%error, key, "a half-unpacked snapshot could not be removed");
+            }
+            _ => {}
+        }
+    }
+
+    async fn extract(&self, layer: &Layer, mounts: &[types::mount::Mount], options: &Options) -> Result<()> {
+        let how = ApplyOptions { sync: options.sync, ..ApplyOptions::default() };
+        let applied = self.applier.apply(&layer.blob, mounts, how).await?;
+        layer.check(&applied.uncompressed.digest)
+    }
+
+    /// Gives the snapshot `key` its name; on top of `parent` if it was prepared on nothing.
+    pub(crate) async fn commit(
         &self,
         layer: &Layer,
         key: &str,
-        mounts: &[types::mount::Mount],
+        parent: Option<&str>,
         options: &Options,
     ) -> Result<Committed> {
-        let applied = self.applier.apply(&layer.blob, mounts, ApplyOptions { sync: options.sync }).await?;
-        if applied.uncompressed.digest != layer.diff_id {
-            return Err(Error::precondition(format!(
-                "wrong diff id calculated on extraction {:?}, the config says {:?}",
-                applied.uncompressed.digest.as_str(),
-                layer.diff_id.as_str()
-            )));
-        }
-        let labels = layer.labels(options);
-        match self.snapshotter.commit(layer.chain_id.as_str(), key, None, labels).await {
+        let labels = layer.labels(&options.labels);
+        match self.snapshotter.commit(layer.chain_id.as_str(), key, parent, labels).await {
             Ok(()) => Ok(Committed::ByUs),
             Err(error) if error.is_already_exists() => Ok(Committed::ByAnother),
             Err(error) => Err(error.context("commit snapshot")),
@@ -217,23 +238,53 @@ impl Unpacker {
     }
 
     /// The label by which the config keeps the top snapshot from being collected.
-    async fn keep_snapshot(&self, config: &Descriptor, top: Option<&Digest>) -> Result<()> {
+    pub(crate) async fn keep_snapshot(&self, config: &Descriptor, top: Option<&Digest>) -> Result<()> {
         let Some(top) = top else { return Ok(()) };
         let key = format!("{}.{}", labels::GC_REF_SNAPSHOT, self.snapshotter_name);
         self.set_label(&config.digest, &key, top.as_str()).await
     }
 
     async fn set_label(&self, digest: &Digest, key: &str, value: &str) -> Result<()> {
-        let mut info: Info = self.store.info(digest).await?;
-        if info.labels.get(key).is_some_and(|set| set == value) {
-            return Ok(());
-        }
-        info.labels = Labels::from([(key.to_owned(), value.to_owned())]);
-        self.store.update(info, &FieldPaths(vec![format!("labels.{key}")])).await.map(drop)
+        set_labels(&*self.store, digest, Labels::from([(key.to_owned(), value.to_owned())])).await
     }
 }
 
-enum Committed {
+/// Adds labels to a blob that it does not have yet.
+pub(crate) async fn set_labels(store: &dyn Store, digest: &Digest, mut labels: Labels) -> Result<()> {
+    let info: Info = store.info(digest).await?;
+    labels.retain(|key, value| info.labels.get(key) != Some(value));
+    if labels.is_empty() {
+        return Ok(());
+    }
+    let fields = FieldPaths(labels.keys().map(|key| format!("labels.{key}")).collect());
+    store.update(Info { labels, ..info }, &fields).await.map(drop)
+}
+
+/// The layers of an image, bottom first. Artifacts may carry other things among them.
+pub(crate) fn layers(blobs: &[Descriptor], diff_ids: Vec<Digest>) -> Result<Vec<Layer>> {
+    let blobs: Vec<&Descriptor> = blobs.iter().filter(|layer| walk::is_layer(&layer.media_type)).collect();
+    if diff_ids.len() != blobs.len() {
+        return Err(Error::invalid(format!(
+            "mismatched image rootfs and manifest layers: {} diff ids and {} layers",
+            diff_ids.len(),
+            blobs.len()
+        )));
+    }
+    let mut layers: Vec<Layer> = Vec::with_capacity(diff_ids.len());
+    for (blob, diff_id) in blobs.into_iter().zip(diff_ids) {
+        let below = layers.last().map(|layer| layer.chain_id.clone());
+        let chain_id = match &below {
+            None => diff_id.clone(),
+            Some(below) => Digest::of(format!("{below} {diff_id}").as_bytes()),
+        };
+        let parent = below.map(String::from).unwrap_or_default();
+        layers.push(Layer { blob: blob.clone(), diff_id, chain_id, parent });
+    }
+    Ok(layers)
+}
+
+/// Who made a snapshot.
+pub(crate) enum Committed {
     ByUs,
     ByAnother,
 }

@@ -35,11 +35,29 @@ pub enum Wanted {
 impl Wanted {
     /// Whether `descriptor` is wanted; one without a platform is.
     pub fn matches(&self, descriptor: &Descriptor) -> bool {
-        match (self, &descriptor.platform) {
-            (Self::All, _) | (_, None) => true,
-            (Self::Only(platform), Some(image)) => platform.matches(image),
-            (Self::Any(platforms), Some(image)) => place(platforms, image).is_some(),
+        descriptor.platform.as_ref().is_none_or(|platform| self.suits(platform))
+    }
+}
+
+impl Wanted {
+    /// Whether an image for `platform` is wanted.
+    pub fn suits(&self, platform: &Platform) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(wanted) => wanted.matches(platform),
+            Self::Any(platforms) => place(platforms, platform).is_some(),
         }
+    }
+
+    /// How well `descriptor` is what is wanted: smaller is better; one without a platform comes last.
+    pub fn rank(&self, descriptor: &Descriptor) -> usize {
+        let Some(image) = &descriptor.platform else { return usize::MAX };
+        let rank = match self {
+            Self::All => Some(0),
+            Self::Only(platform) => platform.rank(image).map(|rank| rank as usize),
+            Self::Any(platforms) => place(platforms, image),
+        };
+        rank.unwrap_or(usize::MAX - 1)
     }
 }
 

@@ -36,12 +36,22 @@ impl Rng {
 
 fn layer(rng: &mut Rng) -> Vec<u8> {
     let mut tar = Archive::default();
+    let mut made: Vec<String> = Vec::new();
     for _ in 0..1 + rng.below(7) {
         let path = rng.path();
+        // Mostly layers that can be applied at all.
+        let in_the_way = made.iter().any(|other| path == *other || path.starts_with(&format!("{other}/")));
+        if in_the_way && rng.below(8) > 0 {
+            continue;
+        }
         let (parent, name) = path.rsplit_once('/').map_or(("", path.as_str()), |(p, n)| (p, n));
         let slash = if parent.is_empty() { "" } else { "/" };
         let owner = rng.below(5) as u32;
-        tar = match rng.below(12) {
+        let kind = rng.below(12);
+        if kind >= 4 {
+            made.push(path.clone());
+        }
+        tar = match kind {
             0..4 => {
                 let mode = [0o755, 0o700, 0o2775][rng.below(3)];
                 tar.entry(Header::new(b'5', &path).mode(mode).owner(owner, 1).mtime(1000 + owner as u64), b"")
@@ -141,7 +151,7 @@ async fn layers_in_any_order_look_as_one_after_another() {
         return;
     }
     let (mut compared, mut failed) = (0, 0);
-    for seed in 1..120_u64 {
+    for seed in 1..70_u64 {
         let mut rng = Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         let tars: Vec<Vec<u8>> = (0..2 + rng.below(3)).map(|_| layer(&mut rng)).collect();
         let (mut one, mut other) = (Place::new(), Place::new());
@@ -156,7 +166,7 @@ async fn layers_in_any_order_look_as_one_after_another() {
             (wanted, found) => panic!("seed {seed}: {wanted:?} one after another, {found:?} side by side"),
         }
     }
-    assert!(compared > 30 && failed > 0, "{compared} compared, {failed} failed in both ways");
+    assert!(compared > 20 && failed > 0, "{compared} compared, {failed} failed in both ways");
 }
 
 #[tokio::test(flavor = "multi_thread")]

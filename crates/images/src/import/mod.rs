@@ -20,13 +20,12 @@ use std::io::Read;
 use std::sync::Arc;
 
 use content::Store;
-use types::content::Info;
-use types::fields::FieldPaths;
 use types::oci::image::media;
 use types::oci::{Descriptor, Index};
 use types::{Digest, Error, Labels, Result, ResultExt, labels};
 
 use crate::progress::Progress;
+use crate::unpack::set_labels;
 use crate::walk::{self, Wanted};
 
 use ingest::Ingest;
@@ -150,7 +149,7 @@ async fn check_present(store: &dyn Store, blobs: &[Descriptor]) -> Result<()> {
 }
 
 /// Upstream's keys below `containerd.io/gc.ref.content`: `config`, `l.N`, `m.N`, a bare number for the rest.
-fn child_labels(children: &[Descriptor], discard_layers: bool) -> Labels {
+pub(crate) fn child_labels(children: &[Descriptor], discard_layers: bool) -> Labels {
     let mut labels = Labels::new();
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for child in children {
@@ -181,13 +180,7 @@ async fn label_children(
     children: &[Descriptor],
     options: &Options,
 ) -> Result<()> {
-    let labels = child_labels(children, options.discard_layers);
-    if labels.is_empty() {
-        return Ok(());
-    }
-    let fields = FieldPaths(labels.keys().map(|key| format!("labels.{key}")).collect());
-    let info: Info = store.info(parent).await?;
-    store.update(Info { labels, ..info }, &fields).await.map(drop)
+    set_labels(store, parent, child_labels(children, options.discard_layers)).await
 }
 
 /// An index that is made here rather than read.
