@@ -287,9 +287,11 @@ async fn open_writer(job: &Job, descriptor: &Descriptor) -> Result<Box<dyn Write
         match job.pull.store.writer(options.clone()).await {
             Err(error) if error.class() == Class::Unavailable => {
                 let pause = Duration::from_millis(rand::random_range(1..longest));
-                let waited = job.cancel.or(async { Ok(tokio::time::sleep(pause).await) }).await;
-                // Who gives up should know for what we waited.
-                waited.map_err(|_| error)?;
+                let waited = tokio::time::timeout(pause, job.cancel.or(std::future::pending::<Result<()>>()));
+                if waited.await.is_ok() {
+                    // Who gives up should know for what we waited.
+                    return Err(error);
+                }
                 longest = (longest * 2).min(LONGEST_PAUSE);
             }
             opened => return opened,

@@ -50,7 +50,7 @@ impl Bench {
 
     /// A pull of `library/x` as the daemon would make it.
     pub fn make(&self) -> Pull {
-        let reference: Reference = self.registry.reference("library/x", "1").parse().unwrap();
+        let reference = Reference::normalize(&self.registry.reference("library/x", "1")).unwrap();
         let mut settings = Settings::default();
         settings.limits.attempts = 2;
         settings.limits.first_wait = Duration::from_millis(5);
