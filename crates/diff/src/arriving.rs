@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use types::mount::Mount;
 use types::{Class, Error};
 
+use crate::blob::{BlobReader, INPUT};
 use crate::compression::Wrapping;
 use crate::extract::{Later, Stop, Target, extract};
 use crate::pipeline::{self, Passed, Room};
@@ -25,8 +26,6 @@ use crate::{stack, tar};
 
 /// So many pieces may wait: some hundred kilobytes of what a connection delivers.
 const AHEAD: usize = 16;
-/// Read from a file at a time.
-const INPUT: usize = 128 << 10;
 
 enum Piece {
     Bytes(Bytes),
@@ -77,8 +76,8 @@ impl Arriving {
     }
 
     /// The bytes of a blob that is there.
-    pub fn of_blob(blob: crate::blob::BlobReader) -> Self {
-        Self::of(BufReader::with_capacity(INPUT, blob))
+    pub fn of_blob(blob: BlobReader) -> Self {
+        Self::of(blob.buffered())
     }
 }
 

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use content::Reader;
 use tokio::runtime::Handle;
 
+/// Read at a time.
+pub(crate) const INPUT: usize = 128 << 10;
+
 /// Reads a blob from its beginning. Positions are its own: several may read one open file.
 pub struct BlobReader {
     blob: Arc<dyn Reader>,
@@ -19,6 +22,11 @@ impl BlobReader {
     pub fn new(blob: Arc<dyn Reader>, runtime: Handle) -> Self {
         let file = blob.file();
         Self { blob, file, runtime, at: 0 }
+    }
+
+    /// The same, with a buffer.
+    pub fn buffered(self) -> io::BufReader<Self> {
+        io::BufReader::with_capacity(INPUT, self)
     }
 }
 

@@ -28,6 +28,7 @@ use crate::blob::BlobReader;
 use crate::compression::Wrapping;
 use crate::extract::in_user_namespace;
 use crate::extract::name::{Meaning, Path};
+use crate::pipeline::Room;
 use crate::tar::{Entry, Kind, Reader, Region};
 use crate::walking::WalkingApplier;
 use crate::{pipeline, stack};
@@ -83,9 +84,9 @@ pub struct Verdict {
 
 /// Compares the layer in `blob`, compressed or not, with what is seen in `view`. Blocks.
 pub fn compare(blob: Arc<dyn Blob>, view: &FsPath, runtime: Handle) -> Result<Verdict> {
-    let source = BlobReader::new(blob, runtime);
+    let source = BlobReader::new(blob, runtime).buffered();
     let mut comparison = Comparison::new(view)?;
-    let ((), passed) = pipeline::run(source, Wrapping::Detect, |stream| {
+    let ((), passed) = pipeline::run(source, Wrapping::Detect, Room(u64::MAX), |stream| {
         let mut reader = Reader::new(stream);
         while let Some(entry) = reader.next_entry()? {
             comparison.entry(&mut reader, &entry)?;
@@ -114,7 +115,9 @@ pub fn top_of(view: &[Mount]) -> Option<PathBuf> {
 /// Nobody may have that directory mounted meanwhile. Done half, it can be done again.
 pub async fn mend(store: Arc<dyn Store>, layer: &Descriptor, view: &[Mount]) -> Result<Digest> {
     let mounts = writable(view)?;
-    let applied = WalkingApplier::new(store).apply(layer, &mounts, ApplyOptions { sync: true }).await?;
+    let applied = WalkingApplier::new(store)
+        .apply(layer, &mounts, ApplyOptions { sync: true, ..ApplyOptions::default() })
+        .await?;
     Ok(applied.uncompressed.digest)
 }
 

@@ -19,7 +19,7 @@ use types::oci::image::media;
 use types::{Class, Error, Result, ResultExt};
 
 use crate::applier::{Applied, Applier, ApplyOptions};
-use crate::blob::BlobReader;
+use crate::blob::{BlobReader, INPUT};
 use crate::compression::{self, Wrapping};
 use crate::extract::{Stop, Target, extract};
 use crate::pipeline::{self, Passed, Room};
@@ -83,9 +83,6 @@ struct Job {
     sync: bool,
     room: Option<Room>,
 }
-
-/// Read from the blob at a time.
-const INPUT: usize = 128 << 10;
 
 impl Job {
     fn run(&self) -> Result<Passed> {

@@ -56,7 +56,11 @@ async fn anew(space: &Space, snapshots: &RemoteSnapshotter, layer: &Layer) -> Re
     let target = Labels::from([(labels::SNAPSHOT_REF.to_owned(), layer.info.name.clone())]);
     let stays = || "its record is in the way: remove its image and what stands on it, and pull again";
     let mounts = snapshots.prepare(&key, &layer.info.parent, target).await.context(stays)?;
-    let applied = space.client.applier().apply(&layer.blob, &mounts, ApplyOptions { sync: true }).await;
+    let applied = space
+        .client
+        .applier()
+        .apply(&layer.blob, &mounts, ApplyOptions { sync: true, ..ApplyOptions::default() })
+        .await;
     let committed = match applied {
         Ok(applied) if applied.uncompressed.digest != layer.diff_id => {
             Err(Error::data_loss(format!("blob {} is of another layer", layer.blob.digest)))
