@@ -163,7 +163,8 @@ async fn zstd_and_plain_layers_and_docker_s_types_are_unpacked_too() {
     let seen = bench.seen(&top).await;
     assert_eq!(seen.keys().map(|path| path.to_str().unwrap()).collect::<Vec<_>>(), ["a", "b", "c", "d"]);
 
-    let secret = of("application/vnd.oci.image.layer.v1.tar+gzip+encrypted", gzip(&a), &a);
+    let e = tar("e");
+    let secret = of("application/vnd.oci.image.layer.v1.tar+gzip+encrypted", gzip(&e), &e);
     let image = bench.registry.add_image("library/x", "2", &[secret]);
     let error = bench.pull(&image.manifest).await.unwrap_err();
     assert_eq!(error.class(), Class::Unimplemented, "{error}");
