@@ -20,8 +20,7 @@ use crate::tally::Tally;
 use crate::{dist, machine, paths, peers, reference};
 
 /// The modules of the suite that are about tasks.
-const MODULES: [&str; 8] =
-    ["control::", "events::", "exec::", "exit::", "pipes::", "run::", "terminal::", "many::"];
+const MODULES: [&str; 7] = ["control::", "events::", "exec::", "exit::", "pipes::", "run::", "terminal::"];
 
 /// What a cell has to do in any case.
 const TEN: [&str; 10] = [

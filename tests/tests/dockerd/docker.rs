@@ -62,6 +62,8 @@ impl Docker {
         command
             .args([
                 "--live-restore",
+                // Checkpoints.
+                "--experimental",
                 "--bridge=none",
                 "--iptables=false",
                 "--ip6tables=false",
@@ -144,6 +146,11 @@ impl Docker {
     /// `docker inspect` with a template.
     pub fn inspect(&self, name: &str, template: &str) -> String {
         self.docker(&["inspect", "--format", template, name]).ok().trim().to_owned()
+    }
+
+    /// Whether there is a first process for `--init`.
+    pub fn has_init(&self) -> bool {
+        self.programs.join("usr/bin/docker-init").exists()
     }
 
     /// What dockerd has written.

@@ -1,0 +1,132 @@
+//! Many processes that end at once: every exit arrives once and as it was, in answers and in events.
+//!
+//! The long versions are for `cargo test -- --ignored`; their numbers wrap around the machine's process ids several times.
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use api::containerd::events::TaskExit;
+use api::containerd::task::v3 as wire;
+use prost::Message;
+use support::{Rig, V3, can_run, eventually};
+
+/// Signals that end a process which does nothing about them.
+const SIGNALS: [u32; 6] = [1, 2, 6, 9, 10, 15];
+
+/// How process number `n` ends: the script, and the status that it must have.
+fn ending(n: u32) -> (String, u32) {
+    match n % 4 {
+        3 => {
+            let signal = SIGNALS[(n / 4) as usize % SIGNALS.len()];
+            (format!("kill -{signal} $$; sleep 10"), 128 + signal)
+        }
+        _ => (format!("exit {}", n % 256), n % 256),
+    }
+}
+
+/// Starts `count` processes, `width` at a time, in one container.
+fn short_processes(count: u32, width: u32) {
+    let rig = Rig::new("c1");
+    rig.run("c1", &["sleep", "100000"]);
+    let next = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..width {
+            scope.spawn(|| {
+                loop {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    if n >= count {
+                        return;
+                    }
+                    let (script, status) = ending(n);
+                    let exec = format!("e{n}");
+                    rig.exec("c1", &exec, &["sh", "-c", &script]).unwrap();
+                    assert_eq!(rig.wait("c1", &exec), status, "{script}");
+                    assert_eq!(rig.delete("c1", &exec).unwrap().exit_status, status, "{script}");
+                }
+            });
+        }
+    });
+    rig.wait_for_topic("/tasks/exit", count as usize);
+    let mut told = BTreeMap::new();
+    for (_, payload) in rig.events.lock().unwrap().iter().filter(|(topic, _)| topic == "/tasks/exit") {
+        let exit = TaskExit::decode(payload.as_slice()).unwrap();
+        assert_eq!(told.insert(exit.id, exit.exit_status), None, "told twice");
+    }
+    for n in 0..count {
+        assert_eq!(told.get(&format!("e{n}")), Some(&ending(n).1));
+    }
+    rig.kill("c1", "", 9).unwrap();
+    rig.wait("c1", "");
+    rig.delete("c1", "").unwrap();
+    rig.shut_down();
+}
+
+#[test]
+fn exit_codes_and_signals_of_short_processes_arrive() {
+    if can_run() {
+        short_processes(120, 10);
+    }
+}
+
+#[test]
+#[ignore = "takes half an hour"]
+fn exit_codes_and_signals_of_twenty_thousand_processes_arrive() {
+    if can_run() {
+        short_processes(20_000, 40);
+    }
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn a_thousand_execs_in_batches_arrive() {
+    if can_run() {
+        short_processes(1_000, 50);
+    }
+}
+
+/// Runs `count` containers that end at once, with a Wait that was there before the start.
+fn early_exits(count: u32) {
+    let rig = Rig::new("keeper");
+    rig.run("keeper", &["sleep", "100000"]);
+    for n in 0..count {
+        let id = format!("c{n}");
+        // Init is spared the signals that it does not handle, so only codes here.
+        let status = n % 256;
+        let script = format!("exit {status}");
+        rig.bundle(&id, &["sh", "-c", &script]);
+        let mut client = rig.client();
+        client.call::<wire::CreateTaskResponse>("Create", &rig.create_request(&id)).unwrap();
+        let wait = wire::WaitRequest { id: id.clone(), ..Default::default() };
+        client.send(V3, "Wait", &wait, Duration::ZERO);
+        let start = wire::StartRequest { id: id.clone(), ..Default::default() };
+        client.send(V3, "Start", &start, Duration::ZERO);
+        client.receive().1.unwrap();
+        let waited = wire::WaitResponse::decode(client.receive().1.unwrap().as_slice()).unwrap();
+        assert_eq!(
+            (waited.exit_status, rig.delete(&id, "").unwrap().exit_status),
+            (status, status),
+            "{script}"
+        );
+    }
+    eventually("all is told", || {
+        rig.topics().iter().filter(|t| *t == "/tasks/delete").count() >= count as usize
+    });
+    let topics: Vec<String> = rig.topics().into_iter().skip(2).collect();
+    let life = ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"];
+    assert!(topics.chunks(4).all(|told| told == life), "{topics:?}");
+    rig.kill("keeper", "", 9).unwrap();
+    rig.wait("keeper", "");
+    rig.delete("keeper", "").unwrap();
+    rig.shut_down();
+}
+
+#[test]
+fn containers_that_end_at_once_are_told_in_order() {
+    if can_run() {
+        early_exits(20);
+    }
+}
