@@ -50,35 +50,7 @@ impl Bench {
 
     /// A pull of `library/x` as the daemon would make it.
     pub fn make(&self) -> Pull {
-        let reference = Reference::normalize(&self.registry.reference("library/x", "1")).unwrap();
-        let mut settings = Settings::default();
-        settings.limits.attempts = 2;
-        settings.limits.first_wait = Duration::from_millis(5);
-        let applier = Arc::new(WalkingApplier::new(Arc::clone(&self.store) as _));
-        Pull {
-            store: Arc::clone(&self.store) as _,
-            fetcher: Registry::new(settings, Arc::new(Anonymous)).unwrap().fetcher(&reference),
-            source: Source {
-                name: reference.to_string(),
-                host: "127.0.0.1".to_owned(),
-                repository: "library/x".to_owned(),
-            },
-            namespace: "test".to_owned(),
-            wanted: Wanted::All,
-            manifest_limit: 0,
-            metadata: Metadata::Wanted,
-            keep: Keep::Layers,
-            unpack: vec![UnpackInto {
-                platforms: Wanted::All,
-                snapshotter: Arc::clone(&self.snapshotter) as _,
-                snapshotter_name: "overlayfs".to_owned(),
-                how: How::OnePass(applier),
-                labels: Labels::new(),
-                sync: false,
-            }],
-            limits: Limits::default(),
-            shared: Arc::clone(&self.shared),
-        }
+        make(&self.registry.reference("library/x", "1"), &self.store, &self.snapshotter, &self.shared)
     }
 
     pub async fn pull(&self, target: &Descriptor) -> Result<Pulled> {
@@ -135,8 +107,46 @@ impl Bench {
     }
 }
 
+/// A pull of `library/x`.
+pub fn make(
+    reference: &str,
+    store: &Arc<Labelled>,
+    snapshotter: &Arc<Failing>,
+    shared: &Arc<Shared>,
+) -> Pull {
+    let reference = Reference::normalize(reference).unwrap();
+    let mut settings = Settings::default();
+    settings.limits.attempts = 2;
+    settings.limits.first_wait = Duration::from_millis(5);
+    let applier = Arc::new(WalkingApplier::new(Arc::clone(store) as _));
+    Pull {
+        store: Arc::clone(store) as _,
+        fetcher: Registry::new(settings, Arc::new(Anonymous)).unwrap().fetcher(&reference),
+        source: Source {
+            name: reference.to_string(),
+            host: "127.0.0.1".to_owned(),
+            repository: "library/x".to_owned(),
+        },
+        namespace: "test".to_owned(),
+        wanted: Wanted::All,
+        manifest_limit: 0,
+        metadata: Metadata::Wanted,
+        keep: Keep::Layers,
+        unpack: vec![UnpackInto {
+            platforms: Wanted::All,
+            snapshotter: Arc::clone(snapshotter) as _,
+            snapshotter_name: "overlayfs".to_owned(),
+            how: How::OnePass(applier),
+            labels: Labels::new(),
+            sync: false,
+        }],
+        limits: Limits::default(),
+        shared: Arc::clone(shared),
+    }
+}
+
 /// Everything that a container of the snapshot would see.
-async fn seen(snapshotter: &Failing, chain: &Digest) -> BTreeMap<PathBuf, String> {
+pub async fn seen(snapshotter: &Failing, chain: &Digest) -> BTreeMap<PathBuf, String> {
     let mounts = snapshotter.view("look", chain.as_str(), Labels::new()).await.unwrap();
     let view = TempMount::new(&mounts).unwrap();
     let mut all = BTreeMap::new();

@@ -6,6 +6,7 @@
 mod archive;
 mod bench;
 mod faults;
+mod interrupted;
 mod sharing;
 mod snapshotter;
 mod store;
