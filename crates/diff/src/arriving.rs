@@ -25,7 +25,7 @@ use crate::pipeline::{self, Passed, Room};
 use crate::{stack, tar};
 
 /// So many pieces may wait: some hundred kilobytes of what a connection delivers.
-const AHEAD: usize = 16;
+const AHEAD: usize = 8;
 
 enum Piece {
     Bytes(Bytes),
