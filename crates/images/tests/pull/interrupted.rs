@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use images::pull::Shared;
 use registry::fake::{Fake, Fault, When};
+use snapshots::Snapshotter as _;
 use types::digest::Digest;
 use types::oci::Descriptor;
 use types::oci::image::media;
@@ -46,8 +47,13 @@ async fn pull_once(root: &Path) {
     while !shared.running().is_empty() {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-    let Ok(Ok(pulled)) = done else { return };
+    let pulled = match done {
+        Ok(Ok(pulled)) => pulled,
+        other => return eprintln!("{other:?}"),
+    };
     let (_, top) = pulled.images[0].unpacked.clone().unwrap();
+    // One that was killed while it looked has left its view.
+    drop(snapshotter.remove("look").await);
     println!("unpacked {}", Digest::of(format!("{:?}", seen(&snapshotter, &top).await).as_bytes()));
 }
 
@@ -74,7 +80,7 @@ impl Pulls<'_> {
             .env(TARGET, target)
             .env(PATIENCE, patience.as_millis().to_string())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap()
     }
@@ -99,7 +105,7 @@ impl Pulls<'_> {
     /// The image as the pull has left it.
     fn finish(&self) -> String {
         let output = self.start(Duration::from_secs(120)).wait_with_output().unwrap();
-        let said = String::from_utf8(output.stdout).unwrap();
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         let unpacked =
             said.lines().find_map(|line| line.split_once("unpacked ")).map(|(_, tree)| tree.to_owned());
         unpacked.unwrap_or_else(|| panic!("the pull did not end well: {said}"))
