@@ -217,7 +217,7 @@ qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m "$memory" -nodefau
     -chardev socket,id=out,path="$work/out.sock" -device vhost-user-fs-pci,chardev=out,tag=out \
     "${disk[@]}" -display none -serial file:"$out/.guest/console" -serial stdio \
     -kernel "$(echo "$cache"/boot/vmlinuz*)" -initrd "$cache/initrd" \
-    -append "console=ttyS0 quiet loglevel=4 panic=-1 $flags systemd.unified_cgroup_hierarchy=1" < /dev/null &
+    -append "console=ttyS0 quiet loglevel=4 panic=-1 no_timer_check $flags systemd.unified_cgroup_hierarchy=1" < /dev/null &
 qemu=$!
 guard $qemu > "$work/guard" 2>&1 &
 echo $! >> "$work/pids"

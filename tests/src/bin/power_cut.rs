@@ -18,9 +18,9 @@ use containerd_tests::archive::{self, Image, Packing};
 use containerd_tests::tar::{Entry, Kind};
 
 /// Small enough that ext4 delays where they go, as those of a distribution's image.
-const LARGEST: u64 = 12_000;
+const LARGEST: u64 = 6_000;
 const LAYERS: u64 = 3;
-const FILES: u64 = 1500;
+const FILES: u64 = 1000;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -101,8 +101,11 @@ pub async fn run(globals: &Globals, flags: Flags) -> Result<u8> {
         looked = look(&client, &spaces, &flags) => looked,
         _ = tokio::signal::ctrl_c() => Err(Error::new(types::Class::Canceled, "interrupted")),
     };
+    // containerd's daemon removes the files of what was dropped with its next collection, and would hand them out until then.
+    let dropped = |report: &Report| report.broken.iter().any(|broken| broken.done == Done::Dropped);
+    let collect = looked.as_ref().is_ok_and(dropped);
     for lease in leases {
-        lease.release().await?;
+        if collect { lease.collect().await? } else { lease.release().await? }
     }
     let report = looked?;
     print(if flags.json { go::json::shown(&report)? } else { text(&report, flags.repair) })?;
