@@ -22,6 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             format!("::api::containerd::services::{service}::v1"),
         );
     }
+    config.extern_path(".containerdrs.services.diagnosis.v1", "::api::containerdrs::services::diagnosis::v1");
     config.extern_path(".containerd.v1.types", "::api::containerd::v1::types");
     config.extern_path(".google.rpc", "::api::google::rpc");
     tonic_prost_build::configure()

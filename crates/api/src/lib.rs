@@ -19,4 +19,4 @@ pub mod ttrpc;
 /// Well-known types, for crates that build messages.
 pub use prost_types::{Any as ProtoAny, FieldMask, Timestamp};
 pub use proto::io::containerd::cgroups;
-pub use proto::{containerd, google};
+pub use proto::{containerd, containerdrs, google};

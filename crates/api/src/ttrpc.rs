@@ -21,6 +21,9 @@ pub const MAX_MESSAGE: usize = 4 << 20;
 /// The metadata key that carries the namespace.
 pub const NAMESPACE: &str = "containerd-namespace-ttrpc";
 
+/// The service of `proto/shim`, which only shims of this project have.
+pub const SHIM: &str = "containerdrs.shim.v1.Shim";
+
 /// What a frame carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

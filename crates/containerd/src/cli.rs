@@ -10,6 +10,8 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use types::{Error, Result};
 
+use crate::check::Check;
+
 /// Where the configuration is looked for if nobody says where.
 pub const DEFAULT_CONFIG: &str = "/etc/containerd/config.toml";
 
@@ -61,6 +63,9 @@ pub enum Command {
     /// Information on the containerd config
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Check machine, configuration, daemon and shims, and whether anything is left behind; changes nothing
+    #[command(after_help = "Exit code: 0 nothing to say, 1 warnings, 2 problems")]
+    Check(Check),
     /// Publish an event, an encoded Any on stdin, to containerd
     Publish(Publish),
     /// Provides a base for OCI runtime hooks to allow arguments to be injected.

@@ -5,6 +5,7 @@
 //! value, whoever wrote it ([`mod@redact`]); environments, specs, labels and opaque values are not logged at all.
 
 mod line;
+mod recent;
 mod redact;
 
 use std::str::FromStr;
@@ -15,6 +16,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use types::{Error, Result};
 
 use line::Lines;
+pub use recent::recent;
 pub use redact::redact;
 
 /// How lines are written.
@@ -81,7 +83,7 @@ pub fn start(threshold: Threshold, format: Format) {
     );
     let lines = tracing_subscriber::fmt::layer()
         .with_ansi(false)
-        .with_writer(std::io::stderr)
+        .with_writer(recent::Kept)
         // A reader of stderr that goes away must not end the daemon: reporting that there would panic.
         .log_internal_errors(false)
         .fmt_fields(Lines(format))

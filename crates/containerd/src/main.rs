@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod calls;
+mod check;
 mod cli;
 mod config;
 mod debug;
@@ -40,7 +41,7 @@ const WORKERS: usize = 2;
 
 fn main() -> ExitCode {
     match run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             // The last word, to the administrator; there may be nobody to read it.
             drop(writeln!(std::io::stderr(), "containerd: {error}"));
@@ -49,17 +50,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<()> {
-    let Some(Cli { flags, command }) = cli::parse(std::env::args_os())? else { return Ok(()) };
+/// Does what was asked for. The exit code.
+fn run() -> Result<u8> {
+    let Some(Cli { flags, command }) = cli::parse(std::env::args_os())? else { return Ok(0) };
     if flags.version {
-        return print(&format!(
-            "containerd {} {} {}\n",
-            version::PACKAGE,
-            version::VERSION,
-            version::REVISION
-        ));
+        let (package, version, revision) = (version::PACKAGE, version::VERSION, version::REVISION);
+        return print(&format!("containerd {package} {version} {revision}\n")).map(|()| 0);
     }
-    match command {
+    let done = match command {
         None => daemon(&flags),
         Some(Command::Config(ConfigCommand::Default)) => print(&config::print_default()?),
         Some(Command::Config(ConfigCommand::Dump | ConfigCommand::Migrate)) => {
@@ -68,12 +66,14 @@ fn run() -> Result<()> {
             warnings.iter().for_each(|warning| warn!("{warning}"));
             print(&text)
         }
+        Some(Command::Check(check)) => return reactor(1)?.block_on(check::run(&flags, &check)),
         Some(Command::OciHook { args }) => oci_hook::run(&args),
         Some(Command::Publish(request)) => {
             let address = flags.address.unwrap_or_else(|| "/run/containerd/containerd.sock".to_owned());
             reactor(1)?.block_on(publish::publish(&request, &address))
         }
-    }
+    };
+    done.map(|()| 0)
 }
 
 fn daemon(flags: &Flags) -> Result<()> {

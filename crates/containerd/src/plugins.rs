@@ -77,6 +77,7 @@ const TABLE: &[Plugin] = &[
     Plugin { platform: true, ..core(RUNTIME, "task", &[SHIM, MOUNT_MANAGER]) },
     service("containers", &[METADATA, EVENT]),
     service("content", &[METADATA, EVENT]),
+    service("diagnosis", &[RUNTIME]),
     service("diff", &[DIFFER]),
     service("events", &[EVENT]),
     service("healthcheck", &[]),

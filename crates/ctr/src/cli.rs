@@ -8,7 +8,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::argv::{self, Stop};
 use crate::commands::{
     containers, content, deprecations, events, images, install, leases, namespaces, oci, plugins, pprof, run,
-    sandboxes, shim, snapshots, tasks, version,
+    sandboxes, shim, shims, snapshots, tasks, version, why,
 };
 use crate::go::duration;
 use crate::{complete, usage};
@@ -95,6 +95,11 @@ pub enum Command {
     Sandboxes(sandboxes::Command),
     /// Interact with a shim directly
     Shim(shim::Flags),
+    /// List the shims of a daemon, and replace them while they run
+    #[command(subcommand)]
+    Shims(shims::Command),
+    /// Tell how a container died
+    Why(why::Flags),
     /// Print the server info
     Info,
     /// Show what this machine does with containers, in a private root, and leave nothing behind

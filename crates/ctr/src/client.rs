@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use api::containerd::services as wire;
 use base64::Engine as _;
 use grpc::containers::containers_client::ContainersClient;
+use grpc::diagnosis::diagnosis_client::DiagnosisClient;
 use grpc::events::events_client::EventsClient;
 use grpc::images::images_client::ImagesClient;
 use grpc::introspection::introspection_client::IntrospectionClient;
@@ -55,6 +56,8 @@ macro_rules! services {
 services! {
     /// The containers service.
     containers: ContainersClient,
+    /// Our own service, which other daemons do not have.
+    diagnosis: DiagnosisClient,
     /// The events service.
     events: EventsClient,
     /// The images service.

@@ -22,3 +22,4 @@ pub use proto::containerd::services::streaming::v1 as streaming;
 pub use proto::containerd::services::tasks::v1 as tasks;
 pub use proto::containerd::services::transfer::v1 as transfer;
 pub use proto::containerd::services::version::v1 as version;
+pub use proto::containerdrs::services::diagnosis::v1 as diagnosis;

@@ -45,7 +45,7 @@ pub(crate) struct Layout {
 #[derive(Clone, Debug)]
 pub(crate) struct Bundle {
     pub(crate) path: PathBuf,
-    work: PathBuf,
+    pub(crate) work: PathBuf,
 }
 
 /// Fails if `<state>` holds bundles that were not made by us. Touches nothing.
@@ -141,14 +141,29 @@ impl Bundle {
     /// The bundle vanishes by a rename, so that a crash leaves it whole or hidden, never half.
     pub(crate) fn remove(&self) -> Result<()> {
         self.unmount_rootfs(&self.path)?;
+        if let Err(error) = crate::why::keep(self) {
+            tracing::warn!(%error, "the record of a death is lost");
+        }
         // Both are tried; the first error is told.
         let removed = vanish(&self.path);
         vanish(&self.work).and(removed)
     }
 
+    /// Where bundle and work directory are on their way out.
+    pub(crate) fn hidden(&self) -> [PathBuf; 2] {
+        [hidden(&self.path), hidden(&self.work)]
+    }
+
+    /// The container's control group, as its specification names it.
+    pub(crate) fn cgroup(&self) -> Option<String> {
+        let text = read(&self.path.join("config.json")).ok().flatten()?;
+        let spec: SpecCgroup = serde_json::from_slice(&text).ok()?;
+        spec.linux?.cgroups_path.filter(|path| !path.is_empty())
+    }
+
     /// Removes what a crash left of an earlier removal.
     pub(crate) fn remove_hidden(&self) -> Result<()> {
-        let (bundle, work) = (hidden(&self.path), hidden(&self.work));
+        let [bundle, work] = self.hidden();
         self.unmount_rootfs(&bundle)?;
         sys::fs::remove_tree(&bundle)?;
         sys::fs::remove_tree(&work)
@@ -236,6 +251,19 @@ struct SpecMappings {
 struct LinuxMappings {
     #[serde(default)]
     gid_mappings: Option<Vec<Mapping>>,
+}
+
+/// Only where the container's processes are counted.
+#[derive(Deserialize)]
+struct SpecCgroup {
+    linux: Option<LinuxCgroup>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct LinuxCgroup {
+    #[serde(default)]
+    cgroups_path: Option<String>,
 }
 
 #[derive(Deserialize)]

@@ -76,3 +76,21 @@ pub(crate) fn remove_socket(address: &str) {
         tracing::warn!(%error, address, "remove socket of dead shim");
     }
 }
+
+/// A socket that is younger may belong to a shim that is about to listen.
+const FRESH: Duration = Duration::from_secs(60);
+
+/// Removes the sockets in `dir` of shims that a crash took along. A directory that is ours alone: nobody else starts shims there,
+/// and ours lock it while they begin to listen.
+pub(crate) fn sweep(dir: &Path) -> io::Result<()> {
+    let lock = std::fs::File::open(dir)?;
+    lock.lock()?;
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        let made = path.symlink_metadata().and_then(|m| m.modified());
+        if made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age > FRESH)) {
+            remove_socket(&format!("unix://{}", path.display()));
+        }
+    }
+    Ok(())
+}

@@ -72,6 +72,7 @@ impl Runtime {
         let target = Target { key, bundle, shim: binary };
         let deleted = self.inner.launcher.delete(target, self.inner.timeouts.cleanup).await;
         let bundle = bundle.clone();
+        let group = bundle.cgroup();
         if let Err(error) = deleted {
             if bundle.init_may_live() {
                 return Err(error.context("bundle is kept"));
@@ -82,6 +83,14 @@ impl Runtime {
         if let Err(error) = blocking(move || bundle.remove()).await {
             // How it ended is known all the same.
             tracing::error!(task = %key, %error, "failed to delete bundle");
+        }
+        if let Some(group) = group {
+            // A runtime that was killed at its work has made it, and knows nothing of it any more.
+            blocking(move || {
+                sys::cgroup::remove_empty(&group);
+                Ok(())
+            })
+            .await?;
         }
         deleted.map(|mut end| {
             if end.exit.at == SystemTime::UNIX_EPOCH {

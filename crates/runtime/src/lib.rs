@@ -9,7 +9,8 @@
 //!  bundle     the directory of a task               launch           executing shims
 //!  load       after a start of the daemon           death            after the end of a shim
 //!  lock       one daemon per state directory       awaited          whether anybody waits for a Create
-//!  info       what a runtime says of itself
+//!  info       what a runtime says of itself         inspect          what lies about, seen from outside
+//!  why        records of deaths
 //!  ttrpc      the protocol                          connect, log     sockets and FIFOs of shims
 //! ```
 
@@ -24,6 +25,7 @@ mod create;
 mod death;
 mod delete;
 mod info;
+pub mod inspect;
 mod key;
 mod launch;
 mod load;
@@ -33,6 +35,7 @@ mod runtime;
 mod shim;
 mod shims;
 pub mod ttrpc;
+mod why;
 
 pub use awaited::{Awaited, Waiting};
 pub use bundle::check_state;

@@ -40,17 +40,28 @@ const CLIENTS_BACK: Duration = Duration::from_secs(10);
 
 /// What is below the directories of state and root.
 #[derive(Debug, Default)]
-struct Found {
-    bundles: HashSet<TaskKey>,
-    works: HashSet<TaskKey>,
-    hidden: HashSet<TaskKey>,
+pub(crate) struct Found {
+    pub(crate) bundles: HashSet<TaskKey>,
+    pub(crate) works: HashSet<TaskKey>,
+    pub(crate) hidden: HashSet<TaskKey>,
 }
 
 impl Runtime {
     /// Reserves the ids of all bundles and begins to look for their shims; does not wait for that.
     pub(crate) async fn load(&self) -> Result<()> {
         let layout = self.inner.layout.clone();
-        let found = blocking(move || scan(&layout)).await?;
+        let sockets = self.inner.launcher.socket_dir.clone();
+        let found = blocking(move || {
+            crate::why::sweep(&layout.root);
+            match sockets.map_or(Ok(()), |dir| crate::connect::sweep(&dir)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::warn!(%error, "look for sockets of shims that are gone");
+                }
+                _ => {}
+            }
+            scan(&layout)
+        })
+        .await?;
         if !found.bundles.is_empty() {
             // The shims tell at once what has happened meanwhile, when nobody has subscribed yet.
             self.inner.events.keep_for(CLIENTS_BACK);
@@ -231,7 +242,7 @@ fn passes(error: &Error) -> bool {
     matches!(error.class(), Class::DeadlineExceeded | Class::ResourceExhausted)
 }
 
-fn scan(layout: &Layout) -> Result<Found> {
+pub(crate) fn scan(layout: &Layout) -> Result<Found> {
     let mut found = Found::default();
     for (dir, is_state) in [(&layout.state, true), (&layout.root, false)] {
         for namespace in names(dir)? {
@@ -254,7 +265,7 @@ fn scan(layout: &Layout) -> Result<Found> {
     Ok(found)
 }
 
-/// The names of the directories in `dir`.
+/// The names of the directories in `dir`; none if it is not there.
 fn names(dir: &Path) -> Result<Vec<String>> {
     let read = || {
         let mut names = Vec::new();
@@ -268,5 +279,8 @@ fn names(dir: &Path) -> Result<Vec<String>> {
         }
         std::io::Result::Ok(names)
     };
-    read().context(|| format!("read {dir:?}"))
+    match read() {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        read => read.context(|| format!("read {dir:?}")),
+    }
 }

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use api::containerdrs::shim::v1::Place;
 use rustix::fs::{FlockOperation, Mode, flock};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -44,6 +45,7 @@ fn clean(path: &str) -> String {
 }
 
 /// A socket of ours, removed from the filesystem by [`Socket::remove`], unless somebody else has taken its place.
+#[derive(Clone, Debug)]
 pub struct Socket {
     path: PathBuf,
     made: Identity,
@@ -116,6 +118,19 @@ pub fn is_served(path: &Path) -> bool {
 }
 
 impl Socket {
+    /// For another program of this process.
+    pub fn write_down(&self) -> Place {
+        let Self { path, made: (device, inode, seconds, nanos) } = self;
+        let path = path.to_string_lossy().into_owned();
+        Place { path, device: *device, inode: *inode, seconds: *seconds, nanos: *nanos }
+    }
+
+    /// The same, back.
+    pub fn read_back(place: Place) -> Self {
+        let Place { path, device, inode, seconds, nanos } = place;
+        Self { path: PathBuf::from(path), made: (device, inode, seconds, nanos) }
+    }
+
     /// Its path.
     pub fn path(&self) -> &Path {
         &self.path

@@ -1,5 +1,7 @@
 //! What streams need of the rest of the shim: carriers, programs that take output, and deadlines for both.
 
+mod handover;
+
 use std::rc::Rc;
 use std::time::Duration;
 

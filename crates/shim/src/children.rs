@@ -4,6 +4,10 @@
 //! given away and no exit is lost. Orphans of containers become our children as well (we are their subreaper): they are
 //! collected on SIGCHLD, but not while a runtime call is under way that will name one of them in a pid file.
 
+mod handover;
+
+pub use handover::check;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -47,6 +51,8 @@ pub enum Purpose {
     Logger(Owner),
     /// A program that tells the daemon of an event.
     Teller,
+    /// A program that tries to read our state.
+    Trial,
     /// A fork of ours that hung; nobody waits for it any more.
     Abandoned,
 }
@@ -66,6 +72,8 @@ pub enum Work {
     Controllers(u32),
     /// Clear up after a checkpoint.
     Checkpoint,
+    /// Write down how the container died.
+    Record,
 }
 
 impl Work {
@@ -76,6 +84,7 @@ impl Work {
             Self::Unmount | Self::Discard => "unmounting of the root filesystem",
             Self::Stats(_) => "measuring",
             Self::Controllers(_) => "delegating controllers",
+            Self::Record => "recording of a death",
             Self::Checkpoint => "clearing up after a checkpoint",
         }
     }
@@ -153,7 +162,7 @@ impl Children {
                 Purpose::Offload { container: of, .. } if of == container => forked = Some(*serial),
                 Purpose::Runtime { .. } | Purpose::Offload { .. } => {}
                 Purpose::Process { .. } | Purpose::Carrier | Purpose::Logger(_) => {}
-                Purpose::Teller | Purpose::Abandoned => {}
+                Purpose::Teller | Purpose::Trial | Purpose::Abandoned => {}
             }
         }
         forked

@@ -5,7 +5,9 @@
 
 pub mod control;
 mod create;
+mod death;
 mod exec;
+mod handover;
 mod query;
 mod start;
 
@@ -34,6 +36,7 @@ use crate::streams::Owner;
 use crate::timers::Deadline;
 
 pub use create::Request as CreateRequest;
+pub use handover::check;
 
 /// How long a deletion waits for output to be delivered, as upstream.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -56,6 +59,8 @@ pub struct Driver {
     checkpoint: Option<Checkpoint>,
     /// What came of it, while its traces are cleared up.
     checkpointed: Option<Result<()>>,
+    /// What is known of its death.
+    death: death::Death,
     /// Init under the empty id, and execs.
     processes: BTreeMap<String, Live>,
     /// Why it could not be created, while what was made of it is taken back.
@@ -87,6 +92,11 @@ impl Live {
 }
 
 impl Driver {
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
     /// Whether the container is forgotten.
     pub fn is_gone(&self) -> bool {
         self.gone
@@ -107,6 +117,7 @@ impl Driver {
                 }
             }
         }
+        self.record_death(cx);
     }
 
     /// Performs one effect. What fails to begin is an input at once.
@@ -137,8 +148,13 @@ impl Driver {
                 if matches!(&event, Event::Exited { exec, .. } if exec.is_empty()) {
                     cx.watches.remove(&self.id);
                 }
+                self.death.timeline.note(&event);
+                let out_of_memory = matches!(event, Event::OutOfMemory);
                 let (topic, event) = message::event(&event, &about);
                 cx.publish(&self.bundle, topic, event);
+                if out_of_memory {
+                    self.record_oom(cx);
+                }
             }
             Effect::Start => {
                 let begun = self.runtime.start().and_then(|call| self.track(cx, call));
@@ -170,6 +186,8 @@ impl Driver {
             }
             Effect::Drain(exec) => self.drain(cx, exec, inputs),
             Effect::Remove => {
+                // The container's group goes with it.
+                self.record_death(cx);
                 self.runtime
                     .delete()
                     .and_then(|run| self.track(cx, run))
@@ -277,6 +295,7 @@ impl Driver {
                 self.feed(cx, Input::Created(Ok(pid)));
             }
             (Work::Checkpoint, result) => self.checkpoint_tidied(cx, result),
+            (Work::Record, result) => self.recorded(cx, result),
             // Answered above.
             (Work::Stats(_), _) => {}
             (Work::Discard, result) => {
@@ -303,6 +322,9 @@ impl Driver {
                 self.stream_closed(cx, &owner.1);
             }
         }
+        if exec.is_empty() {
+            self.death.ended = Some(ended);
+        }
         self.feed(cx, Input::Exited { exec, exit: Exit::now(ended.status()) });
     }
 
@@ -310,7 +332,8 @@ impl Driver {
     pub fn stream_closed(&mut self, cx: &mut Context, exec: &str) {
         let Some(live) = self.processes.get(exec) else { return };
         let deadline = self.drain_deadline(exec);
-        if cx.timers.has(&deadline) && cx.is_drained(&live.owner) {
+        let delivered = cx.timers.has(&deadline) && cx.is_drained(&live.owner);
+        if delivered && !(exec.is_empty() && self.death.is_being_written()) {
             cx.timers.clear(&deadline);
             self.feed(cx, Input::Drained { exec: exec.to_owned() });
         }
@@ -330,8 +353,9 @@ impl Driver {
     }
 
     fn drain(&mut self, cx: &mut Context, exec: String, inputs: &mut VecDeque<Input>) {
-        let drained = self.processes.get(&exec).is_none_or(|live| cx.is_drained(&live.owner));
-        if drained {
+        let delivered = self.processes.get(&exec).is_none_or(|live| cx.is_drained(&live.owner));
+        // Whoever wants the record finds it when the task is gone.
+        if delivered && !(exec.is_empty() && self.death.is_being_written()) {
             inputs.push_back(Input::Drained { exec });
         } else {
             cx.timers.set(DRAIN, self.drain_deadline(&exec));

@@ -20,6 +20,8 @@ pub struct Flags {
     pub debug_socket: String,
     /// The daemon's binary, executed to publish events where there is no ttrpc socket.
     pub publish_binary: String,
+    /// Internal: what another program of this process has handed over.
+    pub handover: String,
     /// Whether to log more.
     pub debug: bool,
     /// Print the version and exit.
@@ -93,6 +95,7 @@ impl Flags {
             "bundle" => Some(&mut self.bundle),
             "socket" => Some(&mut self.socket),
             "debug-socket" => Some(&mut self.debug_socket),
+            "handover" => Some(&mut self.handover),
             "publish-binary" => Some(&mut self.publish_binary),
             _ => None,
         }

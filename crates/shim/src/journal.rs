@@ -3,6 +3,8 @@
 //! The file is the queue: only the next event is in memory, however long the daemon is away. Where the file cannot be
 //! written the events behind it stay in memory until it can; no event is thrown away for that.
 
+mod handover;
+
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;

@@ -5,6 +5,7 @@
 //!  delete     `delete`                           info       `-info`
 //!  serve      the server process                 shim       the loop
 //!  server     clients          wire  frames      service    Task requests
+//!  own        our own requests                handover  another program goes on
 //!  driver     one container: performs            state      one container: decides (pure)
 //!  runtime    runc and its errors                children   processes, orphans
 //!  io         what a process gets                streams    what is moved
@@ -26,12 +27,14 @@ mod carriage;
 mod carrier;
 mod children;
 mod context;
+mod death;
 mod delete;
 mod driver;
 mod effect;
 mod errno;
 mod exit_file;
 mod flags;
+mod handover;
 mod info;
 mod io;
 mod journal;
@@ -43,6 +46,7 @@ mod message;
 mod offload;
 mod oom;
 mod options;
+mod own;
 mod publisher;
 mod runtime;
 mod serve;
@@ -83,6 +87,9 @@ fn main() -> ExitCode {
 }
 
 fn run(flags: &Flags) -> Result<()> {
+    if !flags.handover.is_empty() {
+        return handover::go_on(flags);
+    }
     if flags.help {
         eprint!("{}", flags::USAGE);
         return Ok(());

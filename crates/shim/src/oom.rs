@@ -8,6 +8,8 @@
 //! The loop hears of it like of anything else, but a process that was killed may be heard of first. So the watch is asked
 //! ([`Watches::is_due`]) before an exit is told; both files are only counters, and reading them waits for nothing.
 
+mod handover;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -54,6 +56,10 @@ impl Watches {
                 Watch::legacy(container, &group)?
             }
         };
+        self.insert(watch, epoll)
+    }
+
+    fn insert(&mut self, watch: Watch, epoll: &Epoll) -> io::Result<()> {
         self.next += 1;
         let token = Token { kind: Kind::Memory, serial: self.next }.pack();
         match &watch.notice {

@@ -9,6 +9,8 @@
 //! answered. While the daemon is away the journals wait, however long; nothing polls while they are empty. An event that
 //! was taken, but whose answer was lost, is sent again: the daemon knows it by its time and content.
 
+mod handover;
+
 use std::ffi::OsStr;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;

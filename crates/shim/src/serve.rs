@@ -4,15 +4,19 @@ use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use api::containerdrs::shim::v1 as wire;
 use sys::epoll::{Epoll, Ready};
+use sys::handover::Inherited;
 use sys::process::exit_now;
 use sys::reaper::{Signals, become_subreaper};
 use types::{Result, ResultExt};
 
 use crate::address::Socket;
+use crate::carriage::Logger;
 use crate::children::Children;
 use crate::context::Context;
 use crate::errno::Os;
+use crate::handover::required;
 use crate::log::Log;
 use crate::oom::Watches;
 use crate::publisher::{Publisher, Way};
@@ -24,6 +28,7 @@ use crate::timers::Timers;
 use crate::token::{Kind, Token};
 
 /// What a server must know.
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// The namespace of all its containers.
     pub namespace: String,
@@ -45,20 +50,43 @@ impl Settings {
     fn way(&self) -> Way {
         Way::new(&self.ttrpc_address, &self.publish_binary, &self.grpc_address)
     }
+
+    /// The command line of a server, as tools look for it.
+    pub fn command_line(&self) -> Vec<String> {
+        let mut words = vec!["containerd-shim-runc-v2", "-namespace", &self.namespace, "-id", &self.id];
+        words.extend(["-address", &self.grpc_address]);
+        if self.debug {
+            words.push("-debug");
+        }
+        words.into_iter().map(str::to_owned).collect()
+    }
+
+    /// Lets `ps` show it. The old one is of no harm.
+    fn set_command_line(&self) {
+        let words = self.command_line();
+        let words: Vec<&OsStr> = words.iter().map(OsStr::new).collect();
+        let _ = sys::process::set_command_line(&words);
+    }
+
+    /// For another program of this process.
+    pub fn write_down(&self) -> wire::Settings {
+        let Self { namespace, id, grpc_address, ttrpc_address, publish_binary, debug, bundle } = self.clone();
+        let bundle = bundle.to_string_lossy().into_owned();
+        wire::Settings { namespace, id, grpc_address, ttrpc_address, debug, bundle, publish_binary }
+    }
+
+    fn read_back(settings: wire::Settings) -> Self {
+        let wire::Settings { namespace, id, grpc_address, ttrpc_address, debug, bundle, publish_binary } =
+            settings;
+        Self { namespace, id, grpc_address, ttrpc_address, publish_binary, debug, bundle: bundle.into() }
+    }
 }
 
 /// Serves in a forked child: on its own, with nothing of the caller's but the socket.
 pub fn detached(listener: OwnedFd, socket: Socket, settings: &Settings) -> ! {
     // First of all, as the caller reads our standard output to its end.
     let detached = let_go_of_caller();
-    let address = settings.grpc_address.as_str();
-    let mut name = vec!["containerd-shim-runc-v2", "-namespace", &settings.namespace, "-id", &settings.id];
-    name.extend(["-address", address]);
-    if settings.debug {
-        name.push("-debug");
-    }
-    let name: Vec<&OsStr> = name.into_iter().map(OsStr::new).collect();
-    let _ = sys::process::set_command_line(&name);
+    settings.set_command_line();
     let served = detached.and_then(|()| run(listener, &socket, settings));
     socket.remove();
     if let Err(error) = &served {
@@ -70,11 +98,7 @@ pub fn detached(listener: OwnedFd, socket: Socket, settings: &Settings) -> ! {
 /// Serves on `listener` until it is shut down.
 pub fn run(listener: OwnedFd, socket: &Socket, settings: &Settings) -> Result<()> {
     become_subreaper().context(|| "become subreaper")?;
-    let signals = Signals::new(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGINT]).context(|| "take signals")?;
-    let epoll = Epoll::new().context(|| "create epoll")?;
-    epoll
-        .add(&signals, Token { kind: Kind::Signal, serial: 0 }.pack(), Ready::IN)
-        .context(|| "watch signals")?;
+    let (signals, epoll) = signals()?;
     let server = Server::new(listener, &epoll).context(|| "serve")?;
     let console_prefix = socket.path().with_file_name(format!("p{}.", std::process::id()));
     let cx = Context {
@@ -92,12 +116,67 @@ pub fn run(listener: OwnedFd, socket: &Socket, settings: &Settings) -> Result<()
         consoles: 0,
     };
     log_panics(settings);
-    let mut shim = Shim::new(cx, signals);
+    let mut shim = Shim::new(cx, signals, settings.clone(), socket.clone());
     shim.cx.log.debug("serving", &settings.id);
     let result = shim.run();
     // Nobody new finds us from here on; who is connected sees the end when we are gone.
     socket.remove();
     result
+}
+
+fn signals() -> Result<(Signals, Epoll)> {
+    let signals = Signals::new(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGINT]).context(|| "take signals")?;
+    let epoll = Epoll::new().context(|| "create epoll")?;
+    epoll
+        .add(&signals, Token { kind: Kind::Signal, serial: 0 }.pack(), Ready::IN)
+        .context(|| "watch signals")?;
+    Ok((signals, epoll))
+}
+
+/// Serves in place of another program of this process, until it is shut down. `begin` is called when everything is there.
+pub fn go_on(mut state: wire::State, mut inherited: Inherited, begin: impl FnOnce(&mut Shim)) -> Result<()> {
+    let settings = Settings::read_back(required(state.settings.take(), "settings")?);
+    let socket = Socket::read_back(required(state.socket.clone(), "socket")?);
+    settings.set_command_line();
+    log_panics(&settings);
+    let served = restore(state, &mut inherited, &settings).and_then(|mut shim| {
+        // What nobody has taken is nobody's.
+        drop(inherited);
+        begin(&mut shim);
+        shim.look_around();
+        shim.run()
+    });
+    socket.remove();
+    if let Err(error) = &served {
+        Log::new(&settings.bundle, settings.debug).error(&error.to_string(), &settings.id);
+    }
+    served
+}
+
+fn restore(mut state: wire::State, inherited: &mut Inherited, settings: &Settings) -> Result<Shim> {
+    let (signals, epoll) = signals()?;
+    let server = Server::read_back(&mut state, inherited, &epoll)?;
+    let children = Children::read_back(&mut state, inherited, &epoll)?;
+    let streams = Streams::read_back(&mut state, Limits::from_environment(), inherited, &epoll)?;
+    let events = required(state.publisher.take(), "publisher")?;
+    let cx = Context {
+        namespace: settings.namespace.clone(),
+        server,
+        children,
+        streams,
+        watches: Watches::read_back(&mut state, inherited, &epoll)?,
+        loggers: std::mem::take(&mut state.loggers)
+            .into_iter()
+            .map(Logger::read_back)
+            .collect::<Result<_>>()?,
+        publisher: Publisher::read_back(events, (settings.way(), &settings.namespace), inherited, &epoll)?,
+        epoll,
+        timers: Timers::read_back(std::mem::take(&mut state.timers)),
+        log: Log::new(&settings.bundle, settings.debug),
+        console_prefix: PathBuf::from(&state.console_prefix),
+        consoles: state.consoles,
+    };
+    Shim::read_back(cx, signals, settings.clone(), state, inherited)
 }
 
 fn let_go_of_caller() -> Result<()> {

@@ -1,5 +1,7 @@
 //! The ttrpc server: clients of the shim's socket, their requests, and the answers to them.
 
+mod handover;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;

@@ -15,19 +15,26 @@ const SIGKILL: u32 = libc::SIGKILL.unsigned_abs();
 
 const SERVICES: [&str; 2] = ["containerd.task.v3.Task", "containerd.task.v2.Task"];
 
-fn decode<M: Message + Default>(payload: &[u8]) -> Result<M> {
+/// A request's message.
+pub fn decode<M: Message + Default>(payload: &[u8]) -> Result<M> {
     M::decode(payload).map_err(|e| Error::internal(format!("ttrpc: error unmarshalling payload: {e}")))
 }
 
 impl Shim {
     /// Takes one request. Whatever cannot be begun is answered at once, the rest when it is done.
     pub fn request(&mut self, call: Call, request: Result<Request>) {
+        if self.park(call, &request) {
+            return;
+        }
         if let Err(error) = request.and_then(|request| self.dispatch(call, &request)) {
             self.cx.reply(call, Err(error));
         }
     }
 
     fn dispatch(&mut self, call: Call, request: &Request) -> Result<()> {
+        if request.service == api::ttrpc::SHIM {
+            return self.own(call, request);
+        }
         if !SERVICES.contains(&request.service.as_str()) {
             return Err(Error::unimplemented(format!("service {}", request.service)));
         }

@@ -1,5 +1,7 @@
 //! The loop: one thread, one epoll, requests before output.
 
+mod handover;
+
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::time::Duration;
@@ -8,11 +10,14 @@ use sys::epoll::Event;
 use sys::reaper::Signals;
 use types::{Error, Result, ResultExt};
 
+use crate::address::Socket;
 use crate::call::Call;
 use crate::children::Purpose;
 use crate::context::Context;
 use crate::driver::{CreateRequest, Driver};
+use crate::handover::Upgrade;
 use crate::offload;
+use crate::serve::Settings;
 use crate::state::Input;
 use crate::streams::Turn;
 use crate::timers::Deadline;
@@ -30,6 +35,11 @@ pub struct Shim {
     pub cx: Context,
     containers: BTreeMap<String, Driver>,
     signals: Signals,
+    /// What it was started with.
+    pub settings: Settings,
+    socket: Socket,
+    /// The program that it is about to go on as.
+    pub upgrade: Option<Upgrade>,
     ending: bool,
     /// Whether the end has waited long enough for events to be sent.
     late: bool,
@@ -39,8 +49,9 @@ pub struct Shim {
 
 impl Shim {
     /// A shim without containers.
-    pub fn new(cx: Context, signals: Signals) -> Self {
-        Self { cx, containers: BTreeMap::new(), signals, ending: false, late: false, busy: true }
+    pub fn new(cx: Context, signals: Signals, settings: Settings, socket: Socket) -> Self {
+        let (containers, upgrade) = (BTreeMap::new(), None);
+        Self { cx, containers, signals, settings, socket, upgrade, ending: false, late: false, busy: true }
     }
 
     /// Serves until it is shut down.
@@ -60,6 +71,7 @@ impl Shim {
             while let Some(deadline) = self.cx.timers.take_due() {
                 self.expire(deadline);
             }
+            self.hand_over_if_quiet();
         }
         Ok(())
     }
@@ -151,6 +163,10 @@ impl Shim {
                 self.tell(&owner.0, |driver, cx| driver.stream_closed(cx, &owner.1));
             }
             Purpose::Teller => self.cx.told(serial, ended.is_success()),
+            Purpose::Trial => {
+                self.cx.timers.clear(&Deadline::Trial(serial));
+                self.trial_ended(ended);
+            }
             Purpose::Abandoned => {}
         }
     }
@@ -232,6 +248,11 @@ impl Shim {
                 let again = self.cx.publisher.advance(&self.cx.epoll);
                 self.cx.publish_again(again);
             }
+            Deadline::Trial(serial) => {
+                self.cx.children.abandon(serial);
+                self.trial_hangs();
+            }
+            Deadline::Handover => self.handover_expired(),
             Deadline::Tidy => {
                 if !self.busy {
                     sys::memory::trim();
@@ -251,6 +272,11 @@ impl Shim {
         let driver = self.containers.get_mut(id).filter(|driver| driver.is_made());
         let driver = driver.ok_or_else(|| Error::not_found("container not created: not found"))?;
         work(driver, &mut self.cx)
+    }
+
+    /// The ids of all containers.
+    pub fn ids(&self) -> Vec<String> {
+        self.containers.keys().cloned().collect()
     }
 
     /// An input of a client.

@@ -21,6 +21,7 @@
 //! No clock, no descriptor, no process here: the driver performs the effects.
 
 mod control;
+mod handover;
 
 use std::collections::{BTreeMap, VecDeque};
 

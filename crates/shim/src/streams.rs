@@ -14,6 +14,10 @@
 //!
 //! What is here are plain values and descriptors, so that another program can go on with them.
 
+mod handover;
+
+pub use handover::{check, read_owner, write_owner};
+
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -25,8 +29,10 @@ use rustix::io::Errno;
 use sys::epoll::{Epoll, Ready};
 use sys::fifo::{self, Moved};
 use types::Result;
+use types::output::Output;
 
 use crate::carrier::{Goal, Job, Outcome};
+use crate::death::{Ring, Tail};
 use crate::io::{Direction, Flow, Method, Sink};
 use crate::logfile::Channel;
 use crate::spool::{Limits, Spool};
@@ -65,6 +71,8 @@ struct Stream {
     quiet: bool,
     /// What nobody took yet, if there is any.
     spool: Option<Spool>,
+    /// The last of a terminal's output.
+    ring: Ring,
 }
 
 /// What a turn of a stream came to.
@@ -90,12 +98,14 @@ pub struct Streams {
     next: u64,
     inotify: Option<OwnedFd>,
     limits: Limits,
+    /// The last output of terminals whose streams are gone, until their processes are forgotten.
+    said: BTreeMap<Owner, Ring>,
 }
 
 impl Streams {
     /// None yet. `limits` is for what nobody takes.
     pub fn new(limits: Limits) -> Self {
-        Self { open: BTreeMap::new(), next: 0, inotify: None, limits }
+        Self { open: BTreeMap::new(), next: 0, inotify: None, limits, said: BTreeMap::new() }
     }
 
     /// Begins to move what `flow` says.
@@ -109,6 +119,7 @@ impl Streams {
             ended: false,
             quiet: false,
             spool: None,
+            ring: Ring::default(),
         };
         stream.wait(Waiting::Source, self.next, epoll)?;
         self.open.insert(self.next, stream);
@@ -254,6 +265,9 @@ impl Streams {
         let given_up = |s: &Stream| {
             *s.owner == *owner && (which == Which::All || s.flow.direction == Direction::Out && s.is_left())
         };
+        if which == Which::All {
+            self.said.retain(|of, _| **of != *owner);
+        }
         let mut streams = Vec::new();
         self.open.retain(|_, s| {
             let given_up = given_up(s);
@@ -293,7 +307,38 @@ impl Streams {
     }
 
     fn close(&mut self, serial: u64) -> Option<Owner> {
-        self.open.remove(&serial).map(|s| s.owner)
+        let Stream { owner, ring, .. } = self.open.remove(&serial)?;
+        if !ring.is_empty() {
+            self.said.insert(Rc::clone(&owner), ring);
+        }
+        Some(owner)
+    }
+
+    /// Where the last of what a process said through `name` to `uri` can be found.
+    pub fn tail(&self, owner: &Owner, (name, uri): (&'static str, &str)) -> Option<Tail<'_>> {
+        let (path, log) = match Output::parse(uri) {
+            Ok(Output::File(log)) => (log.path.clone(), Some(log.path)),
+            Ok(Output::Path(path)) => (path, None),
+            Ok(Output::None | Output::Program(_)) | Err(_) => return None,
+        };
+        let goes = |s: &&Stream| {
+            s.owner == *owner
+                && match &s.flow.sink {
+                    Sink::Fifo(_, to) => *to == path,
+                    Sink::Log(to, _) => to.path == path,
+                    Sink::Process(_) | Sink::Logger(..) => false,
+                }
+        };
+        let Some(stream) = self.open.values().find(goes) else {
+            return Some(Tail { name, ring: self.said.get(owner), file: log, pipe: None, carried: false });
+        };
+        Some(Tail {
+            name,
+            ring: Some(&stream.ring),
+            file: log.or_else(|| stream.spool.as_ref().map(|spool| spool.path.clone())),
+            pipe: Some(stream.flow.source.as_fd()),
+            carried: stream.carrier().is_some(),
+        })
     }
 
     /// Nobody takes what the stream has to say: waits for somebody who does, and for more of it if there is a spool.
@@ -506,6 +551,9 @@ impl Stream {
             }
             Err(e) => return Err(e.into()),
         };
+        if self.flow.direction == Direction::Out {
+            self.ring.keep(rest.get(..written).unwrap_or_default());
+        }
         self.pending = rest.get(written..).unwrap_or_default().to_vec();
         Ok(if written == 0 { Moved::Nothing } else { Moved::Bytes(written) })
     }

@@ -1,5 +1,7 @@
 //! Deadlines, a handful at a time: when the loop must wake up at the latest, and what for.
 
+mod handover;
+
 use std::time::{Duration, Instant};
 
 use crate::call::Call;
@@ -31,6 +33,10 @@ pub enum Deadline {
     Kill(u64),
     /// A forked child should have reported by now.
     Offload(u64),
+    /// The program that the shim is to go on as should have read its state by now.
+    Trial(u64),
+    /// Everything that is under way should have come to its end, so that it can.
+    Handover,
     /// Try to reach the daemon again.
     Publish,
     /// Nothing has happened for a while, perhaps: give memory back.

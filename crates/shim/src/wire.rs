@@ -1,5 +1,7 @@
 //! A non-blocking unix socket that speaks ttrpc frames: what has arrived in part, and what could not be written yet.
 
+mod handover;
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 

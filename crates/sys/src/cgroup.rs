@@ -25,16 +25,59 @@ pub fn mode() -> Mode {
     }
 }
 
+/// The directories of `group`, in each tree that has it. None for the root, for a path that leads elsewhere, and for one that
+/// only systemd understands (`slice:prefix:name`).
+pub fn directories(group: &str) -> Vec<PathBuf> {
+    let relative = group.trim_start_matches('/');
+    if relative.is_empty() || relative.contains(':') || relative.split('/').any(|part| part == "..") {
+        return Vec::new();
+    }
+    trees().into_iter().map(|tree| tree.join(relative)).filter(|dir| dir.is_dir()).collect()
+}
+
+/// The trees, each under one name.
+fn trees() -> Vec<PathBuf> {
+    match mode() {
+        Mode::Unified => vec![PathBuf::from(ROOT)],
+        // Controllers that are mounted together have several names, all but one of them links.
+        Mode::Legacy => below(Path::new(ROOT)),
+    }
+}
+
+/// The directories in `dir`, without links.
+fn below(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .collect()
+}
+
+/// Whether no process is in a group's directory or below it.
+pub fn is_empty(dir: &Path) -> bool {
+    let none = std::fs::read_to_string(dir.join("cgroup.procs")).is_ok_and(|procs| procs.trim().is_empty());
+    none && below(dir).iter().all(|dir| is_empty(dir))
+}
+
+/// Removes `group` and the groups below it from all trees. The kernel keeps those in which a process is, and they stay.
+pub fn remove_empty(group: &str) {
+    for dir in directories(group) {
+        remove_below(&dir);
+    }
+}
+
+fn remove_below(dir: &Path) {
+    below(dir).iter().for_each(|dir| remove_below(dir));
+    // One that cannot be removed is in use.
+    drop(std::fs::remove_dir(dir));
+}
+
 /// Puts the process `pid` into the existing group `group`, in all trees that have it. A group that no tree has is an error.
 pub fn join(group: &str, pid: u32) -> io::Result<()> {
     let below: PathBuf =
         Path::new(group).components().filter(|c| matches!(c, Component::Normal(_))).collect();
-    let trees = match mode() {
-        Mode::Unified => vec![PathBuf::from(ROOT)],
-        Mode::Legacy => std::fs::read_dir(ROOT)?.flatten().map(|entry| entry.path()).collect(),
-    };
     let mut joined = false;
-    for tree in trees {
+    for tree in trees() {
         match std::fs::write(tree.join(&below).join("cgroup.procs"), pid.to_string()) {
             Ok(()) => joined = true,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -52,6 +95,11 @@ impl Groups {
     /// The groups that the process `pid` is in now.
     pub fn of(pid: u32) -> io::Result<Self> {
         std::fs::read_to_string(format!("/proc/{pid}/cgroup")).map(Self)
+    }
+
+    /// The groups in what was told before.
+    pub fn told(lines: String) -> Self {
+        Self(lines)
     }
 
     /// What was told, line by line.
@@ -140,6 +188,13 @@ mod tests {
         assert_eq!(groups.legacy("memory"), None);
         assert!(Groups::of(std::process::id()).is_ok_and(|groups| groups.lines().contains(':')));
         assert!(Groups::of(u32::MAX).is_err());
+    }
+
+    #[test]
+    fn a_group_that_could_be_elsewhere_is_not_looked_for() {
+        for odd in ["", "/", "system.slice:cri:x", "/a/../../b"] {
+            assert!(directories(odd).is_empty(), "{odd}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What the running kernel must offer: an older one is refused by name of what it lacks, before anything is touched.
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
@@ -61,6 +62,103 @@ fn check(calls: &[Call], release: &str) -> Result<()> {
     Ok(())
 }
 
+/// What a kernel may offer beyond what is needed, and what is worse without it.
+const EXTRAS: [(Call, &str); 6] = [
+    (
+        Call { name: "memfd_create(2)", since: "3.17", probe: || memory_file().map(drop) },
+        "the shim keeps what a runtime says in memory",
+    ),
+    (
+        Call { name: "fsopen(2) of overlay", since: "5.2", probe: open_overlay },
+        "overlayfs is mounted by the old call, with fewer layers",
+    ),
+    (
+        Call { name: "fsconfig(2) with lowerdir+", since: "6.5", probe: append_layer },
+        "chains of many layers are named by short paths",
+    ),
+    (
+        Call { name: "open_tree(2), mount_setattr(2)", since: "5.12", probe: clone_mount },
+        "no idmapped mounts: layers are copied for user namespaces",
+    ),
+    (
+        Call { name: "splice(2) between pipes", since: "2.6.17", probe: splice_pipes },
+        "output is copied through the shim",
+    ),
+    (
+        Call { name: "PIDFD_GET_INFO", since: "6.15", probe: exit_by_descriptor },
+        "the exit code of a container whose shim was killed is estimated",
+    ),
+];
+
+/// One thing that a kernel has or lacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Feature {
+    /// The call.
+    pub name: &'static str,
+    /// The first Linux that has it.
+    pub since: &'static str,
+    /// What is worse without it; none if nothing works without it.
+    pub without: Option<&'static str>,
+    /// Why it cannot be used; none if it can.
+    pub missing: Option<String>,
+}
+
+/// Tries every call that we use and that some kernel lacks. Changes nothing.
+pub fn survey() -> Vec<Feature> {
+    let needed = CALLS.iter().map(|call| (call, None));
+    let extras = EXTRAS.iter().map(|(call, without)| (call, Some(*without)));
+    let feature = |(call, without): (&Call, Option<&'static str>)| Feature {
+        name: call.name,
+        since: call.since,
+        without,
+        missing: (call.probe)().err().map(|errno| io::Error::from(errno).to_string()),
+    };
+    needed.chain(extras).map(feature).collect()
+}
+
+fn memory_file() -> rustix::io::Result<OwnedFd> {
+    rustix::fs::memfd_create("containerd-probe", rustix::fs::MemfdFlags::CLOEXEC)
+}
+
+fn overlay() -> rustix::io::Result<OwnedFd> {
+    rustix::mount::fsopen("overlay", rustix::mount::FsOpenFlags::FSOPEN_CLOEXEC)
+}
+
+fn open_overlay() -> rustix::io::Result<()> {
+    overlay().map(drop)
+}
+
+/// An older kernel takes any name at first, so trying says nothing.
+fn append_layer() -> rustix::io::Result<()> {
+    overlay()?;
+    since((6, 5))
+}
+
+fn clone_mount() -> rustix::io::Result<()> {
+    use rustix::mount::OpenTreeFlags;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    rustix::mount::open_tree(CWD, "/", flags).map(drop)
+}
+
+fn splice_pipes() -> rustix::io::Result<()> {
+    use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
+    let ((reader, writer), (_end, into)) = (pipe_with(PipeFlags::CLOEXEC)?, pipe_with(PipeFlags::CLOEXEC)?);
+    rustix::io::write(&writer, b"x")?;
+    splice(&reader, None, &into, None, 1, SpliceFlags::NONBLOCK).map(drop)
+}
+
+/// Asked of a process that has ended; of others it says nothing.
+fn exit_by_descriptor() -> rustix::io::Result<()> {
+    since((6, 15))
+}
+
+fn since(wanted: (u32, u32)) -> rustix::io::Result<()> {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if version >= wanted { Ok(()) } else { Err(Errno::NOSYS) }
+}
+
 /// Asks for the end of this process, which is no child of its own.
 fn wait_for_myself() -> rustix::io::Result<()> {
     let own = pidfd_open(getpid(), PidfdFlags::empty())?;
@@ -80,6 +178,17 @@ mod tests {
     #[test]
     fn this_kernel_has_all() {
         require().unwrap();
+    }
+
+    #[test]
+    fn the_survey_tells_what_is_needed_first_and_what_is_worse_without_the_rest() {
+        let survey = survey();
+        assert!(
+            survey.iter().take(CALLS.len()).all(|f| f.without.is_none() && f.missing.is_none()),
+            "{survey:?}"
+        );
+        assert!(survey.iter().skip(CALLS.len()).all(|f| f.without.is_some()));
+        assert_eq!(survey.len(), CALLS.len() + EXTRAS.len());
     }
 
     #[test]

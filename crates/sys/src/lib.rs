@@ -10,6 +10,7 @@ pub mod environment;
 pub mod epoll;
 pub mod fifo;
 pub mod fs;
+pub mod handover;
 pub mod kernel;
 pub mod loopdev;
 pub mod memory;

@@ -45,6 +45,11 @@ impl PidFd {
         Ok(Self { fd: pidfd_open(raw, PidfdFlags::empty())?, pid })
     }
 
+    /// Takes over a descriptor of the process `pid` that another program of this one had opened.
+    pub fn adopt(fd: OwnedFd, pid: u32) -> Self {
+        Self { fd, pid }
+    }
+
     /// Wraps a descriptor that the kernel gave with the process.
     pub(crate) fn from_parts(fd: OwnedFd, pid: u32) -> Self {
         Self { fd, pid }

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bad_archive;
+mod check;
 mod client;
 mod content;
 mod control;
@@ -26,7 +27,9 @@ mod ownership;
 mod pipes;
 mod restart;
 mod run;
+mod shims_upgrade;
 mod snapshots;
 mod terminal;
 mod transfer;
 mod under_load;
+mod why;

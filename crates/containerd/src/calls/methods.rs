@@ -80,6 +80,7 @@ const SERVICES: &[Service] = &[
     ),
     ("containerd.services.transfer.v1.Transfer", &["Transfer"]),
     ("containerd.services.version.v1.Version", &["Version"]),
+    ("containerdrs.services.diagnosis.v1.Diagnosis", &["UnderWay", "Why"]),
     ("grpc.health.v1.Health", &["Check", "List", "Watch<"]),
 ];
 

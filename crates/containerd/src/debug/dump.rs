@@ -33,7 +33,15 @@ fn write(out: &mut String, house: &House) -> std::fmt::Result {
     calls(out, house)?;
     changes(out, house)?;
     runtime(out)?;
-    threads(out)
+    threads(out, Path::new("/proc/self/task"))
+}
+
+/// Where each thread of another process is in the kernel: of a daemon that does not answer, all that can be told.
+pub fn threads_of(pid: u32) -> String {
+    let mut text = format!("threads of process {pid}, which did not answer\n");
+    // Writing to a string cannot fail.
+    let _ = threads(&mut text, &Path::new("/proc").join(pid.to_string()).join("task"));
+    text
 }
 
 fn age(since: Instant) -> f64 {
@@ -79,12 +87,9 @@ fn runtime(out: &mut String) -> std::fmt::Result {
     )
 }
 
-fn threads(out: &mut String) -> std::fmt::Result {
-    let mut threads: Vec<_> = std::fs::read_dir("/proc/self/task")
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .collect();
+fn threads(out: &mut String, tasks: &Path) -> std::fmt::Result {
+    let mut threads: Vec<_> =
+        std::fs::read_dir(tasks).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect();
     threads.sort();
     writeln!(out, "\nthreads: {}", threads.len())?;
     threads.iter().try_for_each(|thread| self::thread(out, thread))

@@ -20,7 +20,7 @@ use hyper::body::Incoming;
 use tracing::info;
 use types::Result;
 
-pub use dump::dump;
+pub use dump::{dump, threads_of};
 
 use crate::config::Config;
 use crate::config::telemetry::Debug;

@@ -7,6 +7,7 @@ mod checkpoint;
 mod containers;
 mod content;
 pub mod deprecations;
+mod diagnosis;
 mod diff;
 mod event_fields;
 mod events;
@@ -182,6 +183,7 @@ pub async fn routes(house: &House, uuid: String, doors: Doors<'_>) -> Routes {
     serve! { routes, health, names, house.calls, doors,
         "containers" => grpc::containers::containers_server::ContainersServer<_>, containers::Containers(house.clone());
         "content" => grpc::content::content_server::ContentServer<_>, content::Content(house.clone());
+        "diagnosis" => grpc::diagnosis::diagnosis_server::DiagnosisServer<_>, diagnosis::Diagnosis(house.clone());
         "diff" => grpc::diff::diff_server::DiffServer<_>, diff::Diff { house: house.clone(), sync: doors.sync_fs };
         "events" => grpc::events::events_server::EventsServer<_>, events::Events(house.events.clone());
         "images" => grpc::images::images_server::ImagesServer<_>, images::Images(house.clone());

@@ -16,9 +16,11 @@ pub mod pprof;
 pub mod run;
 pub mod sandboxes;
 pub mod shim;
+pub mod shims;
 pub mod snapshots;
 pub mod tasks;
 pub mod version;
+pub mod why;
 
 use std::io::Write;
 
@@ -47,6 +49,8 @@ pub async fn dispatch(cli: Cli) -> Result<u8> {
         Command::Pprof(flags) => done(pprof::run(&flags)),
         Command::Sandboxes(command) => done(sandboxes::run(globals, command).await),
         Command::Shim(flags) => done(shim::run(globals, flags).await),
+        Command::Shims(command) => done(shims::run(globals, command)),
+        Command::Why(flags) => done(why::run(globals, flags).await),
         Command::Tasks(command) => tasks::run(globals, command).await,
         Command::Oci(command) => done(oci::run(globals, command)),
         Command::Info => done(info::run(&Client::open(globals)?).await),

@@ -1,6 +1,6 @@
 //! `ctr shim`: a shim spoken to without its daemon. The calls block, as there is nothing else to do meanwhile.
 
-mod connection;
+pub mod connection;
 mod exec;
 mod state;
 
@@ -66,7 +66,7 @@ struct VersionFlags {
 
 /// The service's name in both versions; the messages are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Version {
+pub enum Version {
     V2,
     V3,
 }

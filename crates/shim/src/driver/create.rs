@@ -105,6 +105,7 @@ impl Driver {
             groups: None,
             checkpoint: None,
             checkpointed: None,
+            death: super::death::Death::default(),
             processes: BTreeMap::from([(String::new(), init)]),
             failed: None,
             given_up: false,

@@ -217,7 +217,7 @@ impl Runtime {
     }
 
     /// How it is to be run.
-    pub(super) fn options(&self) -> &Options {
+    pub fn options(&self) -> &Options {
         &self.options
     }
 

@@ -3,11 +3,12 @@
 use std::io::{Read, Write};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
+use std::time::Duration;
 
 use api::ttrpc::{self, Header, KeyValue, Kind, Request, Response};
 use prost::Message;
 use sha2::{Digest, Sha256};
-use types::{Class, Error, Result};
+use types::{Error, Result};
 
 use super::Version;
 use crate::go;
@@ -44,10 +45,26 @@ impl Connection {
         Ok(Self { stream, namespace: namespace.into(), next: 1 })
     }
 
-    /// Does one call.
+    /// How long writing and reading may take.
+    pub fn limit(&self, limit: Duration) -> Result<()> {
+        self.stream.set_read_timeout(Some(limit))?;
+        Ok(self.stream.set_write_timeout(Some(limit))?)
+    }
+
+    /// Does one call of the Task service.
     pub fn call<R: Message + Default>(
         &mut self,
         version: Version,
+        method: &str,
+        request: &impl Message,
+    ) -> Result<R> {
+        self.call_service(version.service(), method, request)
+    }
+
+    /// Does one call of any service.
+    pub fn call_service<R: Message + Default>(
+        &mut self,
+        service: &str,
         method: &str,
         request: &impl Message,
     ) -> Result<R> {
@@ -55,7 +72,7 @@ impl Connection {
         self.next += 2;
         let namespace = KeyValue { key: ttrpc::NAMESPACE.into(), value: self.namespace.clone() };
         let request = Request {
-            service: version.service().into(),
+            service: service.into(),
             method: method.into(),
             payload: request.encode_to_vec(),
             metadata: vec![namespace],
@@ -74,7 +91,7 @@ impl Connection {
         if let Some(status) = response.status.filter(|status| status.code != 0) {
             let code = go::code(tonic::Code::from_i32(status.code));
             let text = format!("rpc error: code = {code} desc = {}", status.message);
-            return Err(Error::new(Class::Unknown, text));
+            return Err(Error::new(api::status::class(status.code), text));
         }
         R::decode(response.payload.as_slice())
             .map_err(|e| Error::invalid(format!("decode answer to {method}: {e}")))

@@ -8,6 +8,9 @@ mod metrics;
 pub mod new;
 mod start;
 
+use std::future::Future;
+use std::time::Duration;
+
 use api::containerd::services::tasks::v1 as wire;
 use clap::Subcommand;
 use prost::Message;
@@ -170,6 +173,24 @@ async fn delete(client: &Client, force: bool, exec: &str, ids: &Words) -> Result
     failed.map_or(Ok(0), Err)
 }
 
+/// How long each step of a deletion by force may take: a shim may hang.
+const FORCE: Duration = Duration::from_secs(20);
+
+/// A step of a deletion, which ends in time if it is by force.
+async fn limited<T>(force: bool, process: &Process, step: impl Future<Output = Result<T>>) -> Result<T> {
+    if !force {
+        return step.await;
+    }
+    tokio::time::timeout(FORCE, step).await.unwrap_or_else(|_| {
+        let id = &process.container;
+        let how = match crate::commands::shims::pid_of(process.client.namespace(), id) {
+            Some(pid) => format!("kill -9 {pid} ends it, and the daemon cleans up"),
+            None => "the daemon is stuck".to_owned(),
+        };
+        Err(Error::deadline(format!("the shim of {id} does not answer within {FORCE:?}: {how}")))
+    })
+}
+
 /// Deletes a process that has ended, or with `force` ends it first; answers its code.
 async fn delete_one(process: &Process, force: bool) -> Result<u32> {
     use api::containerd::v1::types::Status;
@@ -181,8 +202,8 @@ async fn delete_one(process: &Process, force: bool) -> Result<u32> {
     let found = process.get().await.map_err(missing)?;
     let status = found.status();
     if force && !matches!(status, Status::Stopped) {
-        match process.kill(9, true).await {
-            Ok(()) => drop(process.wait().await),
+        match limited(force, process, process.kill(9, true)).await {
+            Ok(()) => drop(limited(force, process, process.wait()).await),
             Err(error) if error.is_not_found() || error.class() == Class::FailedPrecondition => {}
             Err(error) => return Err(error),
         }
@@ -194,7 +215,7 @@ async fn delete_one(process: &Process, force: bool) -> Result<u32> {
         };
         return Err(Error::precondition(text + ": failed precondition"));
     }
-    let code = process.delete().await?;
+    let code = limited(force, process, process.delete()).await?;
     io::remove(&Stdio {
         stdin: found.stdin,
         stdout: found.stdout,

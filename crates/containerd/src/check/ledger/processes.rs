@@ -1,0 +1,80 @@
+//! Processes: what `/proc` says of them.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+
+use super::{Row, Scene};
+
+/// A process's parent and state.
+struct Stat {
+    pid: u32,
+    name: String,
+    state: char,
+    parent: u32,
+}
+
+/// Children of the daemon and of its shims that have ended and that nobody collects.
+pub fn zombies(scene: &Scene<'_>) -> Vec<Row> {
+    let address = scene.config.grpc.address.to_string_lossy().into_owned();
+    let shims = shims().into_iter().filter(|shim| shim.address == address).map(|shim| shim.pid);
+    let parents: HashSet<u32> = shims.chain(scene.daemon).collect();
+    let ended = all().filter_map(stat).filter(|stat| stat.state == 'Z' && parents.contains(&stat.parent));
+    ended
+        .map(|Stat { pid, name, parent, .. }| {
+            let stopped = stat(parent).is_some_and(|parent| matches!(parent.state, 'T' | 't'));
+            let (why, signal) =
+                if stopped { ("is stopped", "CONT") } else { ("does not collect it", "CHLD") };
+            let message = format!("{name} ({pid}) has ended, and process {parent} {why}");
+            Row::new("zombie", message, format!("kill -s {signal} {parent}"))
+        })
+        .collect()
+}
+
+fn all() -> impl Iterator<Item = u32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+fn stat(pid: u32) -> Option<Stat> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (before, after) = text.rsplit_once(") ")?;
+    let name = before.split_once('(')?.1.to_owned();
+    let mut fields = after.split(' ');
+    let state = fields.next()?.chars().next()?;
+    Some(Stat { pid, name, state, parent: fields.next()?.parse().ok()? })
+}
+
+/// A shim, whoever started it, by its command line.
+pub struct Shim {
+    pid: u32,
+    /// Of its first task.
+    pub namespace: String,
+    /// Of its first task.
+    pub id: String,
+    address: String,
+}
+
+/// Every shim that runs on this machine.
+pub fn shims() -> Vec<Shim> {
+    let shim = |pid: u32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let words: Vec<_> = line.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+        let value = |flag: &str| {
+            let place = words.iter().position(|word| word.trim_start_matches('-') == flag)?;
+            words.get(place + 1).map(|word| word.clone().into_owned())
+        };
+        words.first().filter(|name| name.contains("containerd-shim"))?;
+        let address = value("address").unwrap_or_default();
+        Some(Shim { pid, namespace: value("namespace")?, id: value("id")?, address })
+    };
+    all().filter_map(shim).collect()
+}
+
+/// What the processes of this machine have open, by path.
+pub fn open_files() -> HashSet<PathBuf> {
+    all()
+        .flat_map(|pid| std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten())
+        .filter_map(|entry| std::fs::read_link(entry.path()).ok())
+        .filter(|path| path.is_absolute())
+        .collect()
+}

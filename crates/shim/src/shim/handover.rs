@@ -1,0 +1,91 @@
+//! The parts of the shim, gathered and put together again.
+
+use std::collections::BTreeMap;
+
+use api::containerdrs::shim::v1 as wire;
+use sys::handover::Inherited;
+use sys::reaper::Signals;
+use types::Result;
+
+use super::Shim;
+use crate::carriage::Logger;
+use crate::context::Context;
+use crate::driver::Driver;
+use crate::handover::{Kept, required};
+use crate::serve::Settings;
+
+impl Shim {
+    /// Whether nothing is under way that ends by itself, so that what is there is all that there is.
+    pub fn is_quiet(&self) -> bool {
+        self.cx.children.is_quiet() && self.containers.values().all(Driver::is_quiet)
+    }
+
+    /// Whether it is about to end.
+    pub fn is_ending(&self) -> bool {
+        self.ending
+    }
+
+    /// All of it, but what the replacement itself adds.
+    pub fn write_down_parts<'a>(&'a self, kept: &mut Kept<'a>) -> wire::State {
+        let Self { cx, containers, signals: _, settings, socket, upgrade: _, ending: _, late: _, busy: _ } =
+            self;
+        let Context {
+            namespace: _,
+            // Made anew.
+            epoll: _,
+            log: _,
+            server,
+            children,
+            streams,
+            watches,
+            loggers,
+            publisher,
+            timers,
+            console_prefix,
+            consoles,
+        } = cx;
+        let mut state = wire::State {
+            settings: Some(settings.write_down()),
+            socket: Some(socket.write_down()),
+            publisher: Some(publisher.write_down(kept)),
+            timers: timers.write_down(),
+            loggers: loggers.iter().map(Logger::write_down).collect(),
+            console_prefix: console_prefix.to_string_lossy().into_owned(),
+            consoles: *consoles,
+            ..wire::State::default()
+        };
+        server.write_down(&mut state, kept);
+        children.write_down(&mut state, kept);
+        streams.write_down(&mut state, kept);
+        watches.write_down(&mut state, kept);
+        state.containers = containers.values().map(|driver| driver.write_down(kept)).collect();
+        state
+    }
+
+    /// The shim of `state`, in `cx`.
+    pub fn read_back(
+        cx: Context,
+        signals: Signals,
+        settings: Settings,
+        mut state: wire::State,
+        inherited: &mut Inherited,
+    ) -> Result<Self> {
+        let socket = crate::address::Socket::read_back(required(state.socket.take(), "socket")?);
+        let mut containers = BTreeMap::new();
+        for container in state.containers {
+            let driver = Driver::read_back(container, &cx.namespace, inherited)?;
+            containers.insert(driver.id().to_owned(), driver);
+        }
+        Ok(Self { containers, ..Self::new(cx, signals, settings, socket) })
+    }
+
+    /// Looks at everything that may have become ready while nobody looked.
+    pub fn look_around(&mut self) {
+        for serial in self.cx.streams.uncarried() {
+            self.stream_ready(serial);
+        }
+        self.reap();
+        let again = self.cx.publisher.advance(&self.cx.epoll);
+        self.cx.publish_again(again);
+    }
+}
