@@ -3,11 +3,12 @@
 use std::io::Write;
 use std::sync::OnceLock;
 
+use registry::fake::Fake;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::binaries;
-use crate::tar::{self, Entry};
+use crate::tar::{self, Entry, Kind};
 
 /// The image that most tests run.
 pub const IMAGE: &str = "docker.io/library/blackbox:latest";
@@ -115,6 +116,27 @@ impl Image {
     /// The image as an OCI layout in an archive.
     pub fn oci(&self) -> Vec<u8> {
         tar::archive(&self.oci_entries())
+    }
+
+    /// Puts the image into a registry; gives its reference there.
+    ///
+    /// # Panics
+    /// If what was made here is no image.
+    pub fn publish(&self, registry: &Fake, repository: &str, tag: &str) -> String {
+        const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+        for entry in self.oci_entries() {
+            let Kind::File(bytes) = entry.kind else { continue };
+            if !entry.name.starts_with("blobs/") {
+                continue;
+            }
+            let document: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+            if document["mediaType"] == MANIFEST {
+                registry.add_manifest(repository, Some(tag), MANIFEST, bytes);
+            } else {
+                registry.add_blob(repository, bytes);
+            }
+        }
+        registry.reference(repository, tag)
     }
 
     /// The image as `docker save` writes it: plain layers, `manifest.json`.

@@ -7,6 +7,7 @@
 //! | `CTR_BIN` | the client | `ctr` beside the daemon |
 //! | `CONTAINERD_SHIM_DIR` | where the shim is | the daemon's directory |
 //! | `PEER_DIR` | upstream's `containerd`, `ctr` and shim, for tests that mix | none: those tests say so and pass |
+//! | `SKOPEO_DIR` | where Debian's skopeo was unpacked, for tests that need another's tool | none: those tests say so and pass |
 //! | `RUNTIME_DIR` | where `runc` is, if not on PATH | none |
 //! | `CRIU_DIR` | where `criu` is | none: nothing is checkpointed |
 //! | `BUSYBOX` | a statically linked busybox | `/bin/busybox` |
@@ -51,6 +52,24 @@ pub fn beyond_upstream(promise: &str) -> bool {
         eprintln!("not run for upstream: {promise}");
     }
     skip
+}
+
+/// A command of skopeo; `None`, said aloud, where it is not at hand.
+pub fn skopeo(arguments: &[&str]) -> Option<std::process::Command> {
+    let Some(dir) = env::var_os("SKOPEO_DIR").map(PathBuf::from) else {
+        eprintln!("skipped: SKOPEO_DIR does not name an unpacked skopeo");
+        return None;
+    };
+    let mut command = std::process::Command::new(dir.join("usr/bin/skopeo"));
+    let libraries: Vec<PathBuf> = ["usr/lib", "lib"]
+        .iter()
+        .flat_map(|lib| std::fs::read_dir(dir.join(lib)).into_iter().flatten().flatten())
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir())
+        .collect();
+    let libraries = env::join_paths(libraries).unwrap_or_default();
+    command.env("LD_LIBRARY_PATH", libraries).arg("--insecure-policy").args(arguments);
+    Some(command)
 }
 
 /// The programs under test.

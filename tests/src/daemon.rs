@@ -96,7 +96,16 @@ impl Daemon {
     pub fn with_own_sockets(mut self) -> Self {
         self.sockets = self.dir().join("s");
         let section = format!("[plugins.'io.containerd.shim.v1.manager']\nsocket_dir = {:?}\n", self.sockets);
-        let config = fs::read_to_string(self.config()).expect("read the configuration") + &section;
+        self.configured(&section)
+    }
+
+    /// The same daemon, with more in its configuration.
+    ///
+    /// # Panics
+    /// If the configuration cannot be written.
+    #[must_use]
+    pub fn configured(self, section: &str) -> Self {
+        let config = fs::read_to_string(self.config()).expect("read the configuration") + section;
         fs::write(self.config(), config).expect("write the configuration");
         self
     }

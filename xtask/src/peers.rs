@@ -16,6 +16,9 @@ const PACKAGES: [&str; 3] = ["containerd", "runc", "busybox-static"];
 /// dockerd, its client, and the library that a small installation lacks.
 const DOCKER: [&str; 2] = ["docker.io", "libdevmapper1.02.1"];
 
+/// skopeo, which reads and writes what we push and export, and the libraries that a small installation lacks.
+const SKOPEO: [&str; 4] = ["skopeo", "libgpgme11", "libassuan0", "libdevmapper1.02.1"];
+
 /// Debian's programs, unpacked below one directory.
 #[derive(Clone, Debug)]
 pub struct Peers {
@@ -75,6 +78,15 @@ pub fn fetch_docker() -> Result<PathBuf> {
     let root = paths::cache().join("docker");
     if !root.join("usr/sbin/dockerd").exists() {
         unpack(&DOCKER, &root)?;
+    }
+    Ok(root)
+}
+
+/// The same for Debian's skopeo.
+pub fn fetch_skopeo() -> Result<PathBuf> {
+    let root = paths::cache().join("skopeo");
+    if !root.join("usr/bin/skopeo").exists() {
+        unpack(&SKOPEO, &root)?;
     }
     Ok(root)
 }

@@ -126,6 +126,10 @@ pub fn environment(peers: Option<&Peers>) -> Vec<(&'static str, PathBuf)> {
         Ok(criu) => variables.push(("CRIU_DIR", criu)),
         Err(error) => eprintln!("SKIPPED: nothing is checkpointed: {error:#}"),
     }
+    match peers::fetch_skopeo() {
+        Ok(skopeo) => variables.push(("SKOPEO_DIR", skopeo)),
+        Err(error) => eprintln!("SKIPPED: nothing is tried with skopeo: {error:#}"),
+    }
     if !machine::has_program("runc") {
         variables.push(("RUNTIME_DIR", peers.sbin()));
     }

@@ -23,6 +23,8 @@ mod services;
 mod signals;
 mod socket;
 mod traces;
+mod transfers;
+mod verifier;
 mod wiring;
 mod work;
 

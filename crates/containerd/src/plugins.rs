@@ -16,6 +16,7 @@ const CONTENT: &str = "io.containerd.content.v1";
 const DIFFER: &str = "io.containerd.differ.v1";
 const EVENT: &str = "io.containerd.event.v1";
 const GC: &str = "io.containerd.gc.v1";
+const IMAGE_VERIFIER: &str = "io.containerd.image-verifier.v1";
 const GRPC: &str = "io.containerd.grpc.v1";
 const LEASE: &str = "io.containerd.lease.v1";
 const MOUNT_MANAGER: &str = "io.containerd.mount-manager.v1";
@@ -72,7 +73,8 @@ const TABLE: &[Plugin] = &[
     Plugin { platform: true, ..optional(DIFFER, "walking", &[METADATA]) },
     core(MOUNT_MANAGER, "bolt", &[METADATA]),
     optional(STREAMING, "manager", &[METADATA]),
-    optional(TRANSFER, "local", &[LEASE, METADATA, DIFFER, SNAPSHOTTER]),
+    optional(IMAGE_VERIFIER, "bindir", &[]),
+    optional(TRANSFER, "local", &[LEASE, METADATA, DIFFER, IMAGE_VERIFIER, SNAPSHOTTER]),
     core(SHIM, "manager", &[EVENT, METADATA]),
     Plugin { platform: true, ..core(RUNTIME, "task", &[SHIM, MOUNT_MANAGER]) },
     service("containers", &[METADATA, EVENT]),
@@ -132,6 +134,18 @@ impl Plugins {
             return Err(Error::precondition(format!("load required plugin {uri}: {error}")));
         }
         self.failed.insert(uri, error.to_string());
+        Ok(())
+    }
+
+    /// Records that there are no transfers; an error if they are required.
+    pub fn failed_transfers(&mut self, config: &Config, why: &str) -> Result<()> {
+        for uri in [format!("{TRANSFER}.local"), format!("{GRPC}.transfer")] {
+            if config.required.contains(&uri) {
+                return Err(Error::precondition(format!("load required plugin {uri}: {why}")));
+            }
+            self.failed.insert(uri, why.to_owned());
+        }
+        tracing::warn!(why, "failed to load transfers");
         Ok(())
     }
 

@@ -21,12 +21,13 @@ use tracing::{info, warn};
 use types::events::Exchange;
 use types::{Result, ResultExt};
 
-use crate::config::{Config, ProxyKind};
+use crate::config::{Config, ProxyKind, Unpack};
 use crate::directories;
 use crate::gc::Collector;
 use crate::plugins::{Kind, Plugins, snapshotter_root};
 use crate::proxies::{self, Differs, ProxySnapshotter};
 use crate::services::{House, Parts};
+use crate::transfers::{Configured, Transfers};
 
 /// Where mounts that the daemon keeps are, below the state directory.
 const MOUNTS: &str = "io.containerd.mount-manager.v1.records";
@@ -42,13 +43,14 @@ pub async fn build(config: &Config, plugins: &mut Plugins) -> Result<House> {
     let content = content(config, plugins)?;
     let snapshotters = snapshotters(config, plugins)?;
     let differs = Differs::new(&config.differs, &plugins.proxies(ProxyKind::Differ))?;
+    let transfers = transfers(config, plugins, &snapshotters)?;
     let dir = config.root.join("io.containerd.metadata.v1.redb");
     let db = Db::open_locked(metadata::Options { dir, content, snapshotters }, root)?;
     let events = Exchange::new();
     let runtime = Runtime::open(runtime_options(config, events.clone())?).await?;
     let mounts = mounts::Manager::open(config.state.join(MOUNTS), vec![config.root.clone()]).await?;
     let gc = Collector::start(&db, events.clone(), &config.gc);
-    Ok(House::new(Parts { db, runtime, mounts, events, gc, differs, state: lock }))
+    Ok(House::new(Parts { db, runtime, mounts, events, gc, differs, transfers, state: lock }))
 }
 
 /// The store of blobs: ours, or the one that is to take its place.
@@ -96,6 +98,45 @@ fn open_snapshotter(config: &Config, plugins: &mut Plugins, id: &str) -> Result<
         plugins.found(id, &["remap-ids", "only-remap-ids"]);
     }
     Ok(overlay)
+}
+
+/// Pulls and pushes. A way to unpack whose parts are not there is left out if it may be; else there are no transfers.
+fn transfers(
+    config: &Config,
+    plugins: &mut Plugins,
+    snapshotters: &BTreeMap<String, Arc<dyn Snapshotter>>,
+) -> Result<Transfers> {
+    let mut ways = Vec::new();
+    for unpack in config.transfer.unpack.iter().flatten() {
+        match way(unpack, plugins, snapshotters)? {
+            Ok(way) => ways.push(way),
+            Err(_) if unpack.optional => {}
+            Err(why) => plugins.failed_transfers(config, &why)?,
+        }
+    }
+    let ways = config.transfer.unpack.is_some().then_some(ways);
+    Ok(Transfers::new(config.transfer.clone(), config.verifier.clone(), ways))
+}
+
+/// A way to unpack, or what of it is not there.
+fn way(
+    unpack: &Unpack,
+    plugins: &Plugins,
+    snapshotters: &BTreeMap<String, Arc<dyn Snapshotter>>,
+) -> Result<Result<Configured, String>> {
+    if !snapshotters.contains_key(&unpack.snapshotter) {
+        return Ok(Err(format!("snapshotter {:?} not found: not found", unpack.snapshotter)));
+    }
+    let mut differs = None;
+    if !unpack.differ.is_empty() {
+        let one = Differs::new(std::slice::from_ref(&unpack.differ), &plugins.proxies(ProxyKind::Differ))?;
+        if one.is_empty() {
+            let differ = &unpack.differ;
+            return Ok(Err(format!("failed to get instance for diff plugin {differ:?}: plugin: not found")));
+        }
+        differs = Some(one);
+    }
+    Ok(Ok(Configured { unpack: unpack.clone(), differs }))
 }
 
 fn runtime_options(config: &Config, events: Exchange) -> Result<runtime::Options> {

@@ -7,8 +7,8 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::argv::{self, Stop};
 use crate::commands::{
-    containers, content, deprecations, events, images, install, leases, namespaces, oci, plugins, pprof, run,
-    sandboxes, shim, shims, snapshots, tasks, version, why,
+    containers, content, deprecations, events, images, install, leases, namespaces, oci, plugins, pprof,
+    registry, run, sandboxes, shim, shims, snapshots, tasks, version, why,
 };
 use crate::go::duration;
 use crate::{complete, usage};
@@ -104,6 +104,9 @@ pub enum Command {
     Info,
     /// Show what this machine does with containers, in a private root, and leave nothing behind
     Demo,
+    /// Look at how registries are reached
+    #[command(subcommand)]
+    Registry(registry::Command),
     /// Warnings about what will be removed
     #[command(subcommand)]
     Deprecations(deprecations::Command),

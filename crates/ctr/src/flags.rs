@@ -66,6 +66,18 @@ pub struct RegistryFlags {
     pub http_trace: bool,
 }
 
+impl RegistryFlags {
+    /// Those that the daemon cannot be told of, and whether they are set.
+    pub fn local_only(&self) -> [(&'static str, bool); 4] {
+        [
+            ("skip-verify", self.skip_verify),
+            ("tlscacert", !self.tlscacert.is_empty()),
+            ("tlscert", !self.tlscert.is_empty()),
+            ("tlskey", !self.tlskey.is_empty()),
+        ]
+    }
+}
+
 /// Filters or names behind the flags.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Words {

@@ -14,12 +14,14 @@ mod commands;
 mod complete;
 #[cfg(any(test, feature = "docs"))]
 mod docs;
+mod fetch;
 mod flags;
 mod go;
 mod io;
 mod log;
 mod process;
 mod progress;
+mod registry;
 mod transfer;
 mod unpack;
 mod usage;

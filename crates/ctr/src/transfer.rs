@@ -1,15 +1,16 @@
 //! The daemon's transfers: streams of bytes to it and from it, and what it tells on the way.
 
 use std::io::{self, Read};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use api::containerd::services::streaming::v1::StreamInit;
 use api::containerd::services::transfer::v1::{TransferOptions, TransferRequest};
-use api::containerd::types::transfer::{Data, Progress, WindowUpdate};
+use api::containerd::types::transfer::{self as wire, Data, Progress, WindowUpdate};
 use api::{ProtoAny, any};
 use bytes::Bytes;
 use images::export::Output;
 use prost::{Message, Name};
+use registry::Credential;
 use remote::from_status;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -18,7 +19,10 @@ use tonic::Streaming;
 use types::{Error, Result, ResultExt};
 
 use crate::client::{Client, random_lease_id};
-use crate::commands::print;
+use crate::flags::RegistryFlags;
+use crate::log;
+use crate::progress::tree::Tree;
+use crate::registry::Known;
 
 /// How many bytes the daemon may be ahead of us.
 const WINDOW: i32 = 1 << 20;
@@ -178,6 +182,111 @@ pub enum Show {
     Nothing,
 }
 
+/// A registry at one end of a transfer: the daemon asks us for credentials, and shows us what it says to it. Dropping it ends
+/// both.
+pub struct Registry {
+    message: wire::OciRegistry,
+    answering: Vec<JoinHandle<()>>,
+}
+
+impl Registry {
+    /// The registry of `name`, as the flags say.
+    pub async fn open(client: &Client, name: &str, flags: &RegistryFlags, known: Known) -> Result<Self> {
+        let credentials = Stream::open(client, "creds").await?;
+        let mut resolver = wire::RegistryResolver {
+            auth_stream: credentials.id.clone(),
+            host_dir: flags.hosts_dir.clone(),
+            default_scheme: if flags.plain_http { "http".to_owned() } else { String::new() },
+            ..wire::RegistryResolver::default()
+        };
+        let mut answering = vec![tokio::spawn(answer(credentials, known))];
+        let debug = match (flags.http_dump, flags.http_trace) {
+            (false, false) => wire::HttpDebug::Disabled,
+            (true, false) => wire::HttpDebug::Debug,
+            (false, true) => wire::HttpDebug::Trace,
+            (true, true) => wire::HttpDebug::Both,
+        };
+        if debug != wire::HttpDebug::Disabled {
+            let logs = Stream::open(client, "http-debug-logs").await?;
+            resolver.logs_stream = logs.id.clone();
+            answering.push(tokio::spawn(show(logs)));
+        }
+        resolver.set_http_debug(debug);
+        let message = wire::OciRegistry { reference: name.to_owned(), resolver: Some(resolver) };
+        Ok(Self { message, answering })
+    }
+
+    /// As a transfer is told of it.
+    pub fn pack(&self) -> ProtoAny {
+        pack(&self.message)
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.answering.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// Tells the daemon what it asks for. What cannot be found out is told of here, and is nothing there.
+async fn answer(mut stream: Stream, known: Known) {
+    while let Ok(Some(message)) = stream.next().await {
+        let Ok(wire::AuthRequest { host, .. }) = any::unpack(&any::from_wire(message)) else { continue };
+        let credential = known.answer(&host).await.unwrap_or_else(|error| {
+            log::error("failed to get credentials", Some(&error));
+            None
+        });
+        if !stream.send(&auth(credential)).await {
+            return;
+        }
+    }
+}
+
+fn auth(credential: Option<Credential>) -> wire::AuthResponse {
+    let (kind, username, secret) = match credential {
+        None => (wire::AuthType::None, String::new(), String::new()),
+        Some(Credential::Basic { user, secret }) => (wire::AuthType::Credentials, user, secret),
+        Some(Credential::RefreshToken(secret)) => (wire::AuthType::Refresh, String::new(), secret),
+        Some(Credential::Header(secret)) => (wire::AuthType::Header, String::new(), secret),
+    };
+    wire::AuthResponse { auth_type: kind.into(), secret, username, expire_at: None }
+}
+
+/// Shows what comes as lines of the log.
+async fn show(stream: Stream) {
+    let mut lines = Lines(Vec::new());
+    let mut receiver = Receiver::new(stream, &mut lines);
+    while let Ok(true) = receiver.take().await {}
+    lines.end();
+}
+
+/// Bytes as lines of the log.
+struct Lines(Vec<u8>);
+
+impl Lines {
+    fn end(&mut self) {
+        if !self.0.is_empty() {
+            log::info(String::from_utf8_lossy(&std::mem::take(&mut self.0)).trim_end());
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Output for Lines {
+    async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        for byte in bytes {
+            match byte {
+                b'\n' => {
+                    let line = std::mem::take(&mut self.0);
+                    log::info(String::from_utf8_lossy(&line).trim_end());
+                }
+                byte => self.0.push(byte),
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Asks for a transfer from one end to another, and waits for it. `beside` is what moves bytes meanwhile; if that fails, the
 /// transfer ends, too.
 pub async fn transfer(
@@ -220,78 +329,33 @@ pub async fn transfer(
     done
 }
 
-/// Prints what happens, as upstream's ctr does: all that is known of each image, whenever something changes.
+/// Draws what happens.
 async fn watch(mut stream: Stream) {
-    let mut board = Board { begun: Instant::now(), status: String::new(), known: Vec::new() };
-    while let Ok(Some(message)) = stream.next().await {
-        let Ok(progress) = any::unpack::<Progress>(&any::from_wire(message)) else { continue };
-        if let Some(text) = board.take(progress)
-            && print(text).is_err()
-        {
+    let mut tree = Tree::stdout();
+    loop {
+        let due = tree.due();
+        let idle = async {
+            match due {
+                Some(due) => tokio::time::sleep_until(due.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        let drawn = tokio::select! {
+            message = stream.next() => match message {
+                Ok(Some(message)) => match any::unpack::<Progress>(&any::from_wire(message)) {
+                    Ok(progress) => tree.take(progress),
+                    Err(_) => Ok(()),
+                },
+                _ => {
+                    drop(tree.draw());
+                    return;
+                }
+            },
+            () = idle => tree.draw(),
+        };
+        // Nobody looks any more.
+        if drawn.is_err() {
             return;
         }
-    }
-}
-
-/// What is known.
-struct Board {
-    begun: Instant,
-    status: String,
-    known: Vec<Progress>,
-}
-
-impl Board {
-    /// Takes note; answers with what to print, if anything.
-    fn take(&mut self, progress: Progress) -> Option<String> {
-        if progress.name.is_empty() {
-            self.status = progress.event;
-            return None;
-        }
-        match self.known.iter_mut().find(|known| known.name == progress.name) {
-            Some(known) => *known = progress,
-            None => self.known.push(progress),
-        }
-        let line = |p: &Progress| format!("{:<40.40}\t{}\t\n", shown(&p.name), p.event);
-        let mut text: String = self.known.iter().map(line).collect();
-        for target in self.known.iter().filter_map(|known| known.desc.as_ref()) {
-            text.push_str(&format!("{} {}\n", target.media_type, target.digest));
-        }
-        let elapsed = format!("{:.1}", self.begun.elapsed().as_secs_f64());
-        text.push_str(&format!("{}\telapsed: {elapsed:<4}s\ttotal:   0.0 B\t(0.0 B/s)\t\n", self.status));
-        Some(text)
-    }
-}
-
-/// A name with spaces for dashes and digests cut short.
-fn shown(name: &str) -> String {
-    let part = |part: &str| match part.strip_prefix("sha256:") {
-        Some(hex) if hex.len() == 64 => format!("({})", hex.chars().take(12).collect::<String>()),
-        _ => part.to_owned(),
-    };
-    name.split('-').map(part).collect::<Vec<_>>().join(" ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn progress_reads_as_upstream_prints_it() {
-        let mut board = Board { begun: Instant::now(), status: String::new(), known: Vec::new() };
-        assert_eq!(board.take(Progress { event: "Importing".into(), ..Progress::default() }), None);
-        let desc = api::containerd::types::Descriptor {
-            media_type: "m".into(),
-            digest: "d".into(),
-            ..Default::default()
-        };
-        let saved = Progress {
-            event: "saved".into(),
-            name: "docker.io/library/busybox:1".into(),
-            desc: Some(desc),
-            ..Progress::default()
-        };
-        let wanted = "docker.io/library/busybox:1             \tsaved\t\nm d\n\
-            Importing\telapsed: 0.0 s\ttotal:   0.0 B\t(0.0 B/s)\t\n";
-        assert_eq!(board.take(saved).unwrap(), wanted);
     }
 }

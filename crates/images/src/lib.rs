@@ -12,6 +12,7 @@ pub mod export;
 pub mod import;
 pub mod progress;
 pub mod pull;
+pub mod push;
 pub mod unpack;
 pub mod walk;
 

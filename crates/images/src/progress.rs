@@ -1,8 +1,8 @@
-//! What happens while a pull, an import or an unpack runs, for whoever draws it.
+//! What happens while a pull, a push, an import or an unpack runs, for whoever draws it.
 //!
 //! Of each thing that a pull needs, in this order: `Found`, then `Exists`, or `Fetching` again and again and `Fetched`; of a
 //! layer that is unpacked also `Unpacking`, `Extracting` again and again (beside `Fetching`, as both happen at once) and
-//! `Unpacked`.
+//! `Unpacked`. Of each thing that is pushed: `Found`, then `Exists`, or `Sending` again and again and `Sent`.
 
 use types::Digest;
 use types::oci::Descriptor;
@@ -22,6 +22,10 @@ pub enum Event<'a> {
     Fetching(&'a Digest, u64, u64),
     /// It is there now.
     Fetched(&'a Digest),
+    /// So many bytes of so many have been sent to a registry.
+    Sending(&'a Digest, u64, u64),
+    /// It is in the registry now.
+    Sent(&'a Digest),
     /// So many bytes of so many of a layer's blob have been extracted.
     Extracting(&'a Digest, u64, u64),
     /// A layer is being unpacked; the size of its blob in bytes.

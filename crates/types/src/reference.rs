@@ -15,6 +15,54 @@ pub struct Reference {
 }
 
 impl Reference {
+    /// Reads a name as clients of the API write it: nothing is completed. A host is required, tag and digest are not.
+    pub fn parse(text: &str) -> Result<Self> {
+        if text.contains("://") {
+            return Err(Error::invalid("invalid reference"));
+        }
+        let (host, path) = text.split_once('/').unwrap_or((text, ""));
+        if host.is_empty() {
+            return Err(Error::invalid("hostname required"));
+        }
+        if let Some((_, port)) = host.rsplit_once(':').filter(|(name, _)| !name.ends_with(':'))
+            && !port.ends_with(']')
+            && !port.bytes().all(|b| b.is_ascii_digit())
+        {
+            return Err(Error::invalid(format!(
+                "parse {text:?}: invalid port {:?} after host",
+                format!(":{port}")
+            )));
+        }
+        let (path, object) = match path.find([':', '@']) {
+            Some(at) => path.split_at(at),
+            None => (path, ""),
+        };
+        let (tag, digest) =
+            object.split_once('@').map_or((object, None), |(tag, digest)| (tag, Some(digest)));
+        let tag = tag.strip_prefix(':').unwrap_or(tag);
+        let parts = std::iter::once(host).chain(path.split('/')).filter(|part| !part.is_empty());
+        Ok(Self {
+            locator: parts.collect::<Vec<_>>().join("/"),
+            tag: (!tag.is_empty()).then(|| tag.to_owned()),
+            digest: digest.map(str::parse).transpose()?,
+        })
+    }
+
+    /// The host, with its port if it has one.
+    pub fn host(&self) -> &str {
+        self.locator.split('/').next().unwrap_or_default()
+    }
+
+    /// The host without its port, as labels have it.
+    pub fn hostname(&self) -> &str {
+        let host = self.host();
+        let name = match host.rsplit_once(':') {
+            Some((name, _)) if !name.contains(':') || name.ends_with(']') => name,
+            _ => host,
+        };
+        name.trim_start_matches('[').trim_end_matches(']')
+    }
+
     /// Completes a familiar name as Docker does: `alpine` is `docker.io/library/alpine:latest`.
     pub fn normalize(text: &str) -> Result<Self> {
         let bad = |why: &str| Error::invalid(format!("invalid reference {text:?}: {why}"));
@@ -76,6 +124,43 @@ impl std::fmt::Display for Reference {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_the_api_are_taken_as_they_are() {
+        for (text, locator, tag, digest) in [
+            ("docker.io/library/alpine:3", "docker.io/library/alpine", Some("3"), false),
+            ("h:5000/a/b", "h:5000/a/b", None, false),
+            ("[::1]:5000/a:t", "[::1]:5000/a", Some("t"), false),
+            ("h/a:t@D", "h/a", Some("t"), true),
+            ("h/a@D", "h/a", None, true),
+            ("alpine", "alpine", None, false),
+        ] {
+            let text = text.replace('D', Digest::of(b"x").as_str());
+            let read = Reference::parse(&text).unwrap();
+            assert_eq!((read.locator.as_str(), read.tag.as_deref()), (locator, tag), "{text}");
+            assert_eq!(read.digest.is_some(), digest);
+            assert_eq!(read.to_string(), text);
+        }
+        assert_eq!(Reference::parse("h:5000/a").unwrap().host(), "h:5000");
+        for (text, name) in [
+            ("r.io/a", "r.io"),
+            ("r.io:5000/a", "r.io"),
+            ("[::1]:80/a", "::1"),
+            ("127.0.0.1:1/a", "127.0.0.1"),
+        ] {
+            assert_eq!(Reference::parse(text).unwrap().hostname(), name);
+        }
+        for (bad, why) in [
+            ("docker://h/a", "invalid reference"),
+            ("", "hostname required"),
+            ("/a", "hostname required"),
+            ("alpine:latest", "invalid port \":latest\" after host"),
+            ("h/a@sha256:0", "digest"),
+        ] {
+            let error = Reference::parse(bad).unwrap_err().to_string();
+            assert!(error.contains(why), "{bad}: {error}");
+        }
+    }
 
     #[test]
     fn familiar_names_are_completed() {

@@ -5,6 +5,7 @@ use containerd_tests::archive::{IMAGE, Image};
 use containerd_tests::binaries::{self, Binaries, Suite, beyond_upstream};
 use containerd_tests::terminal::Terminal;
 use containerd_tests::{Daemon, Invocation, Ledger, eventually, proc};
+use registry::fake::Fake;
 
 /// Our daemon and upstream's client; `None` where upstream itself is tested or is not at hand.
 fn go_client() -> Option<(Daemon, Binaries)> {
@@ -179,4 +180,45 @@ fn upstreams_shim_works_for_our_daemon() {
     let ours = binaries::tested();
     let daemon = Daemon::start_of(Binaries { shim_dir: peer.shim_dir.clone(), ..ours.clone() }, Suite::Ours);
     shim_works(&daemon, &ours, &peer);
+}
+
+#[test]
+fn upstreams_client_pulls_and_pushes_by_itself() {
+    let Some((daemon, go)) = go_client() else { return };
+    let registry = Fake::start();
+    let name = Image::standard().publish(&registry, "library/x", "1");
+    let before = Ledger::take(&daemon);
+    daemon.ctr_of(&go, &["images", "pull", "--plain-http", &name]).ok();
+    let id = daemon.id("go-pulled");
+    let run = ["run", "--rm", &name, &id, "cat", "/etc/greeting"];
+    assert_eq!(daemon.ctr_of(&go, &run).ok(), "from the second layer\n");
+    let other = registry.reference("team/y", "2");
+    daemon.ctr_of(&go, &["images", "push", "--plain-http", &other, &name]).ok();
+    // What it pushed is what our client pulls, and the other way round.
+    daemon.ctr(&["images", "pull", &other]).ok();
+    let third = registry.reference("team/z", "3");
+    daemon.ctr(&["images", "push", &third, &other]).ok();
+    daemon.ctr_of(&go, &["images", "pull", "--plain-http", &third]).ok();
+    assert_eq!(registry.manifest("library/x", "1"), registry.manifest("team/z", "3"));
+    daemon.ctr(&["images", "rm", "--sync", &name, &other, &third]).ok();
+    Ledger::check(&before, &daemon);
+}
+
+#[test]
+fn two_clients_that_pull_the_same_at_once_both_end_well() {
+    let Some((daemon, go)) = go_client() else { return };
+    let registry = Fake::start();
+    let name = Image::standard().publish(&registry, "library/x", "1");
+    for _ in 0..3 {
+        let theirs = daemon.ctr_of(&go, &["images", "pull", "--plain-http", &name]).start();
+        let ours = daemon.ctr(&["images", "pull", &name]).start();
+        let local = daemon.ctr(&["images", "pull", "--local", &name]).start();
+        for running in [theirs, ours, local] {
+            let done = running.finish();
+            assert_eq!(done.code, 0, "{done}");
+        }
+        let id = daemon.id("both");
+        assert_eq!(daemon.ctr(&["run", "--rm", &name, &id, "echo", "both"]).ok(), "both\n");
+        daemon.ctr(&["images", "rm", "--sync", &name]).ok();
+    }
 }

@@ -2,14 +2,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
 use containerd_tests::archive::{self, Image};
 use containerd_tests::binaries::{Binaries, Suite};
 use containerd_tests::command::Running;
 use containerd_tests::tar::{Entry, Kind};
 use containerd_tests::{Daemon, Invocation, eventually};
-use serde_json::Value;
+use registry::fake::Fake;
+use serde_json::{Value, json};
 
 /// The image of all tables, packed once.
 static ARCHIVES: LazyLock<Archives> = LazyLock::new(Archives::pack);
@@ -24,22 +25,47 @@ struct Archives {
 pub struct Side {
     daemon: Daemon,
     ctr: PathBuf,
+    /// Started when a line names it.
+    registry: OnceLock<Fake>,
 }
 
 impl Side {
     /// Starts the daemon of `binaries`; the client may be another's.
     pub fn start(binaries: Binaries, suite: Suite, ctr: &Path) -> Self {
         let daemon = Daemon::start_of(binaries, suite);
-        let side = Self { daemon, ctr: ctr.to_path_buf() };
+        let side = Self { daemon, ctr: ctr.to_path_buf(), registry: OnceLock::new() };
         fs::write(side.daemon.dir().join("image.tar"), &ARCHIVES.oci).expect("write the archive");
         fs::write(side.daemon.dir().join("docker.tar"), &ARCHIVES.docker).expect("write the archive");
         side
     }
 
     /// What only this side is called.
-    pub fn names(&self) -> [(String, &'static str); 2] {
+    pub fn names(&self) -> Vec<(String, &'static str)> {
         let dir = self.daemon.dir().to_string_lossy().into_owned();
-        [(dir, "DIR"), (self.daemon.namespace().to_owned(), "NS")]
+        let own = [(dir, "DIR"), (self.daemon.namespace().to_owned(), "NS")];
+        own.into_iter().chain(self.registry.get().map(|registry| (registry.host(), "REGISTRY"))).collect()
+    }
+
+    /// This side's registry, which has the image and an index of it.
+    fn registry(&self) -> &Fake {
+        self.registry.get_or_init(|| {
+            let registry = Fake::start();
+            let image = Image::standard();
+            image.publish(&registry, "library/x", "1");
+            let (media_type, bytes) = registry.manifest("library/x", "1").expect("what was published");
+            let digest = format!("sha256:{}", archive::hex(&bytes));
+            let manifests: Vec<Value> = ["amd64", "arm64"]
+                .iter()
+                .map(|architecture| {
+                    let platform = json!({"os": "linux", "architecture": architecture});
+                    json!({"mediaType": media_type, "digest": digest, "size": bytes.len(), "platform": platform})
+                })
+                .collect();
+            let kind = "application/vnd.oci.image.index.v1+json";
+            let index = json!({"schemaVersion": 2, "mediaType": kind, "manifests": manifests});
+            registry.add_manifest("library/x", Some("all"), kind, index.to_string());
+            registry
+        })
     }
 
     /// The client with these words, filled in.
@@ -101,7 +127,10 @@ impl Side {
         };
         let dir = self.daemon.dir().to_string_lossy();
         let word = word.replace("{dir}", &dir).replace("{ns}", self.daemon.namespace());
-        let word = word.replace("{image}", archive::IMAGE);
+        let mut word = word.replace("{image}", archive::IMAGE);
+        if word.contains("{registry}") {
+            word = word.replace("{registry}", &self.registry().host());
+        }
         ARCHIVES.digests.iter().fold(word, |word, (name, digest)| word.replace(name, digest))
     }
 }
@@ -110,10 +139,10 @@ impl Archives {
     fn pack() -> Self {
         let image = Image::standard();
         let entries = image.oci_entries();
-        let index = json(&entries, "index.json");
+        let index = document(&entries, "index.json");
         let digest = |value: &Value| value.as_str().expect("a digest").to_owned();
         let manifest = digest(&index["manifests"][0]["digest"]);
-        let parts = json(&entries, &format!("blobs/{}", manifest.replace(':', "/")));
+        let parts = document(&entries, &format!("blobs/{}", manifest.replace(':', "/")));
         let digests = vec![
             ("{chain}", image.chain_id()),
             ("{config}", digest(&parts["config"]["digest"])),
@@ -124,7 +153,7 @@ impl Archives {
     }
 }
 
-fn json(entries: &[Entry], name: &str) -> Value {
+fn document(entries: &[Entry], name: &str) -> Value {
     match &entries.iter().find(|entry| entry.name == name).expect("an entry of the layout").kind {
         Kind::File(bytes) => serde_json::from_slice(bytes).expect("JSON"),
         other => panic!("{name} is {other:?}"),

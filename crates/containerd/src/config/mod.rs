@@ -9,6 +9,7 @@ mod section;
 mod shims;
 mod stores;
 pub mod telemetry;
+mod transfer;
 mod tree;
 
 use std::cell::RefCell;
@@ -22,6 +23,7 @@ pub use extensions::{Proxy, ProxyKind};
 pub use listeners::{Listener, MessageSize};
 pub use shims::Shims;
 pub use stores::{Gc, Overlayfs};
+pub use transfer::{Transfer, Unpack, Verifier};
 
 use crate::cli::{DEFAULT_CONFIG, Flags};
 use crate::logging::{Format, Threshold};
@@ -64,6 +66,10 @@ pub struct Config {
     pub sync_fs: bool,
     /// When garbage is collected.
     pub gc: Gc,
+    /// Pulling and pushing.
+    pub transfer: Transfer,
+    /// Who may veto a pull.
+    pub verifier: Verifier,
     /// Plugins in other processes.
     pub proxies: Vec<Proxy>,
     /// Shim processes.
@@ -185,6 +191,8 @@ fn read(mut top: Section, flags: &Flags, changed: &BTreeSet<String>) -> Config {
     let shims = shims::read(&mut plugins, &mut timeouts);
     let gc = stores::gc(&mut plugins);
     stores::metadata(&mut plugins);
+    let transfer = transfer::read(&mut plugins);
+    let verifier = transfer::verifier(&mut plugins);
     let proxies = extensions::proxies(&mut top);
     let telemetry = telemetry::read(&mut plugins, trace_id);
     unknown_timeouts(&mut timeouts);
@@ -206,6 +214,8 @@ fn read(mut top: Section, flags: &Flags, changed: &BTreeSet<String>) -> Config {
         differs,
         sync_fs,
         gc,
+        transfer,
+        verifier,
         proxies,
         shims,
         telemetry,

@@ -121,6 +121,23 @@ impl Section {
         Self { path: self.place(key), table: table.unwrap_or_default(), findings: Rc::clone(&self.findings) }
     }
 
+    /// The tables of a list below this one, if there is one.
+    pub fn sections(&mut self, key: &str) -> Option<Vec<Self>> {
+        let path = self.place(key);
+        let tables = self.take(key, "a list of tables", |value| match value {
+            Value::Array(items) => items
+                .into_iter()
+                .map(|item| match item {
+                    Value::Table(table) => Some(table),
+                    _ => None,
+                })
+                .collect::<Option<Vec<_>>>(),
+            _ => None,
+        })?;
+        let section = |table| Self { path: path.clone(), table, findings: Rc::clone(&self.findings) };
+        Some(tables.into_iter().map(section).collect())
+    }
+
     /// Everything that has not been taken yet.
     pub fn rest(&mut self) -> Table {
         std::mem::take(&mut self.table)

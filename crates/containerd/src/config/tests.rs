@@ -169,3 +169,26 @@ fn a_daemon_could_be_started_with_every_generated_file() {
         assert!(ignored.count() <= 1, "{:?}", config.warnings);
     }
 }
+
+#[test]
+fn transfers_are_as_upstreams_by_default_and_may_be_told_where_to_unpack() {
+    let config = default().unwrap();
+    let Transfer { downloads, layer_buffer, uploads, unpacks, .. } = config.transfer;
+    assert_eq!((downloads, layer_buffer, uploads, unpacks), (3, 0, 3, 1));
+    assert_eq!((config.transfer.unpack, config.transfer.max_unpacked_layer), (None, 0));
+    assert_eq!(config.verifier.directory, Path::new("/opt/containerd/image-verifier/bin"));
+    assert_eq!((config.verifier.most, config.verifier.limit), (10, Duration::from_secs(10)));
+    let text = "version=4\n[plugins.'io.containerd.transfer.v1.local']\nmax_concurrent_downloads=0\n\
+                max_unpacked_layer=1000\nconfig_path='/a:/b'\n\
+                [[plugins.'io.containerd.transfer.v1.local'.unpack_config]]\nplatform='linux/arm'\nsnapshotter='native'\n\
+                [plugins.'io.containerd.image-verifier.v1.bindir']\nmax_verifiers=-1\nper_verifier_timeout='1m'";
+    let config = understood(text).unwrap();
+    assert_eq!(config.warnings, Vec::<String>::new());
+    assert_eq!((config.transfer.downloads, config.transfer.max_unpacked_layer), (usize::MAX, 1000));
+    assert_eq!(config.transfer.hosts, "/a:/b");
+    let unpack = &config.transfer.unpack.unwrap()[0];
+    assert_eq!((unpack.platform.to_string(), unpack.snapshotter.as_str()), ("linux/arm/v7".into(), "native"));
+    assert_eq!((config.verifier.most, config.verifier.limit), (-1, Duration::from_secs(60)));
+    let wrong = "version=4\n[[plugins.'io.containerd.transfer.v1.local'.unpack_config]]\nplatform='a//b'";
+    assert!(understood(wrong).unwrap_err().to_string().contains("platform configuration a//b invalid"));
+}

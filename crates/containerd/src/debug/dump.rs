@@ -32,6 +32,7 @@ fn write(out: &mut String, house: &House) -> std::fmt::Result {
     )?;
     calls(out, house)?;
     changes(out, house)?;
+    pulls(out, house)?;
     runtime(out)?;
     threads(out, Path::new("/proc/self/task"))
 }
@@ -71,6 +72,20 @@ fn changes(out: &mut String, house: &House) -> std::fmt::Result {
             change.id,
             change.exec
         )?;
+    }
+    Ok(())
+}
+
+fn pulls(out: &mut String, house: &House) -> std::fmt::Result {
+    let pulls = house.transfers.running();
+    writeln!(out, "\npulls under way: {}", pulls.len())?;
+    for pull in pulls {
+        let age = pull.started.elapsed().unwrap_or_default().as_secs_f64();
+        writeln!(out, "  {age:10.3}s  {}  namespace={} digest={}", pull.name, pull.namespace, pull.target)?;
+        for (digest, part) in pull.layers {
+            let unpacked = part.extracted.map_or_else(|| "-".to_owned(), |bytes| bytes.to_string());
+            writeln!(out, "    {digest}  {} of {} fetched, {unpacked} unpacked", part.fetched, part.size)?;
+        }
     }
     Ok(())
 }

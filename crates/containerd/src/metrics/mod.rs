@@ -3,6 +3,7 @@
 //! ```text
 //!  container_*   the shims are asked when the page is asked for      containers.rs, cgroup1.rs, cgroup2.rs
 //!  containerd_*  build, garbage collection                           here, collections.rs
+//!  containerd_transfer_*  pulls and pushes                           crate::transfers::counts
 //!  grpc_*        counted by the layer around the routes              grpc.rs, crate::calls
 //!  process_*     /proc/self                                          process.rs
 //!  promhttp_*    this page itself                                    here
@@ -30,11 +31,11 @@ use types::{Result, version};
 
 pub use collections::Collections;
 pub use latencies::Latencies;
+pub use text::{Kind, Page as Text};
 
 use crate::config::Config;
 use crate::pages::{self, Door, Page};
 use crate::services::House;
-use text::Kind;
 
 /// The type of the page, as Go's handler calls it.
 const TYPE: &str = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
@@ -100,6 +101,7 @@ async fn write(sources: &Sources) -> String {
     let labels = [("revision", version::REVISION), ("version", version::VERSION)];
     page.sample("containerd_build_info_total", &labels, 1);
     sources.house.collections.write(&mut page);
+    sources.house.transfers.counts().write(&mut page);
     grpc::write(&mut page, &sources.house.calls, sources.histogram);
     process::write(&mut page);
     const NOW: &str = "promhttp_metric_handler_requests_in_flight";

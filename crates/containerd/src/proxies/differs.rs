@@ -42,9 +42,19 @@ impl Differs {
         Ok(Self(sources.into()))
     }
 
+    /// Whether it is the one in this process and nobody else.
+    pub fn is_walking(&self) -> bool {
+        matches!(self.0[..], [Source::Walking])
+    }
+
+    /// Whether there is anybody at all.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Extracts layers from `content`, which is what `scope` can see.
     pub fn applier(&self, content: &Arc<dyn Store>, scope: &Scope) -> Result<Arc<dyn Applier>> {
-        if let [Source::Walking] = self.0[..] {
+        if self.is_walking() {
             return Ok(Arc::new(WalkingApplier::new(Arc::clone(content))));
         }
         let each = self.0.iter().map(|source| -> Result<Arc<dyn Applier>> {
@@ -58,7 +68,7 @@ impl Differs {
 
     /// Makes layers into `content`, which is what `scope` can see.
     pub fn differ(&self, content: &Arc<dyn Store>, scope: &Scope) -> Result<Arc<dyn Differ>> {
-        if let [Source::Walking] = self.0[..] {
+        if self.is_walking() {
             return Ok(Arc::new(WalkingDiffer::new(Arc::clone(content))));
         }
         let each = self.0.iter().map(|source| -> Result<Arc<dyn Differ>> {

@@ -44,6 +44,7 @@ use crate::gc::Collector;
 use crate::metrics::Collections;
 use crate::plugins::{Kind, Plugins};
 use crate::proxies::Differs;
+use crate::transfers::Transfers;
 use crate::work::Work;
 
 use deprecations::Deprecations;
@@ -65,6 +66,8 @@ pub struct House {
     pub gc: Collector,
     /// Streams that clients have opened for transfers.
     pub streams: streaming::Streams,
+    /// Pulls and pushes.
+    pub transfers: Transfers,
     /// What is being asked, and has been.
     pub calls: Calls,
     /// How garbage collection went.
@@ -91,6 +94,8 @@ pub struct Parts {
     pub gc: Collector,
     /// Who applies and compares layers.
     pub differs: Differs,
+    /// See [`House::transfers`].
+    pub transfers: Transfers,
     /// Held as long as the house is.
     pub state: StateLock,
 }
@@ -98,7 +103,7 @@ pub struct Parts {
 impl House {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Self {
-        let Parts { db, runtime, mounts, events, gc, differs, state } = parts;
+        let Parts { db, runtime, mounts, events, gc, differs, transfers, state } = parts;
         let streams = streaming::Streams::default();
         db.collect_also(Arc::new(streams.clone()));
         db.collect_also(Arc::new(mounts::Kept::new(mounts.clone())));
@@ -112,6 +117,7 @@ impl House {
             collections: gc.collections(),
             gc,
             streams,
+            transfers,
             deprecations: Deprecations::of_host(),
             differs,
             _state: Arc::new(state),
@@ -123,6 +129,11 @@ impl House {
         if let Err(error) = self.events.publish(namespace, topic, api::any::pack(event)) {
             warn!(%namespace, topic, %error, "publish event");
         }
+    }
+
+    /// Whether layers are extracted in this process and nowhere else.
+    pub fn is_walking(&self) -> bool {
+        self.differs.is_walking()
     }
 
     /// Makes layers into the content that `scope` can see.

@@ -19,8 +19,9 @@ use crate::{go, log};
 
 pub mod check;
 mod edit;
+mod fetch;
+mod object;
 mod prune;
-mod registry;
 
 /// `ctr content ...`.
 #[derive(Subcommand, Debug)]
@@ -44,11 +45,11 @@ pub enum Command {
     /// Edit a blob and return a new digest
     Edit(edit::Flags),
     /// Fetch all content for an image into containerd
-    Fetch(Box<registry::FetchFlags>),
+    Fetch(Box<fetch::Flags>),
     /// Retrieve objects from a remote
-    FetchObject(registry::ObjectFlags),
+    FetchObject(object::Flags),
     /// Retrieve blobs from a remote
-    FetchBlob(registry::BlobFlags),
+    FetchBlob(object::BlobFlags),
     /// Get the data for an object
     Get(Words),
     /// Accept content into the store
@@ -75,7 +76,7 @@ pub enum Command {
     #[command(subcommand)]
     Prune(prune::Command),
     /// Push an object to a remote
-    PushObject(registry::ObjectFlags),
+    PushObject(object::Flags),
     /// Add labels to content
     Label(Words),
 }
@@ -87,10 +88,10 @@ pub async fn run(globals: &Globals, command: Command) -> Result<()> {
         Command::Check(flags) => check::run(globals, flags).await.map(drop),
         Command::Delete(digests) => delete(&Client::open(globals)?, &digests.words).await,
         Command::Edit(flags) => edit::run(globals, flags).await,
-        Command::Fetch(flags) => registry::fetch(globals, &flags),
-        Command::FetchObject(flags) => registry::fetch_object(&flags),
-        Command::FetchBlob(flags) => registry::fetch_blob(&flags),
-        Command::PushObject(flags) => registry::push_object(globals, &flags),
+        Command::Fetch(flags) => fetch::run(globals, &flags).await,
+        Command::FetchObject(flags) => object::fetch(globals, &flags).await,
+        Command::FetchBlob(flags) => object::fetch_blobs(globals, &flags).await,
+        Command::PushObject(flags) => object::push(globals, &flags).await,
         Command::Prune(command) => prune::run(globals, command).await,
         Command::Get(digests) => get(globals, go::digest(digests.first())?).await,
         Command::Ingest { expected_size, expected_digest, key } => {

@@ -13,6 +13,7 @@ pub mod namespaces;
 pub mod oci;
 pub mod plugins;
 pub mod pprof;
+pub mod registry;
 pub mod run;
 pub mod sandboxes;
 pub mod shim;
@@ -55,6 +56,7 @@ pub async fn dispatch(cli: Cli) -> Result<u8> {
         Command::Oci(command) => done(oci::run(globals, command)),
         Command::Info => done(info::run(&Client::open(globals)?).await),
         Command::Demo => done(demo::run().map_err(|error| Error::unknown(format!("demo: {error:#}")))),
+        Command::Registry(command) => done(registry::run(globals, command).await),
         Command::Deprecations(command) => done(deprecations::run(&Client::open(globals)?, command).await),
     }
 }

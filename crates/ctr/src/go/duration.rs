@@ -33,6 +33,32 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(total).map_err(|_| bad())
 }
 
+/// As Go prints a duration: `1m2.5s`, `340.12ms`, `0s`.
+pub fn exact(duration: Duration) -> String {
+    let fraction = |nanos: u128, unit: u128| {
+        let digits = unit.ilog10() as usize;
+        let text = format!("{}.{:0digits$}", nanos / unit, nanos % unit);
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    };
+    let nanos = duration.as_nanos();
+    match nanos {
+        0 => "0s".into(),
+        1..1_000 => format!("{nanos}ns"),
+        1_000..1_000_000 => format!("{}µs", fraction(nanos, 1_000)),
+        1_000_000..1_000_000_000 => format!("{}ms", fraction(nanos, 1_000_000)),
+        _ => {
+            let minutes = duration.as_secs() / 60;
+            let seconds =
+                format!("{}s", fraction(nanos - u128::from(minutes) * 60_000_000_000, 1_000_000_000));
+            match (minutes / 60, minutes % 60) {
+                (0, 0) => seconds,
+                (0, minutes) => format!("{minutes}m{seconds}"),
+                (hours, minutes) => format!("{hours}h{minutes}m{seconds}"),
+            }
+        }
+    }
+}
+
 /// `docker/go-units`' `HumanDuration`.
 pub fn human(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -56,6 +82,21 @@ pub fn human(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_are_printed_as_go_prints_them() {
+        for (nanos, text) in [
+            (0, "0s"),
+            (12, "12ns"),
+            (1_500, "1.5µs"),
+            (340_120_000, "340.12ms"),
+            (1_000_000_000, "1s"),
+            (62_500_000_000, "1m2.5s"),
+            (3_600_000_000_001, "1h0m0.000000001s"),
+        ] {
+            assert_eq!(exact(Duration::from_nanos(nanos)), text);
+        }
+    }
 
     #[test]
     fn durations_are_written_as_in_go() {

@@ -44,8 +44,8 @@ pub(super) async fn fetch(job: &Job, descriptor: &Descriptor) -> Result<()> {
     }
 }
 
-/// The name of a blob's ingest.
-fn reference(descriptor: &Descriptor) -> String {
+/// The name of a blob's ingest, as upstream has it.
+pub fn reference(descriptor: &Descriptor) -> String {
     let Descriptor { media_type, digest, annotations, .. } = descriptor;
     let kind = match media_type.as_str() {
         t if media::is_manifest(t) => "manifest",

@@ -37,12 +37,14 @@ use content::Store;
 use diff::Applier;
 use snapshots::Snapshotter;
 use types::oci::{Descriptor, Manifest};
+use types::reference::Reference;
 use types::{Digest, Labels, Result, ResultExt};
 
 use crate::cancel::{Cancel, CancelOnDrop};
 use crate::progress::Progress;
 use crate::walk::{self, Wanted};
 
+pub use blob::reference;
 use shared::Watched;
 pub use shared::{Layer as RunningLayer, Running, Shared};
 
@@ -86,6 +88,15 @@ pub struct Source {
     pub host: String,
     /// The repository there.
     pub repository: String,
+}
+
+impl Source {
+    /// Where `reference` is from, of the image called `name`.
+    pub fn of(name: &str, reference: &Reference) -> Self {
+        let (_, repository) = reference.locator.split_once('/').unwrap_or_default();
+        let host = reference.hostname().to_owned();
+        Self { name: name.to_owned(), host, repository: repository.to_owned() }
+    }
 }
 
 /// Whether documents of unwanted platforms are fetched.

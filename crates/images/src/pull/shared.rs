@@ -141,7 +141,9 @@ impl Watched {
             Event::Unpacking(digest, _) => (digest, |layer, _| layer.extracted = Some(0)),
             Event::Extracting(digest, ..) => (digest, |layer, at| layer.extracted = Some(at)),
             Event::Unpacked(digest) => (digest, |layer, _| layer.extracted = Some(layer.size)),
-            Event::Found(..) | Event::Member(..) | Event::Stored(_) => return,
+            Event::Found(..) | Event::Member(..) | Event::Stored(_) | Event::Sending(..) | Event::Sent(_) => {
+                return;
+            }
         };
         let at = match event {
             Event::Fetching(_, at, _) | Event::Extracting(_, at, _) => at,

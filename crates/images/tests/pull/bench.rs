@@ -195,7 +195,7 @@ impl Progress for Events {
             Event::Extracting(digest, at, of) => (digest, format!("extracting {at}/{of}")),
             Event::Unpacking(digest, _) => (digest, "unpacking".to_owned()),
             Event::Unpacked(digest) => (digest, "unpacked".to_owned()),
-            Event::Member(..) | Event::Stored(_) => return,
+            Event::Member(..) | Event::Stored(_) | Event::Sending(..) | Event::Sent(_) => return,
         };
         self.0.lock().unwrap().push((digest.clone(), word));
     }

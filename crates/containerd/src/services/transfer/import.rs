@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use api::containerd::types::transfer::{ImageImportStream, UnpackConfiguration};
+use api::containerd::types::transfer::ImageImportStream;
 use api::convert;
 use async_trait::async_trait;
 use content::Store;
@@ -19,11 +19,9 @@ use types::{Result, ResultExt};
 
 use super::bytestream::ByteReader;
 use super::store::ImageStore;
+use super::unpack::{UnpackInto, wanted};
 use super::{Gone, Job};
 use crate::services::streaming::Stream;
-
-/// Where images are unpacked if nobody says where.
-const DEFAULT_SNAPSHOTTER: &str = "overlayfs";
 
 /// Imports an archive, unpacks its images and names them.
 pub async fn run(job: &mut Job, from: ImageImportStream, stream: Stream, to: ImageStore) -> Result<()> {
@@ -36,9 +34,11 @@ pub async fn run(job: &mut Job, from: ImageImportStream, stream: Stream, to: Ima
         compress: from.force_compress,
         discard_layers: false,
     };
+    // Asked for what is not there, nothing is read.
+    let unpack_into = wanted(job, &to.0.unpacks)?;
     let imported = import::import(archive, &store, &options, &to, &Silent).await?;
-    for unpack in &to.0.unpacks {
-        unpack_all(job, &store, &imported, unpack).await?;
+    for into in unpack_into {
+        unpack_all(job, &store, &imported, into).await?;
     }
     to.write(job, &imported.images).await?;
     for (name, target) in &imported.images {
@@ -53,20 +53,13 @@ async fn unpack_all(
     job: &Job,
     store: &Arc<dyn Store>,
     imported: &Imported,
-    wanted: &UnpackConfiguration,
+    UnpackInto { platform, snapshotter, name, applier, .. }: UnpackInto,
 ) -> Result<()> {
-    let name =
-        Some(wanted.snapshotter.as_str()).filter(|name| !name.is_empty()).unwrap_or(DEFAULT_SNAPSHOTTER);
-    let platform = wanted.platform.clone().map_or_else(Platform::host, convert::platform);
     let unpacker = Unpacker {
         store: Arc::clone(store),
-        applier: Arc::new(UntilGone { applier: job.house.applier(&job.scope)?, gone: job.gone.clone() }),
-        snapshotter: job
-            .house
-            .db
-            .snapshotter(job.scope.clone(), name)
-            .context(|| "unable to initialize unpacker")?,
-        snapshotter_name: name.to_owned(),
+        applier: Arc::new(UntilGone { applier, gone: job.gone.clone() }),
+        snapshotter,
+        snapshotter_name: name,
     };
     let mut seen = BTreeSet::new();
     for (name, target) in &imported.images {

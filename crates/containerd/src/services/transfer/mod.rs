@@ -1,6 +1,8 @@
-//! `containerd.services.transfer.v1.Transfer`, as far as it needs no registry: import, export, tag.
+//! `containerd.services.transfer.v1.Transfer`.
 //!
 //! ```text
+//!  OCIRegistry       -> ImageStore         pull: fetch, unpack, name
+//!  ImageStore        -> OCIRegistry        push
 //!  ImageImportStream -> ImageStore         import, unpack, name
 //!  ImageStore        -> ImageExportStream  an archive
 //!  ImageStore        -> ImageStore         tag
@@ -14,7 +16,12 @@ mod bytestream;
 mod export;
 mod import;
 mod progress;
+mod pull;
+mod push;
+mod registry;
 mod store;
+mod tracker;
+mod unpack;
 
 use api::containerd::services::transfer::v1::TransferRequest;
 use api::containerd::types::transfer as wire;
@@ -28,10 +35,11 @@ use types::{Any, Class, Error, Labels, Namespace, Result, Scope, labels};
 
 use super::House;
 use super::reply::{reply, required, scope};
-use super::streaming::{Stream, Streams};
+use super::streaming::Stream;
 use crate::work::Change;
 
 use progress::Progress;
+use registry::Registry;
 use store::ImageStore;
 
 /// How long what a transfer has made is held, should it not come to its end.
@@ -49,34 +57,13 @@ impl transfer_server::Transfer for Transfer {
         let progress = reply(Progress::open(&self.0.streams, &scope.namespace, &progress))?;
         let source = required(request.source, "source")?;
         let destination = required(request.destination, "destination")?;
-        let ends = (self.end(&scope.namespace, &source)?, self.end(&scope.namespace, &destination)?);
+        let source_end = self.end(&scope.namespace, &source)?;
+        let ends = (source_end, self.end(&scope.namespace, &destination)?);
         let (caller, gone) = watch::channel(());
-        let change = Change::new("transfer", &scope.namespace, told(&source, &destination));
-        let job = Job { house: self.0.clone(), scope, progress, gone: Gone(gone) };
-        let done = match ends {
-            (End::Import(from, stream), End::Store(to)) => {
-                self.0
-                    .work
-                    .run(change, job.leased(async |job| import::run(job, from, stream, to).await))
-                    .await
-            }
-            (End::Store(from), End::Export(to, stream)) => {
-                self.0
-                    .work
-                    .run(change, job.leased(async |job| export::run(job, from, to, stream).await))
-                    .await
-            }
-            (End::Store(from), End::Store(to)) => {
-                self.0.work.run(change, job.leased(async |job| store::tag(job, from, to).await)).await
-            }
-            (End::Import(_, from), End::Export(_, to)) => {
-                self.0.work.run(change, async move { bytestream::echo(from, to, job.gone).await }).await
-            }
-            _ => Err(Status::unimplemented(format!(
-                "method Transfer not implemented for {} to {}",
-                source.type_url, destination.type_url
-            ))),
-        };
+        let change = Change::new("transfer", &scope.namespace, told(&ends, (&source, &destination)));
+        let job =
+            Job { house: self.0.clone(), scope, progress, gone: Gone(gone), leftovers: Leftovers::default() };
+        let done = self.0.work.run(change, job.run(ends, (source.type_url, destination.type_url))).await;
         drop(caller);
         self.0.work.trim();
         done.map(Response::new)
@@ -84,9 +71,16 @@ impl transfer_server::Transfer for Transfer {
 }
 
 /// From what to what, for the log.
-fn told(source: &ProtoAny, destination: &ProtoAny) -> String {
-    let short = |any: &ProtoAny| any.type_url.rsplit('.').next().unwrap_or_default().to_owned();
-    format!("{} to {}", short(source), short(destination))
+fn told((from, to): &(End, End), types: (&ProtoAny, &ProtoAny)) -> String {
+    let short = |end: &End, any: &ProtoAny| {
+        let kind = any.type_url.rsplit('.').next().unwrap_or_default();
+        match end {
+            End::Registry(registry) => format!("{kind} {}", registry.name),
+            End::Store(ImageStore(store)) if !store.name.is_empty() => format!("{kind} {}", store.name),
+            _ => kind.to_owned(),
+        }
+    };
+    format!("{} to {}", short(from, types.0), short(to, types.1))
 }
 
 /// One end of a transfer.
@@ -94,17 +88,23 @@ enum End {
     Import(wire::ImageImportStream, Stream),
     Export(wire::ImageExportStream, Stream),
     Store(ImageStore),
+    Registry(Registry),
     /// What we know nothing of.
     Other,
 }
 
 impl Transfer {
     fn end(&self, namespace: &Namespace, any: &ProtoAny) -> Result<End, Status> {
-        reply(end(&self.0.streams, namespace, &any::from_wire(any.clone())))
+        reply(end(&self.0, namespace, &any::from_wire(any.clone())))
     }
 }
 
-fn end(streams: &Streams, namespace: &Namespace, any: &Any) -> Result<End> {
+fn end(house: &House, namespace: &Namespace, any: &Any) -> Result<End> {
+    let streams = &house.streams;
+    if any.is(&wire::OciRegistry::full_name()) {
+        let hosts = &house.transfers.settings().hosts;
+        return Ok(End::Registry(Registry::open(streams, namespace, any::unpack(any)?, hosts)?));
+    }
     if any.is(&wire::ImageImportStream::full_name()) {
         let import: wire::ImageImportStream = any::unpack(any)?;
         let stream = streams.take(namespace, &import.stream)?;
@@ -148,20 +148,65 @@ struct Job {
     scope: Scope,
     progress: Progress,
     gone: Gone,
+    leftovers: Leftovers,
+}
+
+/// What is left of a pull that failed, and for how long.
+const KEPT: std::time::Duration = std::time::Duration::from_secs(3600);
+
+/// What becomes of what a failed transfer has made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Leftovers {
+    /// It is collected at once.
+    #[default]
+    Collect,
+    /// It is held for a while: another try will want it.
+    Keep,
 }
 
 impl Job {
+    /// Does what there is to do between the two ends, and ends the progress.
+    async fn run(mut self, ends: (End, End), types: (String, String)) -> Result<()> {
+        let progress = self.progress.clone();
+        let done = match ends {
+            (End::Registry(from), End::Store(to)) => {
+                self.leased(async |job| pull::run(job, from, to).await).await
+            }
+            (End::Store(from), End::Registry(to)) => push::run(&mut self, from, to).await,
+            (End::Import(from, stream), End::Store(to)) => {
+                self.leased(async |job| import::run(job, from, stream, to).await).await
+            }
+            (End::Store(from), End::Export(to, stream)) => {
+                self.leased(async |job| export::run(job, from, to, stream).await).await
+            }
+            (End::Store(from), End::Store(to)) => {
+                self.leased(async |job| store::tag(job, from, to).await).await
+            }
+            (End::Import(_, from), End::Export(_, to)) => bytestream::echo(from, to, self.gone.clone()).await,
+            _ => Err(Error::unimplemented(format!(
+                "unable to transfer from {} to {}: not implemented",
+                types.0, types.1
+            ))),
+        };
+        progress.finish().await;
+        done
+    }
+
     /// Does `work` under the caller's lease, or one of its own.
-    async fn leased(mut self, work: impl AsyncFnOnce(&mut Self) -> Result<()>) -> Result<()> {
+    async fn leased(&mut self, work: impl AsyncFnOnce(&mut Self) -> Result<()>) -> Result<()> {
         if self.scope.lease.is_some() {
-            return work(&mut self).await;
+            return work(self).await;
         }
         let leases = self.house.db.leases(&self.scope.namespace);
-        let (seconds, _) = types::time::unix(std::time::SystemTime::now() + HELD);
-        let expire = types::time::rfc3339(types::time::from_unix(seconds, 0));
-        let lease = leases.create(None, Labels::from([(labels::GC_EXPIRE.to_owned(), expire)])).await?;
+        let lease = leases.create(None, expires(HELD)).await?;
         self.scope.lease = Some(lease.id.clone());
-        let done = work(&mut self).await;
+        let done = work(self).await;
+        if done.is_err()
+            && self.leftovers == Leftovers::Keep
+            && let Err(error) = keep(&leases, &lease.id).await
+        {
+            warn!(%error, "what a failed pull has brought is not kept for the next");
+        }
         if let Err(error) = leases.delete(&lease.id).await {
             warn!(%error, lease = lease.id, "the lease of a transfer stays until it expires");
         }
@@ -172,4 +217,20 @@ impl Job {
         }
         done
     }
+}
+
+/// The label of something that is held for so long.
+fn expires(after: std::time::Duration) -> Labels {
+    let (seconds, _) = types::time::unix(std::time::SystemTime::now() + after);
+    let expire = types::time::rfc3339(types::time::from_unix(seconds, 0));
+    Labels::from([(labels::GC_EXPIRE.to_owned(), expire)])
+}
+
+/// Holds what the lease `id` holds for [`KEPT`].
+async fn keep(leases: &metadata::Leases, id: &str) -> Result<()> {
+    let lease = leases.create(None, expires(KEPT)).await?;
+    for resource in leases.list_resources(id)? {
+        leases.add_resource(&lease.id, resource).await?;
+    }
+    Ok(())
 }

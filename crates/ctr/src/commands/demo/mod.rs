@@ -1,9 +1,11 @@
 //! `ctr demo`: shows on this machine, with its own daemon, root and state, that containers run and survive a crash of
-//! the daemon, how that compares with Debian's containerd, and that nothing is left behind.
+//! the daemon, how that compares with Debian's containerd, that images are pulled where a registry answers, and that nothing
+//! is left behind.
 
 mod archive;
 mod daemon;
 mod leftovers;
+mod pull;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -36,6 +38,7 @@ pub fn run() -> Result<()> {
     show_container(&ours)?;
     show_crash(&mut ours, scratch.path())?;
     show_comparison(&ours, scratch.path(), peers.as_deref(), &archive)?;
+    pull::show(&ours)?;
     ours.stop()?;
     scratch.remove()?;
     show_leftovers(&before, scratch.path())?;
@@ -304,7 +307,7 @@ fn shim_memory(daemon: &Daemon) -> Result<u64> {
 }
 
 fn show_leftovers(before: &Before, dir: &Path) -> Result<()> {
-    heading(6, "Left behind");
+    heading(7, "Left behind");
     // A shim that has just answered its last request may need a moment to end.
     let _ = wait_for("the last shim", || before.compare(dir).none());
     let left = before.compare(dir);

@@ -3,6 +3,7 @@
 
 use api::containerd::events as wire;
 use api::containerd::services::images::v1 as images;
+use api::containerd::types::transfer::Progress;
 use prost::{Message, Name};
 use serde_json::{Map, Value, json};
 use types::{Any, Error, Labels, Result};
@@ -128,6 +129,22 @@ shapes! {
         .with("name", e.name)
         .with("snapshotter", e.snapshotter),
     wire::SnapshotRemove => |e| Object::default().with("key", e.key).with("snapshotter", e.snapshotter),
+    // Of pulls, by our daemon.
+    Progress => |e| Object::default()
+        .with("event", e.event)
+        .with("name", e.name)
+        .with("parents", e.parents)
+        .with("progress", e.progress)
+        .with("total", e.total)
+        .with("desc", e.desc.map(descriptor).unwrap_or_default()),
+}
+
+fn descriptor(descriptor: api::containerd::types::Descriptor) -> Value {
+    let object = Object::default()
+        .with("media_type", descriptor.media_type)
+        .with("digest", descriptor.digest)
+        .with("size", descriptor.size);
+    Value::Object(object.0)
 }
 
 fn mount(mount: api::containerd::types::Mount) -> Value {

@@ -7,7 +7,8 @@ mod import;
 mod inspect;
 mod list;
 mod mount;
-pub mod registry;
+pub mod pull;
+mod push;
 mod tag;
 
 use std::collections::BTreeSet;
@@ -71,9 +72,9 @@ pub enum Command {
     /// Unmount the image from the target
     Unmount(mount::UnmountFlags),
     /// Pull an image from a remote
-    Pull(Box<registry::PullFlags>),
+    Pull(Box<pull::Flags>),
     /// Push an image to a remote
-    Push(Box<registry::PushFlags>),
+    Push(Box<push::Flags>),
     /// Remove unused images
     Prune {
         /// Remove all unused images, not just dangling ones (if all is not specified no images will be pruned)
@@ -122,8 +123,8 @@ pub async fn run(globals: &Globals, command: Command) -> Result<()> {
         Command::Inspect { content, name } => {
             inspect::run(&Client::open(globals)?, name.first(), content).await
         }
-        Command::Pull(flags) => registry::pull(globals, &flags),
-        Command::Push(flags) => registry::push(globals, &flags),
+        Command::Pull(flags) => pull::run(globals, &flags).await,
+        Command::Push(flags) => push::run(globals, &flags).await,
         Command::List { quiet, filters } => list::run(&Client::open(globals)?, quiet, filters.words).await,
         Command::Mount(flags) => mount::mount(globals, flags).await,
         Command::Unmount(flags) => mount::unmount(globals, flags).await,

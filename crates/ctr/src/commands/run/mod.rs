@@ -17,6 +17,7 @@ mod devices;
 pub mod flags;
 pub mod image;
 pub mod lookup;
+mod pull;
 mod remap;
 pub mod runtime;
 mod spec;
@@ -60,6 +61,9 @@ pub struct Flags {
     /// Dump the generated OCI config to a file
     #[arg(long)]
     dump_config: Option<String>,
+    /// Pull the image before running it: missing, always or never
+    #[arg(long, default_value = "never")]
+    pull: String,
     #[command(flatten)]
     container: ContainerFlags,
     #[command(flatten)]
@@ -92,6 +96,7 @@ pub async fn run(globals: &Globals, flags: Flags) -> Result<u8> {
             checkpoint: None,
         },
     };
+    let policy = pull::Policy::of(&flags.pull)?;
     let wanted = Wanted::for_run(flags.container, flags.run, flags.words.words)?;
     if plan.rm && plan.detach {
         return refused("flags --detach and --rm cannot be specified together");
@@ -99,6 +104,7 @@ pub async fn run(globals: &Globals, flags: Flags) -> Result<u8> {
     plan.task.check(wanted.flags.tty)?;
     let client = Client::open(globals)?;
     let mut signals = Signals::catch()?;
+    signals.during(pull::before(&client, policy, &wanted)).await?;
     let mut created = signals.during(container::make(&client, &wanted)).await?;
     let lease = created.lease.take();
     let ending = tokio::spawn(async {

@@ -1,4 +1,10 @@
-//! Bars on the terminal while an archive is imported or layers are unpacked; nothing where the output is no terminal.
+//! What is drawn while something takes its time: bars while an archive is imported or layers are unpacked, where the output
+//! is a terminal; [`tree`] and [`jobs`] as upstream's ctr draws transfers and what it fetches itself.
+
+mod bar;
+pub mod jobs;
+mod screen;
+pub mod tree;
 
 use std::io::IsTerminal;
 
@@ -35,6 +41,8 @@ impl Progress for Bar {
             | Event::Exists(_)
             | Event::Fetching(..)
             | Event::Fetched(_)
+            | Event::Sending(..)
+            | Event::Sent(_)
             | Event::Extracting(..) => {}
         }
     }
