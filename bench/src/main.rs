@@ -31,7 +31,7 @@ struct Options {
 fn main() -> Result<()> {
     let options = parse(std::env::args().skip(1))?;
     let known: Vec<_> = ROWS.iter().map(|row| row.name).chain(many::ROWS.map(|(name, _)| name)).collect();
-    if let Some(name) = options.rows.iter().find(|name| !known.contains(&name.as_str())) {
+    if let Some(name) = options.rows.iter().find(|name| !known.iter().any(|row| names(name, row))) {
         bail!("there is no row {name}; there are: {}", known.join(" "));
     }
     println!("ours: {}\npeer: {}\n", options.ours.display(), options.peer.display());
@@ -40,7 +40,7 @@ fn main() -> Result<()> {
         "row", "unit", "ours", "min", "peer", "min", "ratio"
     );
     let mut report = Vec::new();
-    let wanted = |name: &str| options.rows.is_empty() || options.rows.iter().any(|wanted| wanted == name);
+    let wanted = |name: &str| options.rows.is_empty() || options.rows.iter().any(|word| names(word, name));
     for row in ROWS.iter().filter(|row| wanted(row.name)) {
         let sides = Sides::start(&options.ours, &options.peer);
         let figures = (row.measure)(&sides).with_context(|| format!("measure {}", row.name))?;
@@ -79,6 +79,11 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Options> {
         bail!("usage: bench --ours DIR --peer DIR [--json FILE] [ROW...]");
     }
     Ok(options)
+}
+
+/// Whether a word of the command line names a row; `many-*` names all that begin so.
+fn names(word: &str, row: &str) -> bool {
+    word.strip_suffix('*').map_or(word == row, |begin| row.starts_with(begin))
 }
 
 fn print_row(name: &str, unit: &str, figures: &Figures) {

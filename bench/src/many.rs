@@ -15,25 +15,51 @@ use grpc::images::images_client::ImagesClient;
 use grpc::snapshots::snapshots_client::SnapshotsClient;
 use tonic::Code;
 
-use crate::sides::{Sides, milliseconds};
-use crate::statistics::Figures;
+use crate::sides::{Sides, milliseconds, time, time_of};
+use crate::statistics::{Figures, Samples};
 
 const COUNT: usize = 10_000;
 const SNAPSHOTTER: &str = "overlayfs";
 /// About what a spec with the default profile has.
 const SPEC: usize = 4096;
 
-/// The rows of this module: name and unit.
-pub const ROWS: [(&str, &str); 5] = [
-    ("list-10000-images", "ms"),
-    ("list-10000-containers", "ms"),
-    ("list-10000-snapshots", "ms"),
-    ("idle-daemon-pss-10000", "kB"),
-    ("restart-with-10000", "ms"),
+/// The rows of this module: name and unit. For each list what it takes through one client of the API, what of that the
+/// daemon's processors are busy, what `ctr` takes that lists, each daemon's own and the peer's for both.
+pub const ROWS: [(&str, &str); 15] = [
+    ("many-images", "ms"),
+    ("many-images-daemon-cpu", "ms"),
+    ("many-images-own-ctr", "ms"),
+    ("many-images-peers-ctr", "ms"),
+    ("many-containers", "ms"),
+    ("many-containers-daemon-cpu", "ms"),
+    ("many-containers-own-ctr", "ms"),
+    ("many-containers-peers-ctr", "ms"),
+    ("many-snapshots", "ms"),
+    ("many-snapshots-daemon-cpu", "ms"),
+    ("many-snapshots-own-ctr", "ms"),
+    ("many-snapshots-peers-ctr", "ms"),
+    ("many-pss-after-lists", "kB"),
+    ("many-pss-idle", "kB"),
+    ("many-restart", "ms"),
 ];
 
+/// Something that can be listed.
+struct List {
+    api: fn(&Api) -> Result<usize>,
+    ctr: &'static [&'static str],
+}
+
+const LISTS: [List; 3] = [
+    List { api: list_images, ctr: &["images", "ls", "-q"] },
+    List { api: list_containers, ctr: &["containers", "ls", "-q"] },
+    List { api: list_snapshots, ctr: &["snapshots", "ls"] },
+];
+
+/// Where the rows that are no list's begin.
+const REST: usize = 4 * LISTS.len();
+
 /// Fills both daemons, then takes all rows in turn.
-pub fn measure(sides: &Sides) -> Result<[Figures; 5]> {
+pub fn measure(sides: &Sides) -> Result<[Figures; ROWS.len()]> {
     let both = [&sides.ours, &sides.peer];
     for daemon in both {
         fill(daemon)?;
@@ -42,16 +68,15 @@ pub fn measure(sides: &Sides) -> Result<[Figures; 5]> {
     for round in 0..10 {
         for daemon in both {
             let ours = std::ptr::eq(daemon, &raw const sides.ours);
-            let api = daemon.api();
-            let lists: [fn(&Api) -> Result<usize>; 3] = [list_images, list_containers, list_snapshots];
-            for (row, list) in rows.iter_mut().zip(lists) {
-                let started = Instant::now();
-                let found = list(&api)?;
+            for (list, rows) in LISTS.iter().zip(rows.chunks_mut(4)) {
+                let figures = list.measure(daemon, &sides.peer)?;
                 // The first round warms both up.
                 if round > 0 {
-                    side(row, ours).push(milliseconds(started.elapsed()));
+                    rows.iter_mut().zip(figures).for_each(|(row, figure)| side(row, ours).push(figure));
                 }
-                ensure!(found >= COUNT, "only {found} were listed");
+            }
+            if round > 0 {
+                side(&mut rows[REST], ours).push(memory(daemon)?);
             }
         }
     }
@@ -61,17 +86,36 @@ pub fn measure(sides: &Sides) -> Result<[Figures; 5]> {
             daemon.kill();
             let started = Instant::now();
             daemon.launch();
-            side(&mut rows[4], ours).push(milliseconds(started.elapsed()));
+            side(&mut rows[REST + 2], ours).push(milliseconds(started.elapsed()));
             list_containers(&daemon.api())?;
             sleep(Duration::from_secs(5));
-            let pid = daemon.pid().context("the daemon runs")?;
-            side(&mut rows[3], ours).push(proc::pss(pid) as f64 / 1024.0);
+            side(&mut rows[REST + 1], ours).push(memory(daemon)?);
         }
     }
     Ok(rows)
 }
 
-fn side(row: &mut Figures, ours: bool) -> &mut crate::statistics::Samples {
+impl List {
+    /// The figures of its four rows.
+    fn measure(&self, daemon: &Daemon, peer: &Daemon) -> Result<[f64; 4]> {
+        let api = daemon.api();
+        let pid = daemon.pid().context("the daemon runs")?;
+        let (busy, started) = (proc::busy(pid), Instant::now());
+        let found = (self.api)(&api)?;
+        let (took, busy) = (started.elapsed(), proc::busy(pid).saturating_sub(busy));
+        ensure!(found >= COUNT, "only {found} were listed");
+        let own = time(daemon, self.ctr)?;
+        let peers = time_of(daemon, peer.ctr_binary(), self.ctr)?;
+        Ok([milliseconds(took), milliseconds(busy), own, peers])
+    }
+}
+
+fn memory(daemon: &Daemon) -> Result<f64> {
+    // Far below 2^52.
+    Ok(proc::pss(daemon.pid().context("the daemon runs")?) as f64)
+}
+
+fn side(row: &mut Figures, ours: bool) -> &mut Samples {
     if ours { &mut row.ours } else { &mut row.peer }
 }
 

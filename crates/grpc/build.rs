@@ -14,6 +14,46 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .collect();
     files.sort();
     let descriptors = protox::compile(&files, [proto])?;
+    tonic_prost_build::configure()
+        .build_transport(false)
+        .include_file("grpc.rs")
+        .compile_fds_with_config(descriptors, config())?;
+    lists(proto)
+}
+
+/// Servers whose lists are encoded by `api::encode`, beside those that answer with messages.
+fn lists(proto: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    let mut files = Vec::new();
+    let mut config = config();
+    for (service, lists) in LISTS {
+        files.push(proto.join(format!("services/{service}/v1/{service}.proto")));
+        for list in lists {
+            config.extern_path(
+                format!(".containerd.services.{service}.v1.{list}"),
+                "::api::encode::Encoded".to_owned(),
+            );
+        }
+    }
+    let out = Path::new(&std::env::var("OUT_DIR")?).join("lists");
+    std::fs::create_dir_all(&out)?;
+    tonic_prost_build::configure()
+        .build_transport(false)
+        .build_client(false)
+        .out_dir(out)
+        .include_file("lists.rs")
+        .compile_fds_with_config(protox::compile(&files, [proto])?, config)?;
+    Ok(())
+}
+
+/// The services with long lists, and the messages of these.
+const LISTS: [(&str, &[&str]); 3] = [
+    ("containers", &["ListContainersResponse", "ListContainerMessage"]),
+    ("images", &["ListImagesResponse"]),
+    ("snapshots", &["ListSnapshotsResponse"]),
+];
+
+/// Messages are `api`'s.
+fn config() -> tonic_prost_build::Config {
     let mut config = tonic_prost_build::Config::new();
     config.extern_path(".containerd.types", "::api::containerd::types");
     for service in SERVICES {
@@ -25,11 +65,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     config.extern_path(".containerdrs.services.diagnosis.v1", "::api::containerdrs::services::diagnosis::v1");
     config.extern_path(".containerd.v1.types", "::api::containerd::v1::types");
     config.extern_path(".google.rpc", "::api::google::rpc");
-    tonic_prost_build::configure()
-        .build_transport(false)
-        .include_file("grpc.rs")
-        .compile_fds_with_config(descriptors, config)?;
-    Ok(())
+    config
 }
 
 const SERVICES: [&str; 15] = [

@@ -241,18 +241,23 @@ pub fn snapshot(i: wire::snapshots::v1::Info) -> Result<types::snapshot::Info> {
     })
 }
 
-/// A snapshot for the wire.
-pub fn snapshot_to_wire(i: types::snapshot::Info) -> wire::snapshots::v1::Info {
+/// A snapshot's kind for the wire.
+pub fn snapshot_kind(kind: types::snapshot::Kind) -> i32 {
     use wire::snapshots::v1::Kind as Wire;
-    let kind = match i.kind {
+    let kind = match kind {
         types::snapshot::Kind::View => Wire::View,
         types::snapshot::Kind::Active => Wire::Active,
         types::snapshot::Kind::Committed => Wire::Committed,
     };
+    kind.into()
+}
+
+/// A snapshot for the wire.
+pub fn snapshot_to_wire(i: types::snapshot::Info) -> wire::snapshots::v1::Info {
     wire::snapshots::v1::Info {
         name: i.name,
         parent: i.parent,
-        kind: kind.into(),
+        kind: snapshot_kind(i.kind),
         created_at: timestamp(i.created_at),
         updated_at: timestamp(i.updated_at),
         labels: i.labels,

@@ -12,6 +12,7 @@ mod proto {
 
 pub mod any;
 pub mod convert;
+pub mod encode;
 pub mod journal;
 pub mod status;
 pub mod ttrpc;

@@ -7,6 +7,19 @@ mod proto {
     include!(concat!(env!("OUT_DIR"), "/grpc.rs"));
 }
 
+/// Servers whose lists come encoded.
+pub mod lists {
+    #![allow(missing_docs, clippy::all, unused_qualifications, reason = "generated from api/proto")]
+
+    mod proto {
+        include!(concat!(env!("OUT_DIR"), "/lists/lists.rs"));
+    }
+
+    pub use proto::containerd::services::containers::v1::containers_server;
+    pub use proto::containerd::services::images::v1::images_server;
+    pub use proto::containerd::services::snapshots::v1::snapshots_server;
+}
+
 pub use proto::containerd::services::containers::v1 as containers;
 pub use proto::containerd::services::content::v1 as content;
 pub use proto::containerd::services::diff::v1 as diff;

@@ -1,18 +1,19 @@
 //! Containers: records of everything about a container that is not a process.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::time::SystemTime;
 
 use prost::Message;
 use types::container::{Container, RuntimeInfo};
 use types::fields::{FieldPaths, Path};
-use types::filters::{Fields, Filters, label};
+use types::filters::Filters;
 use types::namespace::validate_identifier;
+use types::view::ContainerView;
 use types::{Error, Namespace, Result, crash, labels};
 
 use crate::db::Db;
-use crate::record::{Opaque, Time, record, stored, time};
+use crate::record::{Opaque, Time, look, record, stored, time};
 use crate::schema::CONTAINERS;
 use crate::tx::{Counts, NEXT, Source};
 
@@ -67,21 +68,28 @@ impl Containers {
         })
     }
 
-    /// Calls `each` for every container that a filter matches (`id`, `image`, `runtime.name`, `labels.<key>`),
-    /// ordered by id. All are of one version of the database, which is kept until `each` has seen the last.
-    pub fn list(&self, filters: &Filters, each: &mut dyn FnMut(Container) -> Result<()>) -> Result<()> {
+    /// Calls `each` for every container behind the id `after` that a filter matches (`id`, `image`, `runtime.name`,
+    /// `labels.<key>`), ordered by id, until it breaks off. All are of one version of the database, which is kept until
+    /// `each` has seen the last.
+    pub fn list(
+        &self,
+        filters: &Filters,
+        after: &str,
+        each: &mut dyn FnMut(&ContainerView<'_>) -> Result<ControlFlow<()>>,
+    ) -> Result<()> {
         let ns = self.namespace.as_str();
         self.db.read(|txn| {
-            txn.scan(
+            txn.scan_bytes(
                 CONTAINERS,
-                (ns, ""),
+                (ns, after),
                 |key| key.0 == ns,
-                |key, row| {
-                    let container = row.into_container(key.1);
-                    if filters.matches(&ContainerFields(&container)) {
-                        each(container)?;
+                |key, bytes| {
+                    // No id is empty.
+                    if key.1 == after {
+                        return NEXT;
                     }
-                    NEXT
+                    let container = view(key.1, bytes)?;
+                    if filters.matches(&container) { each(&container) } else { NEXT }
                 },
             )
         })
@@ -253,26 +261,34 @@ impl From<Container> for ContainerRecord {
     }
 }
 
-/// What a filter sees of a container.
-struct ContainerFields<'a>(&'a Container);
-
-impl Fields for ContainerFields<'_> {
-    fn field(&self, path: &[String]) -> Option<Cow<'_, str>> {
-        let value = match path.first()?.as_str() {
-            "id" => &self.0.id,
-            "image" => &self.0.image,
-            "runtime" if path.get(1)? == "name" => &self.0.runtime.name,
-            "labels" => return label(&self.0.labels, &path[1..]),
-            _ => return None,
-        };
-        (!value.is_empty()).then_some(Cow::Borrowed(value.as_str()))
-    }
+/// The container `id` in the bytes of its record.
+fn view<'a>(id: &'a str, bytes: &'a [u8]) -> Result<ContainerView<'a>> {
+    let mut container = ContainerView { id, ..ContainerView::default() };
+    look::<ContainerRecord>(id, bytes, |number, part| {
+        match number {
+            2 => container.labels.push(part.pair()?),
+            3 => container.image = part.text()?,
+            4 => container.runtime = part.text()?,
+            5 => container.runtime_options = Some(part.opaque()?),
+            6 => container.spec = Some(part.opaque()?),
+            7 => container.snapshotter = part.text()?,
+            8 => container.snapshot_key = part.text()?,
+            9 => container.created_at = part.time()?,
+            10 => container.updated_at = part.time()?,
+            11 => container.extensions.push(part.opaque_pair()?),
+            12 => container.sandbox = part.text()?,
+            _ => {}
+        }
+        Ok(())
+    })?;
+    Ok(container)
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::SystemTime;
 
+    use types::view::AnyView;
     use types::{Any, Class};
 
     use super::*;
@@ -418,11 +434,11 @@ mod tests {
         let ids = |filters: &[&str]| {
             let mut ids = Vec::new();
             let filters = Filters::parse(filters).unwrap();
-            let mut each = |container: Container| {
-                ids.push(container.id);
-                Ok(())
+            let mut each = |container: &ContainerView<'_>| {
+                ids.push(container.id.to_owned());
+                NEXT
             };
-            db.containers(&ns("a")).list(&filters, &mut each).unwrap();
+            db.containers(&ns("a")).list(&filters, "", &mut each).unwrap();
             ids
         };
         assert_eq!(ids(&[]), ["c1", "c2"]);
@@ -430,10 +446,66 @@ mod tests {
         assert_eq!(ids(&["labels.k==v,runtime.name~=runc,image"]), ["c1", "c2"]);
         assert_eq!(ids(&["labels.k==x", "runtime.other", "sandbox"]), [""; 0]);
         let mut seen = 0;
-        let stopped = db.containers(&ns("a")).list(&Filters::default(), &mut |_| {
+        let stopped = db.containers(&ns("a")).list(&Filters::default(), "", &mut |_| {
             seen += 1;
             Err(Error::unavailable("enough"))
         });
         assert_eq!((stopped.unwrap_err().to_string().as_str(), seen), ("enough", 1));
+    }
+
+    #[tokio::test]
+    async fn a_list_goes_on_behind_an_id_and_stops_where_it_is_told_to() {
+        let bench = Bench::new();
+        let db = bench.open();
+        for id in ["c1", "c2", "c3", "c4"] {
+            db.containers(&ns("a")).create(container(id)).await.unwrap();
+        }
+        let two_behind = |after: &str| {
+            let mut ids = Vec::new();
+            let mut each = |container: &ContainerView<'_>| {
+                ids.push(container.id.to_owned());
+                Ok(if ids.len() < 2 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+            };
+            db.containers(&ns("a")).list(&Filters::default(), after, &mut each).unwrap();
+            ids
+        };
+        assert_eq!(two_behind(""), ["c1", "c2"]);
+        assert_eq!(two_behind("c2"), ["c3", "c4"]);
+        assert_eq!(two_behind("c35"), ["c4"]);
+        assert_eq!(two_behind("c4"), [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn what_a_list_shows_is_what_was_stored() {
+        let bench = Bench::new();
+        let containers = bench.open().containers(&ns("a"));
+        let stored = containers.create(container("c1")).await.unwrap();
+        let mut each = |seen: &ContainerView<'_>| {
+            let owned =
+                |any: AnyView<'_>| Any { type_url: any.type_url.to_owned(), value: any.value.to_vec() };
+            let listed = Container {
+                id: seen.id.to_owned(),
+                labels: labels(&seen.labels),
+                image: seen.image.to_owned(),
+                runtime: RuntimeInfo {
+                    name: seen.runtime.to_owned(),
+                    options: seen.runtime_options.map(owned),
+                },
+                spec: seen.spec.map(owned),
+                snapshotter: seen.snapshotter.to_owned(),
+                snapshot_key: seen.snapshot_key.to_owned(),
+                created_at: seen.created_at,
+                updated_at: seen.updated_at,
+                extensions: seen
+                    .extensions
+                    .iter()
+                    .map(|(key, value)| ((*key).to_owned(), owned(*value)))
+                    .collect(),
+                sandbox: seen.sandbox.to_owned(),
+            };
+            assert_eq!(listed, stored);
+            NEXT
+        };
+        containers.list(&Filters::default(), "", &mut each).unwrap();
     }
 }

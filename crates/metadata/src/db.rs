@@ -288,6 +288,7 @@ mod tests {
     use super::*;
     use crate::fakes::{Bench, labels, ns, scope};
     use crate::schema::{BLOBS, CONTAINERS, IMAGES, INGESTS, LEASES, NAMESPACES, SNAPSHOTS};
+    use crate::tx::NEXT;
 
     #[tokio::test]
     async fn what_was_acknowledged_is_there_after_opening_again() {
@@ -415,7 +416,7 @@ mod tests {
             db.namespaces().get(&a).err(),
             db.namespaces().list().err(),
             db.containers(&a).get("x").err(),
-            db.containers(&a).list(&all, &mut |_| Ok(())).err(),
+            db.containers(&a).list(&all, "", &mut |_| NEXT).err(),
             db.images(&scope("a")).get("x").err(),
             db.images(&scope("a")).list(&all, &mut |_| Ok(())).err(),
             db.leases(&a).get("x").err(),

@@ -1,20 +1,20 @@
 //! Images: names for descriptors.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use prost::Message;
 use types::fields::{FieldPaths, Path};
-use types::filters::{Fields, Filters, label};
+use types::filters::Filters;
 use types::image::Image;
 use types::oci::Descriptor;
 use types::time::parse_rfc3339;
+use types::view::ImageView;
 use types::{Digest, Error, Result, Scope, crash, labels};
 
 use crate::db::Db;
 use crate::leases;
-use crate::record::{Time, record, stored, time};
+use crate::record::{Time, look, record, stored, time};
 use crate::schema::IMAGES;
 use crate::tx::{Counts, NEXT, Source, Tx};
 
@@ -65,17 +65,17 @@ impl Images {
     /// Calls `each` for every image that a filter matches (`name`, `target.digest`, `target.mediatype`,
     /// `labels.<key>`, `annotations.<key>`), ordered by name. All are of one version of the database, which is kept
     /// until `each` has seen the last.
-    pub fn list(&self, filters: &Filters, each: &mut dyn FnMut(Image) -> Result<()>) -> Result<()> {
+    pub fn list(&self, filters: &Filters, each: &mut dyn FnMut(&ImageView<'_>) -> Result<()>) -> Result<()> {
         let ns = self.scope.namespace.as_str();
         self.db.read(|txn| {
-            txn.scan(
+            txn.scan_bytes(
                 IMAGES,
                 (ns, ""),
                 |key| key.0 == ns,
-                |key, row| {
-                    let image = row.into_image(key.1)?;
-                    if filters.matches(&ImageFields(&image)) {
-                        each(image)?;
+                |key, bytes| {
+                    let image = view(key.1, bytes)?;
+                    if filters.matches(&image) {
+                        each(&image)?;
                     }
                     NEXT
                 },
@@ -250,21 +250,23 @@ impl From<Image> for ImageRecord {
     }
 }
 
-/// What a filter sees of an image.
-struct ImageFields<'a>(&'a Image);
-
-impl Fields for ImageFields<'_> {
-    fn field(&self, path: &[String]) -> Option<Cow<'_, str>> {
-        let value = match (path.first()?.as_str(), path.get(1).map(String::as_str)) {
-            ("name", _) => self.0.name.as_str(),
-            ("target", Some("digest")) => self.0.target.digest.as_str(),
-            ("target", Some("mediatype")) => self.0.target.media_type.as_str(),
-            ("labels", _) => return label(&self.0.labels, &path[1..]),
-            ("annotations", _) => return label(&self.0.target.annotations, &path[1..]),
-            _ => return None,
-        };
-        (!value.is_empty()).then_some(Cow::Borrowed(value))
-    }
+/// The image `name` in the bytes of its record.
+fn view<'a>(name: &'a str, bytes: &'a [u8]) -> Result<ImageView<'a>> {
+    let mut image = ImageView { name, ..ImageView::default() };
+    look::<ImageRecord>(name, bytes, |number, part| {
+        match number {
+            2 => image.labels.push(part.pair()?),
+            3 => image.media_type = part.text()?,
+            4 => image.digest = part.text()?,
+            5 => image.size = part.number()?.cast_signed(),
+            6 => image.annotations.push(part.pair()?),
+            7 => image.created_at = part.time()?,
+            8 => image.updated_at = part.time()?,
+            _ => {}
+        }
+        Ok(())
+    })?;
+    Ok(image)
 }
 
 #[cfg(test)]
@@ -301,6 +303,18 @@ mod tests {
         let Image { created_at, updated_at, .. } = created.clone();
         assert_eq!(created, Image { created_at, updated_at, ..image("x y/z:1") });
         assert_eq!(images.get("x y/z:1").unwrap(), created);
+        let mut seen = 0;
+        let mut each = |image: &ImageView<'_>| {
+            let mut target = Descriptor::new(image.media_type.to_owned(), image.digest.parse().unwrap(), 0);
+            (target.size, target.annotations) = (image.size, labels(&image.annotations));
+            let (name, labels) = (image.name.to_owned(), labels(&image.labels));
+            let (created_at, updated_at) = (image.created_at, image.updated_at);
+            assert_eq!(Image { name, labels, target, created_at, updated_at }, created);
+            seen += 1;
+            Ok(())
+        };
+        images.list(&Filters::default(), &mut each).unwrap();
+        assert_eq!(seen, 1);
         assert_eq!(images.get("y").unwrap_err().to_string(), r#"image "y": not found"#);
         let error = images.create(image("x y/z:1")).await.unwrap_err();
         assert_eq!(error.to_string(), r#"image "x y/z:1": already exists"#);
@@ -404,7 +418,7 @@ mod tests {
             let filters = Filters::parse(&[filter]).unwrap();
             db.images(&scope("a"))
                 .list(&filters, &mut |image| {
-                    names.push(image.name);
+                    names.push(image.name.to_owned());
                     Ok(())
                 })
                 .unwrap();

@@ -3,13 +3,14 @@
 //! After each run: what the namespaces see is what the model says, and the stores hold nothing that nobody refers to.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 
 use proptest::prelude::*;
 use types::container::Container;
 use types::fields::FieldPaths;
 use types::filters::Filters;
-use types::image::Image;
 use types::lease::Resource;
+use types::view::{ContainerView, ImageView};
 use types::{Class, Digest, Labels, Result, Scope};
 
 use crate::Db;
@@ -287,14 +288,14 @@ async fn look(db: &Db, namespace: &str) -> Space {
     let known = |text: &str| *NAMES.iter().find(|name| **name == text).unwrap();
     let exists = db.namespaces().list().unwrap().iter().any(|(found, _)| *found == name);
     let mut space = Space { exists, ..Space::default() };
-    let mut containers = |container: Container| {
-        space.containers.insert(known(&container.id), !container.labels.is_empty());
-        Ok(())
+    let mut containers = |container: &ContainerView<'_>| {
+        space.containers.insert(known(container.id), !container.labels.is_empty());
+        Ok(ControlFlow::Continue(()))
     };
-    db.containers(&name).list(&all, &mut containers).unwrap();
+    db.containers(&name).list(&all, "", &mut containers).unwrap();
     let number = |found: &Digest| (0..NAMES.len()).find(|n| digest(*n) == *found).unwrap();
-    let mut images = |image: Image| {
-        space.images.insert(known(&image.name), number(&image.target.digest));
+    let mut images = |image: &ImageView<'_>| {
+        space.images.insert(known(image.name), number(&image.digest.parse().unwrap()));
         Ok(())
     };
     db.images(&scope).list(&all, &mut images).unwrap();

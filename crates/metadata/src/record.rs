@@ -3,12 +3,16 @@
 //! A record of a version that this program does not know is an error that says so. It is never dropped, and never
 //! written back without the fields that a newer program put into it.
 
+pub(crate) mod parts;
+
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Display};
 use std::time::SystemTime;
 
 use prost::Message;
 use types::{Any, Error, Result};
+
+use parts::{Malformed, Part, parts};
 
 /// A kind of record. `record!` implements it.
 pub(crate) trait Record: Message + Default {
@@ -53,6 +57,23 @@ pub(crate) fn decode<R: Record>(key: impl Debug, bytes: &[u8]) -> Result<R> {
     let head = Head::decode(bytes).map_err(|e| damaged::<R>(&key, &e))?;
     check_version::<R>(&key, head.version.into())?;
     R::decode(bytes).map_err(|e| damaged::<R>(&key, &e))
+}
+
+/// What the fields of the record in `bytes` are, read where they lie: `take` gets each with its number.
+pub(crate) fn look<'a, R: Record>(
+    key: impl Debug,
+    bytes: &'a [u8],
+    mut take: impl FnMut(u64, Part<'a>) -> std::result::Result<(), Malformed>,
+) -> Result<()> {
+    let mut version = 0;
+    for part in parts(bytes) {
+        let (number, part) = part.map_err(|e| damaged::<R>(&key, &e))?;
+        let taken =
+            if number == 1 { part.number().map(|number| version = number) } else { take(number, part) };
+        // A newer version may have changed the shape of any other field.
+        taken.or_else(|e| check_version::<R>(&key, version).and(Err(damaged::<R>(&key, &e))))?;
+    }
+    check_version::<R>(&key, version)
 }
 
 fn damaged<R: Record>(key: &impl Debug, why: &impl Display) -> Error {

@@ -69,11 +69,22 @@ pub(crate) trait Source {
         inside: impl Fn(&K::SelfType<'_>) -> bool,
         mut each: impl FnMut(&K::SelfType<'_>, R) -> Visit,
     ) -> Result<()> {
+        self.scan_bytes(rows, from, inside, |key, value| each(key, decode(key, value)?))
+    }
+
+    /// The same with their bytes, as long as the key is `inside`.
+    fn scan_bytes<'k, K: Key + 'static, R: Record>(
+        &self,
+        rows: Rows<K, R>,
+        from: K::SelfType<'k>,
+        inside: impl Fn(&K::SelfType<'_>) -> bool,
+        mut each: impl FnMut(&K::SelfType<'_>, &[u8]) -> Visit,
+    ) -> Result<()> {
         self.scan_raw(rows.table, from, |key, value| {
             if !inside(key) {
                 return Ok(ControlFlow::Break(()));
             }
-            each(key, decode(key, value)?)
+            each(key, value)
         })
     }
 

@@ -32,6 +32,7 @@ pub mod time;
 pub mod undo;
 pub mod untrusted;
 pub mod version;
+pub mod view;
 
 pub use any::Any;
 pub use digest::Digest;

@@ -1,31 +1,106 @@
 //! `containerd.services.containers.v1.Containers`.
 
+use std::ops::ControlFlow;
 use std::pin::Pin;
 
 use api::containerd::events::{ContainerCreate, ContainerDelete, ContainerUpdate, container_create};
 use api::containerd::services::containers::v1 as wire;
+use api::encode::{Encoded, listed_container};
 use api::{any, convert};
-use futures_util::Stream;
-use grpc::containers::containers_server;
+use bytes::Bytes;
+use futures_util::{Stream, TryStreamExt, stream};
+use grpc::lists::containers_server;
+use tokio::task::JoinHandle;
 use tonic::{Request, Response, Status};
+use types::container::Container;
+use types::filters::Filters;
 
 use super::House;
-use super::reply::{filters, namespace, reply, required};
+use super::reply::{filters, namespace, read, reply, required};
 use crate::work::Change;
 
 /// Container records.
 pub struct Containers(pub House);
 
+/// What subscribers are told about a changed record.
+pub fn updated(container: &Container) -> ContainerUpdate {
+    ContainerUpdate {
+        id: container.id.clone(),
+        image: container.image.clone(),
+        labels: container.labels.clone(),
+        snapshot_key: container.snapshot_key.clone(),
+    }
+}
+
 impl Containers {
-    fn all<T>(&self, request: Request<T>, texts: &[String]) -> Result<Vec<wire::Container>, Status> {
-        let namespace = namespace(request.metadata())?;
-        let filters = filters(texts)?;
-        let mut found = Vec::new();
-        reply(self.0.db.containers(&namespace).list(&filters, &mut |container| {
-            found.push(convert::container_to_wire(container));
-            Ok(())
-        }))?;
-        Ok(found)
+    fn pages<T>(&self, request: Request<T>, texts: &[String]) -> Result<Pages, Status> {
+        let containers = self.0.db.containers(&namespace(request.metadata())?);
+        Ok(Pages { containers, filters: filters(texts)?, after: String::new() })
+    }
+}
+
+/// Bytes of a list that are read at a time. What is read ahead for a client that does not listen is no more than two of
+/// these.
+const PAGE: usize = 256 << 10;
+
+/// What is left of a list.
+struct Pages {
+    containers: metadata::Containers,
+    filters: Filters,
+    /// The last one that was read.
+    after: String,
+}
+
+/// Some of it: each container is a message.
+struct Page {
+    bytes: Bytes,
+    /// Where each message ends.
+    ends: Vec<usize>,
+}
+
+impl Pages {
+    /// The next page, and what is left if there may be more.
+    fn next(mut self, limit: usize) -> types::Result<(Page, Option<Self>)> {
+        let (mut bytes, mut ends) = (Vec::with_capacity(limit.min(PAGE)), Vec::new());
+        let mut last = String::new();
+        self.containers.list(&self.filters, &self.after, &mut |container| {
+            listed_container(container, &mut bytes);
+            ends.push(bytes.len());
+            if bytes.len() < limit {
+                return Ok(ControlFlow::Continue(()));
+            }
+            last = container.id.to_owned();
+            Ok(ControlFlow::Break(()))
+        })?;
+        let page = Page { bytes: bytes.into(), ends };
+        let more = !last.is_empty();
+        self.after = last;
+        Ok((page, more.then_some(self)))
+    }
+
+    fn messages(self) -> impl Stream<Item = Result<Encoded, Status>> {
+        let pages = stream::try_unfold(Some(self.read_ahead()), |page| async move {
+            let Some(page) = page else { return Ok::<_, Status>(None) };
+            let read = page.await.map_err(|_| Status::internal("the reading of a list panicked"))?;
+            let (page, left) = reply(read)?;
+            // The next one is read while this one is sent.
+            Ok(Some((page, left.map(Self::read_ahead))))
+        });
+        pages.map_ok(|page| stream::iter(page.messages().map(Ok))).try_flatten()
+    }
+
+    fn read_ahead(self) -> JoinHandle<types::Result<(Page, Option<Self>)>> {
+        tokio::task::spawn_blocking(move || self.next(PAGE))
+    }
+}
+
+impl Page {
+    fn messages(mut self) -> impl Iterator<Item = Encoded> {
+        let mut begin = 0;
+        self.ends.into_iter().map(move |end| {
+            let length = end - std::mem::replace(&mut begin, end);
+            Encoded(self.bytes.split_to(length))
+        })
     }
 }
 
@@ -45,22 +120,21 @@ impl containers_server::Containers for Containers {
     async fn list(
         &self,
         mut request: Request<wire::ListContainersRequest>,
-    ) -> Result<Response<wire::ListContainersResponse>, Status> {
+    ) -> Result<Response<Encoded>, Status> {
         let filters = std::mem::take(&mut request.get_mut().filters);
-        Ok(Response::new(wire::ListContainersResponse { containers: self.all(request, &filters)? }))
+        let pages = self.pages(request, &filters)?;
+        let (all, _) = read(move || pages.next(usize::MAX)).await?;
+        Ok(Response::new(Encoded(all.bytes)))
     }
 
-    type ListStreamStream = Pin<Box<dyn Stream<Item = Result<wire::ListContainerMessage, Status>> + Send>>;
+    type ListStreamStream = Pin<Box<dyn Stream<Item = Result<Encoded, Status>> + Send>>;
 
     async fn list_stream(
         &self,
         mut request: Request<wire::ListContainersRequest>,
     ) -> Result<Response<Self::ListStreamStream>, Status> {
         let filters = std::mem::take(&mut request.get_mut().filters);
-        let all = self.all(request, &filters)?;
-        let messages =
-            all.into_iter().map(|container| Ok(wire::ListContainerMessage { container: Some(container) }));
-        Ok(Response::new(Box::pin(futures_util::stream::iter(messages))))
+        Ok(Response::new(Box::pin(self.pages(request, &filters)?.messages())))
     }
 
     async fn create(
@@ -102,13 +176,7 @@ impl containers_server::Containers for Containers {
         let change = Change::new("update container", &namespace, container.id.as_str());
         let updated = self.0.work.run(change, async move {
             let updated = house.db.containers(&namespace).update(container, &fields).await?;
-            let event = ContainerUpdate {
-                id: updated.id.clone(),
-                image: updated.image.clone(),
-                labels: updated.labels.clone(),
-                snapshot_key: updated.snapshot_key.clone(),
-            };
-            house.announce(&namespace, "/containers/update", &event);
+            house.announce(&namespace, "/containers/update", &self::updated(&updated));
             Ok(convert::container_to_wire(updated))
         });
         Ok(Response::new(wire::UpdateContainerResponse { container: Some(updated.await?) }))

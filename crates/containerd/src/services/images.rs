@@ -3,13 +3,14 @@
 use api::containerd::services::images::v1 as wire;
 use api::containerd::types::Descriptor;
 use api::convert;
-use grpc::images::images_server;
+use api::encode::{Encoded, listed_image};
+use grpc::lists::images_server;
 use tonic::{Request, Response, Status};
 use types::fields::FieldPaths;
 use types::{Digest, Scope};
 
 use super::House;
-use super::reply::{filters, reply, required, scope};
+use super::reply::{filters, read, reply, required, scope};
 use crate::work::Change;
 
 /// Names for descriptors.
@@ -86,18 +87,18 @@ impl images_server::Images for Images {
         Ok(Response::new(wire::GetImageResponse { image: Some(convert::image_to_wire(image)) }))
     }
 
-    async fn list(
-        &self,
-        request: Request<wire::ListImagesRequest>,
-    ) -> Result<Response<wire::ListImagesResponse>, Status> {
-        let scope = scope(request.metadata())?;
+    async fn list(&self, request: Request<wire::ListImagesRequest>) -> Result<Response<Encoded>, Status> {
+        let images = self.0.db.images(&scope(request.metadata())?);
         let filters = filters(&request.into_inner().filters)?;
-        let mut images = Vec::new();
-        reply(self.0.db.images(&scope).list(&filters, &mut |image| {
-            images.push(convert::image_to_wire(image));
-            Ok(())
-        }))?;
-        Ok(Response::new(wire::ListImagesResponse { images }))
+        let listed = read(move || {
+            let mut message = Vec::new();
+            images.list(&filters, &mut |image| {
+                listed_image(image, &mut message);
+                Ok(())
+            })?;
+            Ok(Encoded(message.into()))
+        });
+        listed.await.map(Response::new)
     }
 
     async fn create(

@@ -4,7 +4,7 @@
 //! the crates below know no wire types.
 
 mod checkpoint;
-mod containers;
+pub mod containers;
 mod content;
 pub mod deprecations;
 mod diagnosis;
@@ -192,17 +192,17 @@ pub async fn routes(house: &House, uuid: String, doors: Doors<'_>) -> Routes {
     let mounts = mounts::Mounts { manager: house.mounts.clone(), work: house.work.clone() };
     let mut names = Vec::new();
     serve! { routes, health, names, house.calls, doors,
-        "containers" => grpc::containers::containers_server::ContainersServer<_>, containers::Containers(house.clone());
+        "containers" => grpc::lists::containers_server::ContainersServer<_>, containers::Containers(house.clone());
         "content" => grpc::content::content_server::ContentServer<_>, content::Content(house.clone());
         "diagnosis" => grpc::diagnosis::diagnosis_server::DiagnosisServer<_>, diagnosis::Diagnosis(house.clone());
         "diff" => grpc::diff::diff_server::DiffServer<_>, diff::Diff { house: house.clone(), sync: doors.sync_fs };
         "events" => grpc::events::events_server::EventsServer<_>, events::Events(house.events.clone());
-        "images" => grpc::images::images_server::ImagesServer<_>, images::Images(house.clone());
+        "images" => grpc::lists::images_server::ImagesServer<_>, images::Images(house.clone());
         "introspection" => grpc::introspection::introspection_server::IntrospectionServer<_>, introspection;
         "leases" => grpc::leases::leases_server::LeasesServer<_>, leases::Leases(house.clone());
         "mounts" => grpc::mounts::mounts_server::MountsServer<_>, mounts;
         "namespaces" => grpc::namespaces::namespaces_server::NamespacesServer<_>, namespaces::Namespaces(house.clone());
-        "snapshots" => grpc::snapshots::snapshots_server::SnapshotsServer<_>, snapshots::Snapshots(house.clone());
+        "snapshots" => grpc::lists::snapshots_server::SnapshotsServer<_>, snapshots::Snapshots(house.clone());
         "streaming" => grpc::streaming::streaming_server::StreamingServer<_>, streaming::Streaming(house.clone());
         "tasks" => grpc::tasks::tasks_server::TasksServer<_>, tasks::Tasks(house.clone());
         "transfer" => grpc::transfer::transfer_server::TransferServer<_>, transfer::Transfer(house.clone());

@@ -33,13 +33,22 @@ pub fn required<T>(part: Option<T>, what: &str) -> Result<T, Status> {
     part.ok_or_else(|| Status::invalid_argument(format!("{what} is required: invalid argument")))
 }
 
-/// What a stream of lists sends at a time: 100 items, as upstream.
+/// How many items a stream of lists sends at a time, as upstream.
+pub const CHUNK: usize = 100;
+
+/// What a stream of lists sends at a time.
 pub fn chunks<T>(all: Vec<T>) -> impl Iterator<Item = Vec<T>> {
     let mut all = all.into_iter();
     std::iter::from_fn(move || {
-        let chunk: Vec<T> = all.by_ref().take(100).collect();
+        let chunk: Vec<T> = all.by_ref().take(CHUNK).collect();
         (!chunk.is_empty()).then_some(chunk)
     })
+}
+
+/// Reads much of the database, away from the threads that answer everybody.
+pub async fn read<T: Send + 'static>(look: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T, Status> {
+    let read = tokio::task::spawn_blocking(look).await;
+    reply(read.unwrap_or_else(|_| Err(Error::internal("the reading of a list panicked"))))
 }
 
 /// The namespace of a call.

@@ -7,16 +7,18 @@ use api::containerd::events::{SnapshotCommit, SnapshotPrepare, SnapshotRemove};
 use api::containerd::services::snapshots::v1 as wire;
 use api::containerd::types as wire_types;
 use api::convert;
-use futures_util::Stream;
-use grpc::snapshots::snapshots_server;
+use api::encode::{Encoded, listed_snapshot};
+use futures_util::{Stream, stream};
+use grpc::lists::snapshots_server;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 use types::filters::Filters;
 use types::mount::Mount;
+use types::snapshot::Info;
 use types::{Namespace, Result as Outcome};
 
 use super::House;
-use super::reply::{chunks, reply, required, scope};
+use super::reply::{CHUNK, reply, required, scope};
 use crate::work::Change;
 
 /// Snapshots of all snapshotters, by name.
@@ -45,6 +47,31 @@ fn given<'a>(text: &'a str, what: &str) -> Result<&'a str, Status> {
     match text {
         "" => Err(Status::invalid_argument(format!("snapshot {what} must not be empty: invalid argument"))),
         text => Ok(text),
+    }
+}
+
+/// A list, written as it is walked.
+#[derive(Default)]
+struct Messages {
+    full: Vec<Encoded>,
+    next: Vec<u8>,
+    /// How many are in the next.
+    count: usize,
+}
+
+impl Messages {
+    fn add(&mut self, info: &Info) {
+        listed_snapshot(info, &mut self.next);
+        self.count += 1;
+        if self.count == CHUNK {
+            self.full.push(Encoded(std::mem::take(&mut self.next).into()));
+            self.count = 0;
+        }
+    }
+
+    fn end(mut self) -> impl Iterator<Item = Encoded> {
+        self.full.extend((self.count > 0).then(|| Encoded(self.next.into())));
+        self.full.into_iter()
     }
 }
 
@@ -160,7 +187,7 @@ impl snapshots_server::Snapshots for Snapshots {
         }))
     }
 
-    type ListStream = Pin<Box<dyn Stream<Item = Result<wire::ListSnapshotsResponse, Status>> + Send>>;
+    type ListStream = Pin<Box<dyn Stream<Item = Result<Encoded, Status>> + Send>>;
 
     async fn list(
         &self,
@@ -168,14 +195,13 @@ impl snapshots_server::Snapshots for Snapshots {
     ) -> Result<Response<Self::ListStream>, Status> {
         let caller = self.caller(request.metadata(), &request.get_ref().snapshotter)?;
         let filters = reply(Filters::parse(&request.get_ref().filters))?;
-        let mut all = Vec::new();
+        let mut messages = Messages::default();
         let mut each = |info| -> Outcome<()> {
-            all.push(convert::snapshot_to_wire(info));
+            messages.add(&info);
             Ok(())
         };
         reply(caller.snapshotter.walk(&filters, &mut each).await)?;
-        let messages = chunks(all).map(|info| Ok(wire::ListSnapshotsResponse { info }));
-        Ok(Response::new(Box::pin(futures_util::stream::iter(messages))))
+        Ok(Response::new(Box::pin(stream::iter(messages.end().map(Ok)))))
     }
 
     async fn usage(

@@ -131,7 +131,7 @@ impl World {
         self.db
             .images(&scope(NS))
             .list(&all, &mut |image| {
-                left.push(image.name);
+                left.push(image.name.to_owned());
                 Ok(())
             })
             .unwrap();
