@@ -110,6 +110,19 @@ impl Daemon {
         self
     }
 
+    /// The same daemon, whose restart monitor looks this often.
+    ///
+    /// # Panics
+    /// If the configuration cannot be written.
+    #[must_use]
+    pub fn with_restart_interval(self, interval: &str) -> Self {
+        let kind = if binaries::suite() == Suite::Upstream { "internal.v1" } else { "monitor.container.v1" };
+        let section = format!("[plugins.'io.containerd.{kind}.restart']\ninterval = {interval:?}\n");
+        let config = fs::read_to_string(self.config()).expect("read the configuration") + &section;
+        fs::write(self.config(), config).expect("write the configuration");
+        self
+    }
+
     /// Where its shims keep their sockets.
     pub fn sockets(&self) -> &Path {
         &self.sockets

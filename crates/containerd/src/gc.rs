@@ -142,7 +142,8 @@ impl Task {
     }
 }
 
-async fn until(time: Option<Instant>) {
+/// Waits for `time`; without one, for ever.
+pub async fn until(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time).await,
         None => std::future::pending().await,

@@ -13,6 +13,7 @@ mod directories;
 mod gc;
 mod logging;
 mod metrics;
+mod monitor;
 mod oci_hook;
 mod pages;
 mod plugins;
@@ -117,8 +118,10 @@ async fn live(config: &Config, begun: Instant) -> Result<()> {
     let _debug = debug::start(config, &house).await?;
     traces::start(config, &house.calls);
     let calls = house.calls.clone();
+    let monitor = plugins.wants(plugins::Kind::Monitor, "restart");
+    let monitor = monitor.then(|| monitor::start(&house, config.restart_interval));
     sys::memory::trim();
-    serve::serve(house, routes, sockets, &mut signals, begun).await;
+    serve::serve(house, serve::Open { routes, sockets, monitor }, &mut signals, begun).await;
     traces::stop(&calls).await;
     Ok(())
 }
@@ -139,7 +142,7 @@ fn adjust_process(config: &Config) -> Result<()> {
     }
     if !config.cgroup.is_empty() {
         sys::cgroup::join(&config.cgroup, std::process::id())
-            .context(|| format!("move the daemon to cgroup {}, which must exist", config.cgroup))?;
+            .context(|| format!("move the daemon to cgroup {}", config.cgroup))?;
     }
     Ok(())
 }

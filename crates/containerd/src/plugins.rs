@@ -21,6 +21,7 @@ const GRPC: &str = "io.containerd.grpc.v1";
 const LEASE: &str = "io.containerd.lease.v1";
 const MOUNT_MANAGER: &str = "io.containerd.mount-manager.v1";
 const METADATA: &str = "io.containerd.metadata.v1";
+const MONITOR: &str = "io.containerd.monitor.container.v1";
 const RUNTIME: &str = "io.containerd.runtime.v2";
 const SERVER: &str = "io.containerd.server.v1";
 const SHIM: &str = "io.containerd.shim.v1";
@@ -77,6 +78,10 @@ const TABLE: &[Plugin] = &[
     optional(TRANSFER, "local", &[LEASE, METADATA, DIFFER, IMAGE_VERIFIER, SNAPSHOTTER]),
     core(SHIM, "manager", &[EVENT, METADATA]),
     Plugin { platform: true, ..core(RUNTIME, "task", &[SHIM, MOUNT_MANAGER]) },
+    Plugin {
+        capabilities: &["no", "always", "on-failure", "unless-stopped"],
+        ..optional(MONITOR, "restart", &[EVENT, METADATA, RUNTIME])
+    },
     service("containers", &[METADATA, EVENT]),
     service("content", &[METADATA, EVENT]),
     service("diagnosis", &[RUNTIME]),
@@ -206,6 +211,8 @@ pub enum Kind {
     Snapshotter,
     /// A gRPC service.
     Service,
+    /// Who watches containers.
+    Monitor,
 }
 
 impl Kind {
@@ -213,6 +220,7 @@ impl Kind {
         match self {
             Self::Snapshotter => SNAPSHOTTER,
             Self::Service => GRPC,
+            Self::Monitor => MONITOR,
         }
     }
 }

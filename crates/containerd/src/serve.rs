@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use sd_notify::NotifyState;
 use tokio::net::UnixListener;
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tracing::{info, warn};
@@ -51,8 +52,19 @@ impl Sockets {
     }
 }
 
+/// What goes on from READY until the daemon is told to stop.
+pub struct Open {
+    /// The services.
+    pub routes: Routes,
+    /// Where they are served.
+    pub sockets: Sockets,
+    /// Who starts containers again, if anybody does.
+    pub monitor: Option<JoinHandle<()>>,
+}
+
 /// Serves until told to stop.
-pub async fn serve(house: House, routes: Routes, sockets: Sockets, signals: &mut Signals, begun: Instant) {
+pub async fn serve(house: House, open: Open, signals: &mut Signals, begun: Instant) {
+    let Open { routes, sockets, monitor } = open;
     let (grpc, grpc_file) = sockets.grpc;
     let (ttrpc, ttrpc_file) = sockets.ttrpc;
     let (stop, stopped) = oneshot::channel::<()>();
@@ -61,6 +73,7 @@ pub async fn serve(house: House, routes: Routes, sockets: Sockets, signals: &mut
     let shims = tokio::spawn(ttrpc_server(ttrpc, house.events.clone()));
     ready(&house, signals, begun).await;
     drop(stop);
+    monitor.iter().for_each(JoinHandle::abort);
     let cut_off = house.work.drain(DRAIN).await;
     if cut_off > 0 {
         warn!(changes = cut_off, "stopping although changes are still under way");

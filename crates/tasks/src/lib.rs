@@ -7,6 +7,7 @@
 
 mod create;
 mod metrics;
+pub mod monitor;
 mod mounts;
 
 use ::mounts::Manager;

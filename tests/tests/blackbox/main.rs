@@ -29,6 +29,7 @@ mod pull;
 mod pull_visible;
 mod push;
 mod restart;
+mod restart_monitor;
 mod run;
 mod shims_upgrade;
 mod skopeo;

@@ -16,6 +16,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 
 use types::{Class, Error, Result};
 
@@ -70,6 +71,8 @@ pub struct Config {
     pub transfer: Transfer,
     /// Who may veto a pull.
     pub verifier: Verifier,
+    /// How often the restart monitor looks at containers.
+    pub restart_interval: Duration,
     /// Plugins in other processes.
     pub proxies: Vec<Proxy>,
     /// Shim processes.
@@ -193,6 +196,7 @@ fn read(mut top: Section, flags: &Flags, changed: &BTreeSet<String>) -> Config {
     stores::metadata(&mut plugins);
     let transfer = transfer::read(&mut plugins);
     let verifier = transfer::verifier(&mut plugins);
+    let restart_interval = shims::restart_interval(&mut plugins);
     let proxies = extensions::proxies(&mut top);
     let telemetry = telemetry::read(&mut plugins, trace_id);
     unknown_timeouts(&mut timeouts);
@@ -216,6 +220,7 @@ fn read(mut top: Section, flags: &Flags, changed: &BTreeSet<String>) -> Config {
         gc,
         transfer,
         verifier,
+        restart_interval,
         proxies,
         shims,
         telemetry,

@@ -50,6 +50,13 @@ pub fn read(plugins: &mut Section, timeouts: &mut Section) -> Shims {
     }
 }
 
+/// How often the restart monitor looks; nothing, as upstream, is every ten seconds.
+pub fn restart_interval(plugins: &mut Section) -> Duration {
+    let default = Duration::from_secs(10);
+    let written = plugins.section("io.containerd.monitor.container.v1.restart").duration("interval", default);
+    if written.is_zero() { default } else { written }
+}
+
 fn platforms(plugins: &mut Section) {
     let mut section = plugins.section("io.containerd.runtime.v2.task");
     let host = types::platform::Platform::host().to_string();
