@@ -72,19 +72,52 @@ fn remove_below(dir: &Path) {
     drop(std::fs::remove_dir(dir));
 }
 
-/// Puts the process `pid` into the existing group `group`, in all trees that have it. A group that no tree has is an error.
+/// Puts the process `pid` into the group `group`. In version 2 it must exist. In version 1 those trees get it that are
+/// upstream's to use (a tree without controllers is systemd's or version 2's), and what is missing is made.
 pub fn join(group: &str, pid: u32) -> io::Result<()> {
-    let below: PathBuf =
-        Path::new(group).components().filter(|c| matches!(c, Component::Normal(_))).collect();
-    let mut joined = false;
-    for tree in trees() {
-        match std::fs::write(tree.join(&below).join("cgroup.procs"), pid.to_string()) {
-            Ok(()) => joined = true,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(e),
+    let below = normal(group);
+    let enter = |tree: &Path| std::fs::write(tree.join(&below).join("cgroup.procs"), pid.to_string());
+    match mode() {
+        Mode::Unified => enter(Path::new(ROOT)),
+        Mode::Legacy => controllers()?.iter().try_for_each(|tree| {
+            make(tree, &below)?;
+            enter(tree)
+        }),
+    }
+}
+
+/// The trees of version 1 that have controllers. One that several controllers share has links of their names.
+fn controllers() -> io::Result<Vec<PathBuf>> {
+    let mut trees = Vec::new();
+    for entry in std::fs::read_dir(ROOT)?.flatten() {
+        // systemd's and version 2's have no such file in their groups, or are no controller's.
+        let plain =
+            entry.file_type()?.is_dir() && !matches!(entry.file_name().to_str(), Some("systemd" | "unified"));
+        if plain && entry.path().join("cgroup.procs").exists() {
+            trees.push(entry.path());
         }
     }
-    if joined { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
+    Ok(trees)
+}
+
+/// Makes the group `below` in `tree`. One of cpusets can hold nobody before it has processors and memory: its parent's.
+fn make(tree: &Path, below: &Path) -> io::Result<()> {
+    let mut group = tree.to_path_buf();
+    for part in below.components() {
+        let parent = group.clone();
+        group.push(part);
+        match std::fs::create_dir(&group) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            let Ok(own) = std::fs::read_to_string(group.join(file)) else { continue };
+            if own.trim().is_empty() {
+                std::fs::write(group.join(file), std::fs::read_to_string(parent.join(file))?)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Where the groups of a process are, as `/proc/PID/cgroup` told when it was asked: the process may end, its groups stay.
@@ -198,7 +231,25 @@ mod tests {
     }
 
     #[test]
-    fn a_group_that_does_not_exist_cannot_be_joined() {
-        assert!(join("/containerd-rs-no-such-group", std::process::id()).is_err());
+    fn a_group_is_entered_in_every_tree_and_made_where_that_is_usual() {
+        let group = format!("containerd-rs-test-{}/below", std::process::id());
+        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+        let joined = join(&group, child.id());
+        let lines = std::fs::read_to_string(format!("/proc/{}/cgroup", child.id())).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let writable = rustix::fs::access(ROOT, rustix::fs::Access::WRITE_OK).is_ok();
+        if mode() == Mode::Unified || !writable {
+            assert!(joined.is_err());
+            return;
+        }
+        joined.unwrap();
+        assert!(lines.lines().any(|line| line.ends_with(&group)), "{lines}");
+        for tree in controllers().unwrap() {
+            let below = tree.join(&group);
+            assert!(below.is_dir(), "{}", below.display());
+            std::fs::remove_dir(&below).unwrap();
+            std::fs::remove_dir(below.parent().unwrap()).unwrap();
+        }
     }
 }

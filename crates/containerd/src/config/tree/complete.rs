@@ -198,6 +198,7 @@ impl Overlay {
         table
     }
 
+    /// What is put into the place of `value`. Something empty that is nowhere by default is left out, as Go leaves it out.
     fn value(&mut self, slot: &Slot<'_>, value: Value, place: &str) -> Option<Value> {
         // Entries of these are replaced as a whole.
         let replaced =
@@ -210,11 +211,13 @@ impl Overlay {
                     default: default.and_then(Value::as_table),
                     known: slot.known.and_then(Value::as_table),
                 };
-                Some(self.table(shape, written, place).into())
+                let table = self.table(shape, written, place);
+                (default.is_some() || !table.is_empty()).then(|| table.into())
             }
             (Value::Array(_), Value::Array(items)) => {
                 let element = slot.known.and_then(Value::as_array).and_then(|items| items.first());
-                Some(self.list(element, items, place).into())
+                let items = self.list(element, items, place);
+                (default.is_some() || !items.is_empty()).then(|| items.into())
             }
             (Value::Float(_), Value::Integer(number)) => {
                 i32::try_from(number).ok().map(f64::from).map(Value::Float)

@@ -217,3 +217,14 @@ fn a_main_socket_takes_the_shims_socket_along() {
 fn the_main_file_has_to_be_there() {
     assert!(read(Path::new("/nonexistent/x.toml")).unwrap_err().is_not_found());
 }
+
+#[test]
+fn what_is_empty_and_nowhere_by_default_is_left_out() {
+    let empty = "version=4\n[proxy_plugins]\n[stream_processors]\n\
+                 [plugins.'io.containerd.cri.v1.images'.registry.mirrors]\n\
+                 [plugins.'io.containerd.cri.v1.images'.registry.headers]\n\
+                 [plugins.'io.containerd.transfer.v1.local']\nunpack_config=[]\n";
+    assert_eq!(completed(empty).table, completed("version=4").table);
+    let runtimes = "version=4\n[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.foo]";
+    assert_ne!(completed(runtimes).table, completed("version=4").table);
+}
