@@ -140,3 +140,27 @@ fn dockerd_spawns_our_containerd_with_its_own_configuration() {
     assert_eq!(run(&docker, &["--rm"], &["echo", "hello"]).ok(), "hello\n");
     live_restore(&docker);
 }
+
+/// An image that our containerd exports is loaded by dockerd, and one that dockerd saves is imported.
+#[test]
+fn images_go_from_containerd_to_docker_and_back() {
+    let Some(docker) = Docker::with_our_containerd() else { return };
+    let Containerd::External(daemon) = &docker.containerd else { unreachable!("it was started so") };
+    let file = |name: &str| daemon.dir().join(name).to_string_lossy().into_owned();
+    let (out, back) = (file("exported.tar"), file("saved.tar"));
+    daemon.ctr(&["images", "export", &out, daemon.image()]).ok();
+    let loaded = docker.docker(&["load", "--input", &out]).ok();
+    let name =
+        loaded.lines().find_map(|line| line.strip_prefix("Loaded image: ")).expect("a name").to_owned();
+    assert!(daemon.image().ends_with(&name), "{name} is the short form of {}", daemon.image());
+    let run =
+        |image: &str| docker.docker(&[&["run", "--rm"], &NONE[..], &[image, "echo", "loaded"]].concat()).ok();
+    assert_eq!(run(&name), "loaded\n");
+    docker.docker(&["tag", &name, "saved.example/by:docker"]).ok();
+    docker.docker(&["save", "--output", &back, "saved.example/by:docker"]).ok();
+    let imported = daemon.ctr(&["images", "import", &back]).ok();
+    assert!(imported.contains("saved.example/by:docker"), "{imported}");
+    let id = daemon.id("saved");
+    let again = daemon.ctr(&["run", "--rm", "saved.example/by:docker", &id, "echo", "imported"]).ok();
+    assert_eq!(again, "imported\n");
+}
