@@ -28,6 +28,8 @@ mod pipes;
 mod pull;
 mod pull_visible;
 mod push;
+mod registry_lies;
+mod registry_tls;
 mod restart;
 mod restart_monitor;
 mod run;
