@@ -96,9 +96,10 @@ fn cells(dist: &Path, peers: &Peers) -> Vec<Cell> {
     let mut daemons = vec![("ours", dist.to_owned(), theirs), ("1.6", peers.bin(), peers.bin())];
     daemons.extend(today.map(|dir| ("2.3", dir.clone(), dir)));
     let mut cells = Vec::new();
-    for (daemon, dir, theirs) in &daemons {
-        for (shim, shims) in [("ours", dist), ("theirs", theirs.as_path())] {
-            for (name, runtime) in [("runc", Runtime::Runc), ("crun", Runtime::Crun)] {
+    // crun comes last: what is left in the trees that it needs keeps upstream's shim from finding cgroups.
+    for (name, runtime) in [("runc", Runtime::Runc), ("crun", Runtime::Crun)] {
+        for (daemon, dir, theirs) in &daemons {
+            for (shim, shims) in [("ours", dist), ("theirs", theirs.as_path())] {
                 let name = format!("{daemon}/{shim}/{name}");
                 cells.push(Cell { name, daemon: dir.join("containerd"), shims: shims.to_owned(), runtime });
             }

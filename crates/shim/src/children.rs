@@ -168,6 +168,19 @@ impl Children {
         forked
     }
 
+    /// Kills the runtime calls that work on a container which has been made: they end, and fail.
+    pub fn end_calls(&self, container: &str) {
+        for child in self.known.values() {
+            if let Purpose::Runtime { container: of, run } = &child.purpose
+                && of == container
+                && !run.task.names_a_process()
+            {
+                // One that cannot be killed has ended.
+                let _ = child.process.kill_group();
+            }
+        }
+    }
+
     /// The child `serial`, to be signalled.
     pub fn process(&self, serial: u64) -> Option<&PidFd> {
         self.known.get(&serial).map(|c| &c.process)

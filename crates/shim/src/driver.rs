@@ -41,6 +41,9 @@ pub use handover::check;
 /// How long a deletion waits for output to be delivered, as upstream.
 const DRAIN: Duration = Duration::from_secs(10);
 
+/// How long the runtime may take over a deletion, and over what was begun before it. Then it hangs, and is killed.
+const REMOVAL: Duration = Duration::from_secs(20);
+
 /// One container.
 pub struct Driver {
     id: String,
@@ -184,7 +187,12 @@ impl Driver {
                 let result = self.signal(cx, &exec, signal);
                 cx.reply(call, result.map(|()| message::answer(&Answer::Empty)));
             }
-            Effect::Drain(exec) => self.drain(cx, exec, inputs),
+            Effect::Drain(exec) => {
+                if exec.is_empty() {
+                    cx.timers.set(REMOVAL, Deadline::Removal(self.id.clone()));
+                }
+                self.drain(cx, exec, inputs);
+            }
             Effect::Remove => {
                 // The container's group goes with it.
                 self.record_death(cx);
@@ -201,6 +209,7 @@ impl Driver {
             },
             Effect::ForgetExec(exec) => self.forget_exec(cx, &exec),
             Effect::Forget => {
+                cx.timers.clear(&Deadline::Removal(self.id.clone()));
                 for live in self.processes.values() {
                     cx.abandon(&live.owner);
                 }
@@ -265,6 +274,7 @@ impl Driver {
             }
             (Task::Pids(call), outcome) => self.answer_pids(cx, call, &run, outcome),
             (task @ Task::Delete, outcome) => {
+                cx.timers.clear(&Deadline::Removal(self.id.clone()));
                 let result = match outcome {
                     Err(failure) if !failure.is_absence() => Err(failure.into_error(&task)),
                     Ok(()) | Err(_) => Ok(()),

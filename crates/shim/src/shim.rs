@@ -239,6 +239,7 @@ impl Shim {
                     self.end_creation(&id);
                 }
             }
+            Deadline::Removal(id) => self.cx.children.end_calls(&id),
             Deadline::GiveUp(id) => {
                 if self.containers.get(&id).is_some_and(Driver::is_given_up) {
                     self.end_creation(&id);

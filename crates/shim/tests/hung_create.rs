@@ -1,4 +1,5 @@
-//! A runtime that hangs while it makes a container, or a hook of it: the container can be ended, and made again.
+//! A runtime that hangs while it makes a container, or a hook of it, or while it deletes one: the container can be ended,
+//! and made again.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
 mod support;
@@ -135,5 +136,26 @@ fn a_runtime_that_goes_on_hanging_is_killed_itself() {
     // What it waits for is killed, and two seconds later the runtime.
     rig.kill("c1", "", SIGKILL).unwrap();
     client.receive().1.unwrap_err();
+    run_after_all(&rig);
+}
+
+#[test]
+fn a_deletion_ends_though_the_runtime_hangs_over_it() {
+    if !can_run() {
+        return;
+    }
+    let rig = Rig::new("c1");
+    rig.bundle("c1", &["sleep", "1000"]);
+    let (mut client, _) = begin(&rig, Some(runtime(&rig, "delete", HANGS)), Duration::ZERO);
+    client.receive().1.unwrap();
+    rig.kill("c1", "", SIGKILL).unwrap();
+    rig.wait("c1", "");
+    let child = hanging(&rig.path("pid"));
+    let error = rig.delete("c1", "").unwrap_err();
+    assert!(error.to_string().starts_with("failed to delete task: "), "{error}");
+    eventually("its children have ended", || is_gone(child));
+    // What hung once need not hang again.
+    runtime(&rig, "nothing", "exit");
+    rig.delete("c1", "").unwrap();
     run_after_all(&rig);
 }
