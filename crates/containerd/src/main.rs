@@ -10,6 +10,7 @@ mod cli;
 mod config;
 mod debug;
 mod directories;
+mod estimates;
 mod gc;
 mod logging;
 mod metrics;

@@ -23,6 +23,7 @@ use types::{Result, ResultExt};
 
 use crate::config::{Config, ProxyKind, Unpack};
 use crate::directories;
+use crate::estimates;
 use crate::gc::Collector;
 use crate::plugins::{Kind, Plugins, snapshotter_root};
 use crate::proxies::{self, Differs, ProxySnapshotter};
@@ -47,6 +48,7 @@ pub async fn build(config: &Config, plugins: &mut Plugins) -> Result<House> {
     let dir = config.root.join("io.containerd.metadata.v1.redb");
     let db = Db::open_locked(metadata::Options { dir, content, snapshotters }, root)?;
     let events = Exchange::new();
+    tokio::spawn(estimates::label(db.clone(), events.subscribe()));
     let runtime = Runtime::open(runtime_options(config, events.clone())?).await?;
     let mounts = mounts::Manager::open(config.state.join(MOUNTS), vec![config.root.clone()]).await?;
     let gc = Collector::start(&db, events.clone(), &config.gc);

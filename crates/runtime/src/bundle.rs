@@ -8,6 +8,7 @@
 //!      shim-binary-path   which program the shim is; written before it is started
 //!      bootstrap.json     how to reach it; written before it is used
 //!      log                FIFO, read by the daemon
+//!      journal            events that the shim has not told yet; init.exit: how init ended (both of our shim)
 //!      address            written by shims before 1.7 instead of bootstrap.json
 //!  <state>/io.containerd.runtime.v2.task/<ns>/.<id>/    on its way out; a crash may leave it, `load` removes it
 //! ```
@@ -23,6 +24,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use types::any::RUNTIME_SPEC;
+use types::events::Envelope;
 use types::{Any, Class, Error, Result, ResultExt, crash};
 
 use crate::bootstrap::Bootstrap;
@@ -220,6 +222,19 @@ impl Bundle {
     pub(crate) fn init_pid(&self) -> Option<u32> {
         let bytes = read(&self.path.join("init.pid")).ok().flatten()?;
         std::str::from_utf8(&bytes).ok()?.trim().parse().ok()
+    }
+
+    /// Whether the shim has written down how init ended. Only ours does.
+    pub(crate) fn knows_exit(&self) -> bool {
+        self.path.join("init.exit").exists()
+    }
+
+    /// The events that the shim could not tell any more, in order.
+    pub(crate) fn read_journal(&self) -> Result<Vec<Envelope>> {
+        let path = self.path.join(api::journal::FILE);
+        let bytes = read(&path)?.unwrap_or_default();
+        let journal = api::journal::recover(&bytes).context(|| format!("read {path:?}"))?;
+        Ok(journal.records.into_iter().map(|record| api::convert::envelope(record.envelope)).collect())
     }
 
     /// Whether the init process still exists (or another with its pid).

@@ -96,6 +96,7 @@ impl Runtime {
             self.make_task(&shim, creation, checkpoint).await.context(|| "failed to create shim task")?;
         crash::point("created");
         shim.set_created(pid);
+        self.hold_init(&shim);
         drop(creating);
         Ok(pid)
     }

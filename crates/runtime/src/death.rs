@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use api::containerd::events::{TaskDelete, TaskExit};
 use prost::{Message, Name};
+use types::events::Envelope;
 use types::task::Deleted;
 use types::{Class, Error, Result};
 
@@ -15,6 +16,12 @@ use crate::key::TaskKey;
 use crate::launch::Target;
 use crate::runtime::{Runtime, blocking};
 use crate::shim::{Shim, lost};
+
+/// How long a killed init may take to end, in milliseconds.
+const KILLED: u32 = 200;
+
+/// The topic of an exit whose status nobody knows; no event of upstream's. The event is the exit's.
+pub const EXIT_ESTIMATED: &str = "/tasks/exit-estimated";
 
 /// The topic of a task that is gone.
 pub(crate) const TASK_DELETE: &str = "/tasks/delete";
@@ -33,6 +40,16 @@ impl Runtime {
         });
     }
 
+    /// Gets hold of a task's init, which nobody waits for.
+    pub(crate) fn hold_init(&self, shim: &Arc<Shim>) {
+        let (shim, limit) = (Arc::downgrade(shim), self.inner.timeouts.state);
+        tokio::spawn(async move {
+            if let Some(shim) = shim.upgrade() {
+                shim.hold_init(limit).await;
+            }
+        });
+    }
+
     async fn died(&self, shim: Arc<Shim>) {
         // A Create or Delete that is under way ends with the connection, and knows better.
         drop(shim.creating.lock().await);
@@ -41,12 +58,37 @@ impl Runtime {
         drop(deleting);
         let Some(place) = taken else { return };
         tracing::warn!(task = %shim.key, "shim disconnected, cleaning up");
-        let end = self.bury(&shim).await;
+        let end = self.end_of(&shim).await;
         if shim.is_created() {
             self.publish_end(&shim.key, end);
         }
         drop(place);
         shim.finished(end);
+    }
+
+    /// Ends what a dead shim has left, and says how the container's init ended: as its shim has written down, as the
+    /// kernel remembers, or else as killed, which is then said to be a guess.
+    pub(crate) async fn end_of(&self, shim: &Arc<Shim>) -> Deleted {
+        let of = Arc::clone(shim);
+        let remembered = blocking(move || {
+            let Some(init) = of.init() else { return Ok(None) };
+            // Its shim would have done that, if asked to delete it. One that has ended already is not hurt.
+            init.kill()?;
+            init.await_end(KILLED)?;
+            Ok(init.how_it_ended())
+        });
+        let remembered = remembered.await;
+        let known = shim.bundle.knows_exit();
+        let mut end = self.bury(shim).await;
+        match remembered {
+            Ok(Some(ended)) => end.exit.status = ended.status(),
+            Ok(None) | Err(_) if shim.is_created() && !known => {
+                tracing::warn!(task = %shim.key, status = end.exit.status, "exit status is estimated");
+                self.publish(&shim.key, EXIT_ESTIMATED, &exit_event(&shim.key, end));
+            }
+            Ok(None) | Err(_) => {}
+        }
+        end
     }
 
     /// Removes everything of a task whose shim is gone. The caller holds the place.
@@ -69,6 +111,7 @@ impl Runtime {
     /// Runs `delete` and removes the bundle, and answers how the task ended. If `delete` fails while the container's init may still be there, the
     /// bundle stays, so that the next start of the daemon, or the next Create of this id, tries again.
     pub(crate) async fn bury_bundle(&self, key: &TaskKey, bundle: &Bundle, binary: &Path) -> Result<Deleted> {
+        self.tell_journal(key, bundle).await;
         let target = Target { key, bundle, shim: binary };
         let deleted = self.inner.launcher.delete(target, self.inner.timeouts.cleanup).await;
         let bundle = bundle.clone();
@@ -100,16 +143,23 @@ impl Runtime {
         })
     }
 
+    /// Tells subscribers what a shim that is gone could not tell any more.
+    async fn tell_journal(&self, key: &TaskKey, bundle: &Bundle) {
+        let journal = bundle.clone();
+        let untold = blocking(move || journal.read_journal()).await.unwrap_or_else(|error| {
+            tracing::error!(task = %key, %error, "what the shim has not told is lost");
+            Vec::new()
+        });
+        for envelope in untold {
+            if let Err(error) = self.inner.events.forward_once(envelope) {
+                tracing::error!(task = %key, %error, "publish event of a shim that is gone");
+            }
+        }
+    }
+
     /// Tells subscribers that a task ended and is gone, as its shim would have.
     pub(crate) fn publish_end(&self, key: &TaskKey, end: Deleted) {
-        let exit = TaskExit {
-            container_id: key.id().to_owned(),
-            id: key.id().to_owned(),
-            pid: end.pid,
-            exit_status: end.exit.status,
-            exited_at: api::convert::timestamp(end.exit.at),
-        };
-        self.publish(key, "/tasks/exit", &exit);
+        self.publish(key, "/tasks/exit", &exit_event(key, end));
         self.publish_delete(key, end);
     }
 
@@ -125,8 +175,15 @@ impl Runtime {
         self.publish(key, TASK_DELETE, &delete);
     }
 
+    /// Publishes in place of a shim, unless the shim has said the same.
     fn publish<E: Message + Name>(&self, key: &TaskKey, topic: &str, event: &E) {
-        if let Err(error) = self.inner.events.publish(key.namespace(), topic, api::any::pack(event)) {
+        let envelope = Envelope {
+            timestamp: SystemTime::now(),
+            namespace: key.namespace().as_str().to_owned(),
+            topic: topic.to_owned(),
+            event: api::any::pack(event),
+        };
+        if let Err(error) = self.inner.events.forward_once(envelope) {
             tracing::error!(task = %key, topic, %error, "publish event");
         }
     }
@@ -164,6 +221,16 @@ impl Runtime {
         let name = Path::new(&launcher.address).join(key.namespace().as_str()).join(key.id());
         let digest = types::Digest::of(name.as_os_str().as_encoded_bytes());
         format!("unix://{}/{}", dir.display(), digest.hex())
+    }
+}
+
+fn exit_event(key: &TaskKey, end: Deleted) -> TaskExit {
+    TaskExit {
+        container_id: key.id().to_owned(),
+        id: key.id().to_owned(),
+        pid: end.pid,
+        exit_status: end.exit.status,
+        exited_at: api::convert::timestamp(end.exit.at),
     }
 }
 

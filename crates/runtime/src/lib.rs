@@ -31,6 +31,7 @@ mod launch;
 mod load;
 mod lock;
 mod log;
+mod repeats;
 mod runtime;
 mod shim;
 mod shims;
@@ -39,5 +40,6 @@ mod why;
 
 pub use awaited::{Awaited, Waiting};
 pub use bundle::check_state;
+pub use death::EXIT_ESTIMATED;
 pub use lock::{StateLock, lock_state};
 pub use runtime::{Checkpoint, Connected, Options, Runtime, Signal, Timeouts, Update};

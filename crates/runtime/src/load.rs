@@ -107,7 +107,7 @@ impl Runtime {
             }
             Err(Failure::Closed) => {
                 place.closing();
-                let end = self.bury(&shim).await;
+                let end = self.end_of(&shim).await;
                 self.publish_end(&key, end);
             }
             state => {
@@ -120,6 +120,7 @@ impl Runtime {
                 }
                 place.fill(Arc::clone(&shim));
                 self.watch(&shim);
+                self.hold_init(&shim);
             }
         }
     }

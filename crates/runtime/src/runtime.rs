@@ -160,9 +160,11 @@ impl Runtime {
         };
         let runtime = Self { inner: Arc::new(inner) };
         let state = options.state;
+        let events = runtime.inner.events.clone();
         blocking(move || {
             crate::bundle::check_state(&state)?;
-            layout.prepare()
+            layout.prepare()?;
+            crate::repeats::remember(&events, &layout.state)
         })
         .await?;
         runtime.load().await?;

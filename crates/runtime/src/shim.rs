@@ -1,14 +1,15 @@
 //! One task as its shim serves it: typed calls over the shim's connection.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use api::containerd::task::v3 as wire;
 use prost::Message;
+use sys::pidfd::PidFd;
 use tokio::sync::{Mutex, watch};
-use types::task::{Deleted, Exit};
+use types::task::{Deleted, Exit, Status};
 use types::{Error, Result};
 
 use crate::bootstrap::{Bootstrap, NEWEST};
@@ -39,6 +40,8 @@ pub(crate) struct Shim {
     created: AtomicBool,
     version: AtomicI32,
     pid: AtomicU32,
+    /// The container's init, known by more than its number.
+    init: OnceLock<PidFd>,
     end: watch::Sender<Option<Deleted>>,
     _log: ShimLog,
 }
@@ -56,6 +59,7 @@ impl Shim {
             created: AtomicBool::new(false),
             version: AtomicI32::new(link.bootstrap.version),
             pid: AtomicU32::new(0),
+            init: OnceLock::new(),
             end: watch::Sender::new(None),
             _log: link.log,
         }
@@ -65,6 +69,23 @@ impl Shim {
     pub(crate) fn set_created(&self, pid: u32) {
         self.pid.store(pid, Ordering::Relaxed);
         self.created.store(true, Ordering::Release);
+    }
+
+    /// Gets hold of the container's init, to ask the kernel how it ended when the shim cannot be asked any more.
+    ///
+    /// A number may be another process's by now. If the shim has it for a process that has not ended after we have opened
+    /// it, it was the right one all the time: the shim had not collected it yet.
+    pub(crate) async fn hold_init(&self, timeout: Duration) {
+        let Ok(init) = PidFd::open(self.pid()) else { return };
+        let Ok(state) = self.state("", timeout).await else { return };
+        if state.pid == init.pid() && api::convert::task_status(state.status) != Status::Stopped {
+            let _ = self.init.set(init);
+        }
+    }
+
+    /// The container's init, if we hold it.
+    pub(crate) fn init(&self) -> Option<&PidFd> {
+        self.init.get()
     }
 
     /// Whether clients were told of the task: only then is its end told too.

@@ -133,3 +133,32 @@ fn events_wait_for_a_daemon_that_is_away() {
     client.call::<()>("Shutdown", &wire::ShutdownRequest::default()).unwrap();
     rig.shut_down();
 }
+
+#[test]
+fn without_a_socket_for_events_a_program_tells_them_in_order_until_it_succeeds() {
+    if !can_run() {
+        return;
+    }
+    let rig = Rig::with_environment("c1", &[("TTRPC_ADDRESS", "")]);
+    let (program, told) = (rig.path("publish"), rig.path("told"));
+    // It fails the first time.
+    let script = format!(
+        "#!/bin/sh\nmkdir {0}.once 2>/dev/null && exit 1\necho \"$@\" $(wc -c) >> {0}\n",
+        told.display()
+    );
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    rig.run("c1", &["true"]);
+    assert_eq!(rig.wait("c1", ""), 0);
+    rig.delete("c1", "").unwrap();
+    let lines = || std::fs::read_to_string(&told).unwrap_or_default();
+    eventually("all is told", || lines().lines().count() == 4);
+    let address = rig.path("d.sock");
+    for (line, topic) in lines().lines().zip(["create", "start", "exit", "delete"]) {
+        let wanted =
+            format!("--address {} publish --topic /tasks/{topic} --namespace test ", address.display());
+        let length = line.strip_prefix(&wanted).unwrap_or_else(|| panic!("{line}"));
+        assert!(length.parse::<usize>().unwrap() > 20, "{line}");
+    }
+    rig.shut_down();
+}

@@ -108,36 +108,41 @@ impl PidFd {
 }
 
 impl PidFd {
-    /// How a process ended that somebody else has collected, as the kernel remembers it (Linux 6.15). None where it does
-    /// not, or the process has not ended or was not collected yet.
-    pub fn remembered(&self) -> Option<Ended> {
-        let status = crate::process::exit_info(self.fd.as_fd())?;
+    /// How a process ended that is not, or no more, our child: as its parent will be told, or, after it was, as the kernel
+    /// remembers (Linux 6.15). None if it has not ended, or nobody knows.
+    pub fn how_it_ended(&self) -> Option<Ended> {
+        // It may be collected between the two questions.
+        let status = self.remembered().or_else(|| self.of_zombie()).or_else(|| self.remembered())?;
         Some(match status & 0x7f {
             0 => Ended::Code((status >> 8) & 0xff),
             signal => Ended::Signal(signal),
         })
     }
 
-    /// Waits until the process has ended and, if the kernel tells, was collected; at most so many milliseconds.
+    fn remembered(&self) -> Option<u32> {
+        crate::process::exit_info(self.fd.as_fd())
+    }
+
+    /// The wait status of a process that nobody has collected yet.
+    fn of_zombie(&self) -> Option<u32> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?;
+        let mut fields = stat.rsplit_once(") ")?.1.split_ascii_whitespace();
+        let (state, status) = (fields.next()?, fields.next_back()?.parse().ok()?);
+        // If it is there still, the number was its own when that was read.
+        let uncollected = state == "Z" && self.signal(0).is_ok();
+        uncollected.then_some(status)
+    }
+
+    /// Waits until the process has ended, for so many milliseconds at most.
     pub fn await_end(&self, milliseconds: u32) -> io::Result<()> {
         use rustix::event::{PollFd, PollFlags, poll};
-        let until = std::time::Instant::now() + std::time::Duration::from_millis(milliseconds.into());
-        loop {
-            let rest = until.saturating_duration_since(std::time::Instant::now());
-            if rest.is_zero() {
-                return Ok(());
-            }
-            // Readable when it has ended, which it then stays; hung up when it was collected.
-            let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];
-            let wait =
-                rustix::time::Timespec { tv_sec: 0, tv_nsec: i64::from(rest.subsec_nanos()).min(5_000_000) };
-            poll(&mut fds, Some(&wait))?;
-            if fds[0].revents().contains(PollFlags::HUP) || self.remembered().is_some() {
-                return Ok(());
-            }
-            if !fds[0].revents().is_empty() {
-                std::thread::sleep(std::time::Duration::from_millis(2));
-            }
+        let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];
+        let limit = std::time::Duration::from_millis(milliseconds.into());
+        let seconds = i64::try_from(limit.as_secs()).unwrap_or(i64::MAX);
+        let limit = rustix::time::Timespec { tv_sec: seconds, tv_nsec: limit.subsec_nanos().into() };
+        match poll(&mut fds, Some(&limit)) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(e) => Err(e.into()),
         }
     }
 }
@@ -204,15 +209,22 @@ mod tests {
     }
 
     #[test]
-    fn an_end_that_somebody_else_collected_is_remembered_where_the_kernel_can() {
+    fn how_a_process_ended_is_known_before_it_is_collected_and_after_where_the_kernel_can() {
         for (script, wanted) in [("exit 7", Ended::Code(7)), ("kill -9 $$", Ended::Signal(9))] {
             let mut child = std::process::Command::new("/bin/sh").args(["-c", script]).spawn().unwrap();
             let fd = PidFd::open(child.id()).unwrap();
+            fd.await_end(10_000).unwrap();
+            assert_eq!(fd.how_it_ended(), Some(wanted));
             child.wait().unwrap();
-            fd.await_end(1000).unwrap();
             // Before Linux 6.15 it is not.
-            assert!(fd.remembered().is_none_or(|ended| ended == wanted), "{script}");
+            assert!(fd.how_it_ended().is_none_or(|ended| ended == wanted), "{script}");
         }
+        let mut child = std::process::Command::new("/bin/sleep").arg("100").spawn().unwrap();
+        let fd = PidFd::open(child.id()).unwrap();
+        fd.await_end(1).unwrap();
+        assert_eq!(fd.how_it_ended(), None);
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

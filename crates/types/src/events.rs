@@ -3,16 +3,20 @@
 //! A publisher never blocks. Each subscriber has a queue of [`QUEUE`] envelopes; one that does not read that many is
 //! cut off with an error rather than silently losing some, and without slowing the others.
 //!
+//! A shim that did not hear whether an event was taken sends it again ([`Exchange::forward_once`]): repeats are dropped,
+//! known by what they say, also those of the time before a restart ([`Exchange::remember`]).
+//!
 //! After a restart the shims are back sooner than the clients: what they tell then would reach nobody. So what is
 //! published in that time is kept for those who catch up in it ([`Exchange::keep_for`]).
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc;
 
 use crate::any::Any;
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::namespace::{Namespace, validate_identifier};
 
@@ -42,7 +46,22 @@ pub struct Exchange {
 struct Inner {
     subscribers: Vec<mpsc::Sender<Arc<Envelope>>>,
     kept: Option<Kept>,
+    seen: Seen,
 }
+
+/// How many forwarded events are known again. A shim sends one at a time, so that this is far more than can be under way.
+pub const KNOWN: usize = 8192;
+
+/// The latest forwarded events, by what they say.
+#[derive(Default)]
+struct Seen {
+    known: HashSet<u64>,
+    order: VecDeque<u64>,
+    note: Option<Note>,
+}
+
+/// Called with each event that is to be known after a restart.
+pub type Note = Box<dyn FnMut(u64) + Send>;
 
 /// The latest envelopes of a while, at most [`QUEUE`].
 struct Kept {
@@ -67,16 +86,29 @@ impl Exchange {
         self.forward(Envelope { timestamp: SystemTime::now(), namespace, topic: topic.to_owned(), event })
     }
 
+    /// Publishes an envelope as it is, after checking it, unless it is one of the latest that came this way.
+    pub fn forward_once(&self, envelope: Envelope) -> Result<()> {
+        envelope.validate()?;
+        let fingerprint = envelope.fingerprint();
+        let mut inner = self.lock();
+        if !inner.seen.known.contains(&fingerprint) {
+            inner.publish(envelope);
+            inner.seen.add(fingerprint);
+        }
+        Ok(())
+    }
+
+    /// Takes events for known that a daemon before has noted, and has those noted that are forwarded from now on.
+    pub fn remember(&self, known: impl IntoIterator<Item = u64>, note: Note) {
+        let mut inner = self.lock();
+        known.into_iter().for_each(|fingerprint| inner.seen.add(fingerprint));
+        inner.seen.note = Some(note);
+    }
+
     /// Publishes an envelope as it is, after checking it.
     pub fn forward(&self, envelope: Envelope) -> Result<()> {
         envelope.validate()?;
-        let envelope = Arc::new(envelope);
-        let mut inner = self.lock();
-        if let Some(kept) = &mut inner.kept {
-            kept.push(&envelope);
-        }
-        // A full queue or a dropped receiver ends the subscription: dropping the sender is how the reader learns.
-        inner.subscribers.retain(|subscriber| subscriber.try_send(Arc::clone(&envelope)).is_ok());
+        self.lock().publish(envelope);
         Ok(())
     }
 
@@ -112,6 +144,34 @@ impl Exchange {
     }
 }
 
+impl Inner {
+    fn publish(&mut self, envelope: Envelope) {
+        let envelope = Arc::new(envelope);
+        if let Some(kept) = &mut self.kept {
+            kept.push(&envelope);
+        }
+        // A full queue or a dropped receiver ends the subscription: dropping the sender is how the reader learns.
+        self.subscribers.retain(|subscriber| subscriber.try_send(Arc::clone(&envelope)).is_ok());
+    }
+}
+
+impl Seen {
+    fn add(&mut self, fingerprint: u64) {
+        if !self.known.insert(fingerprint) {
+            return;
+        }
+        self.order.push_back(fingerprint);
+        if self.order.len() > KNOWN
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        if let Some(note) = &mut self.note {
+            note(fingerprint);
+        }
+    }
+}
+
 impl Kept {
     fn push(&mut self, envelope: &Arc<Envelope>) {
         if self.envelopes.len() == QUEUE {
@@ -136,6 +196,21 @@ impl Subscription {
 }
 
 impl Envelope {
+    /// What it says, in short: the same for an event that is told again.
+    ///
+    /// The end of a process carries its own time. Whoever tells of it in place of a shim that is gone does so at another
+    /// moment, and it is the same event all the same.
+    fn fingerprint(&self) -> u64 {
+        let (seconds, nanos) = crate::time::unix(self.timestamp);
+        let told_by_others = ["/tasks/exit", "/tasks/delete"].contains(&self.topic.as_str());
+        let (seconds, nanos) = if told_by_others { (0, 0) } else { (seconds, nanos) };
+        let mut text =
+            format!("{}\0{}\0{seconds} {nanos}\0{}\0", self.namespace, self.topic, self.event.type_url);
+        text.push_str(Digest::of(&self.event.value).hex());
+        let digest = Digest::of(text.as_bytes());
+        digest.hex().get(..16).and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or_default()
+    }
+
     /// Refuses a bad namespace or topic: topics are absolute and made of identifiers.
     pub fn validate(&self) -> Result<()> {
         validate_identifier(&self.namespace)
@@ -211,6 +286,55 @@ mod tests {
         let mut later = bus.catch_up();
         bus.publish(&ns, "/last", Any::default()).unwrap();
         assert_eq!(block_on(later.next()).unwrap().topic, "/last");
+    }
+
+    fn said(topic: &str, seconds: i64, value: &str) -> Envelope {
+        let timestamp = crate::time::from_unix(seconds, 7);
+        let event = Any::new("t", value);
+        Envelope { timestamp, namespace: "default".into(), topic: topic.into(), event }
+    }
+
+    #[test]
+    fn an_event_that_is_told_again_is_dropped_and_another_is_not() {
+        let bus = Exchange::new();
+        let mut all = bus.subscribe();
+        for envelope in [
+            said("/tasks/oom", 1, "a"),
+            said("/tasks/oom", 1, "a"),
+            said("/tasks/oom", 2, "a"),
+            said("/tasks/oom", 1, "b"),
+            // Told by the shim, and in its place.
+            said("/tasks/exit", 1, "a"),
+            said("/tasks/exit", 2, "a"),
+            said("/tasks/exit", 2, "b"),
+        ] {
+            bus.forward_once(envelope).unwrap();
+        }
+        bus.publish(&"default".parse().unwrap(), "/end", Any::default()).unwrap();
+        let mut topics = Vec::new();
+        while topics.last().is_none_or(|topic| topic != "/end") {
+            topics.push(block_on(all.next()).unwrap().topic.clone());
+        }
+        assert_eq!(topics, ["/tasks/oom", "/tasks/oom", "/tasks/oom", "/tasks/exit", "/tasks/exit", "/end"]);
+    }
+
+    #[test]
+    fn what_was_told_before_a_restart_is_known_after_it() {
+        let noted = Arc::new(Mutex::new(Vec::new()));
+        let before = Exchange::new();
+        let into = Arc::clone(&noted);
+        before.remember([], Box::new(move |fingerprint| into.lock().unwrap().push(fingerprint)));
+        for n in 0..KNOWN as i64 + 10 {
+            before.forward_once(said("/tasks/oom", n, "")).unwrap();
+        }
+        let after = Exchange::new();
+        after.remember(noted.lock().unwrap().iter().copied(), Box::new(|_| ()));
+        let mut all = after.subscribe();
+        after.forward_once(said("/tasks/oom", KNOWN as i64, "")).unwrap();
+        // So long ago that nobody tells it again.
+        after.forward_once(said("/tasks/oom", 0, "")).unwrap();
+        assert_eq!(block_on(all.next()).unwrap().timestamp, crate::time::from_unix(0, 7));
+        assert_eq!(after.lock().seen.known.len(), KNOWN);
     }
 
     #[test]

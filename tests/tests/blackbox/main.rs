@@ -5,7 +5,9 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod away;
 mod bad_archive;
+mod bulk;
 mod check;
 mod client;
 mod content;

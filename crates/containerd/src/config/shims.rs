@@ -8,7 +8,7 @@ use super::tree::duration;
 /// Settings of shims.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shims {
-    /// Additional environment, `KEY=value`.
+    /// Additional environment, `KEY=value`; `spool_limit` and `spool_total` are in it.
     pub env: Vec<String>,
     /// Where they put their sockets; empty is their own default.
     pub socket_dir: String,
@@ -39,6 +39,20 @@ pub fn read(plugins: &mut Section, timeouts: &mut Section) -> Shims {
             Duration::ZERO
         })
     };
+    // Keys of our own. A shim gets them by its environment, so that one of another daemon can be told the same.
+    let mut env = env;
+    for (key, variable) in [("spool_limit", "LIMIT"), ("spool_total", "TOTAL")] {
+        let written = section.string(key, "");
+        let percent = written.trim().strip_suffix('%').and_then(|part| part.trim().parse::<u64>().ok());
+        let is_part = key == "spool_total" && percent.is_some_and(|percent| percent <= 100);
+        if written.is_empty() {
+            continue;
+        }
+        if !is_part && types::output::size(&written).is_none() {
+            section.mistake(format!("shim manager: {key} {written:?} is no size"));
+        }
+        env.push(format!("CONTAINERD_SHIM_SPOOL_{variable}={written}"));
+    }
     Shims {
         env,
         socket_dir: section.string("socket_dir", ""),

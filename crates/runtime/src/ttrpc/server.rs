@@ -152,7 +152,7 @@ fn answer(wire: &Wire, stream: u32, result: Result<Vec<u8>>) {
     }
 }
 
-/// The handler of the daemon's `<address>.ttrpc`: what shims forward is published on `exchange` as it is.
+/// The handler of the daemon's `<address>.ttrpc`: what shims forward is published on `exchange` as it is, once.
 pub fn forward_events(
     exchange: Exchange,
 ) -> impl Fn(Request) -> std::future::Ready<Result<Vec<u8>>> + Clone + Send + Sync + 'static {
@@ -170,6 +170,6 @@ fn forward(exchange: &Exchange, request: &Request) -> Result<Vec<u8>> {
         .map_err(|e| Error::invalid(format!("decode ForwardRequest: {e}")))?
         .envelope
         .ok_or_else(|| Error::invalid("envelope is required"))?;
-    exchange.forward(api::convert::envelope(envelope))?;
+    exchange.forward_once(api::convert::envelope(envelope))?;
     Ok(Vec::new())
 }

@@ -25,6 +25,7 @@ impl Timers {
                 Deadline::Carry(serial) => About::Carry(*serial),
                 Deadline::Logger(owner) => About::Logger(write_owner(owner)),
                 Deadline::Kill(child) => About::Kill(*child),
+                Deadline::Removal(container) => About::Removal(container.clone()),
                 Deadline::Publish => About::Publish(true),
                 Deadline::End => About::End(true),
                 // Of what is over when it counts, or begins anew.
@@ -47,6 +48,7 @@ impl Timers {
                 Some(About::Carry(serial)) => Deadline::Carry(serial),
                 Some(About::Logger(owner)) => Deadline::Logger(read_owner(owner)),
                 Some(About::Kill(child)) => Deadline::Kill(child),
+                Some(About::Removal(container)) => Deadline::Removal(container),
                 Some(About::Publish(_)) => Deadline::Publish,
                 Some(About::End(_)) => Deadline::End,
                 None => continue,

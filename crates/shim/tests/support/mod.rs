@@ -181,7 +181,9 @@ impl Rig {
         command
             .args(["-namespace", "test", "-id", id, "-address"])
             .arg(self.path("d.sock"))
-            .args(["-publish-binary", "/nonexistent", action])
+            .arg("-publish-binary")
+            .arg(self.path("publish"))
+            .arg(action)
             .env("TTRPC_ADDRESS", self.path("d.sock.ttrpc"))
             .env_remove("MAX_SHIM_VERSION")
             .envs(self.variables.iter().copied())
