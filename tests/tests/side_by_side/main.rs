@@ -46,7 +46,7 @@ macro_rules! tables {
 tables! {
     client_1_6_daemon_1_6: containers content errors events exec images leases namespaces plugins registry run snapshots tasks;
     client_1_6_daemon_2_3: containers content errors events exec images leases namespaces plugins registry run snapshots tasks;
-    client_2_3_daemon_2_3: containers content errors events exec images leases namespaces plugins registry run snapshots tasks;
+    client_2_3_daemon_2_3: containers content errors events exec images leases namespaces odd plugins registry run snapshots tasks;
     our_client: containers content errors events exec images leases namespaces plugins registry run snapshots tasks;
     our_shim: events exec run tasks;
     their_shim: events exec run tasks;
