@@ -197,7 +197,6 @@ fn first() -> wire::State {
             killed: 1,
             told: true,
         }],
-        ..Default::default()
     }
 }
 
