@@ -101,7 +101,8 @@ fn registry(path: &Path) -> Result<Vec<String>> {
 
 fn host(section: &Table, place: &str, dir: &Path, remarks: &mut Vec<String>) {
     for (key, value) in section {
-        if !HOST.contains(&key.as_str()) && !(place.is_empty() && key == "host") {
+        let known = HOST.contains(&key.as_str()) || (place.is_empty() && key == "host");
+        if !known {
             remarks.push(format!("{place}nobody knows the key {key:?}"));
         }
         if key == "ca" || key == "client" {
