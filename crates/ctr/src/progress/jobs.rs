@@ -161,8 +161,10 @@ mod tests {
 
     #[test]
     fn jobs_read_as_upstream_prints_them() {
+        // Columns are padded by their widest cell, which is not what this is about.
+        let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
         let jobs = Jobs::new(Moving::Down, Some("r.io/x:1"));
-        assert!(jobs.text().starts_with("r.io/x:1: resolving |"), "{}", jobs.text());
+        assert!(words(&jobs.text()).starts_with("r.io/x:1: resolving |"), "{}", jobs.text());
         let layer = |text: &[u8]| Descriptor::new(media::OCI_LAYER, Digest::of(text), 4 << 20);
         let (one, two, three) = (layer(b"1"), layer(b"2"), layer(b"3"));
         for content in [&one, &two, &three, &one] {
@@ -171,12 +173,12 @@ mod tests {
         jobs.report(Event::Exists(&one.digest));
         jobs.report(Event::Fetching(&two.digest, 1 << 20, 4 << 20));
         let text = jobs.text();
-        let lines: Vec<&str> = text.lines().collect();
+        let lines: Vec<String> = text.lines().map(words).collect();
         assert_eq!(lines.len(), 5);
-        assert!(lines[1].starts_with(&format!("layer-{}: exists      |", one.digest)), "{text}");
+        assert!(lines[1].starts_with(&format!("layer-{}: exists |", one.digest)), "{text}");
         assert!(lines[2].contains(" downloading ") && lines[2].contains(" 1.0 MiB/4.0 MiB"), "{text}");
         assert!(lines[3].contains(" waiting "));
-        assert!(lines[4].starts_with("elapsed: 0.0 s total:  1.0 Mi ("), "{text}");
+        assert!(lines[4].starts_with("elapsed: ") && lines[4].contains("total: 1.0 Mi ("), "{text}");
         jobs.report(Event::Fetched(&two.digest));
         assert!(jobs.text().contains(": done "));
     }
