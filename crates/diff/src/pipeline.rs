@@ -5,7 +5,7 @@
 //!   (its own thread)   +--> consumer   the caller's thread: tar, files
 //! ```
 //!
-//! Chunks are shared, not copied; at most [`AHEAD`] of them wait for each reader, so memory is bounded whatever the
+//! Chunks are shared, not copied; at most `AHEAD` of them wait for each reader, so memory is bounded whatever the
 //! sizes are.
 
 use std::io::{self, BufRead, Read};

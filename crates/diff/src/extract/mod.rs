@@ -58,7 +58,7 @@ pub enum Target {
         /// The directories below, topmost first.
         lowers: Vec<PathBuf>,
     },
-    /// The same, before the layers below are there: [`rebase`] completes it.
+    /// The same, before the layers below are there: [`rebase()`] completes it.
     Rebase(PathBuf),
 }
 
