@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod many;
+mod pulls;
 mod rows;
 mod sides;
 mod statistics;
@@ -30,7 +31,8 @@ struct Options {
 
 fn main() -> Result<()> {
     let options = parse(std::env::args().skip(1))?;
-    let known: Vec<_> = ROWS.iter().map(|row| row.name).chain(many::ROWS.map(|(name, _)| name)).collect();
+    let rows = || ROWS.iter().chain(pulls::ROWS);
+    let known: Vec<_> = rows().map(|row| row.name).chain(many::ROWS.map(|(name, _)| name)).collect();
     if let Some(name) = options.rows.iter().find(|name| !known.iter().any(|row| names(name, row))) {
         bail!("there is no row {name}; there are: {}", known.join(" "));
     }
@@ -41,7 +43,7 @@ fn main() -> Result<()> {
     );
     let mut report = Vec::new();
     let wanted = |name: &str| options.rows.is_empty() || options.rows.iter().any(|word| names(word, name));
-    for row in ROWS.iter().filter(|row| wanted(row.name)) {
+    for row in rows().filter(|row| wanted(row.name)) {
         let sides = Sides::start(&options.ours, &options.peer);
         let figures = (row.measure)(&sides).with_context(|| format!("measure {}", row.name))?;
         print_row(row.name, row.unit, &figures);

@@ -40,7 +40,7 @@ pub const ROWS: &[Row] = &[
 ];
 
 /// Measures ours and the peer in turn.
-fn in_turn(sides: &Sides, rounds: usize, measure: impl Fn(&Daemon) -> Result<f64>) -> Result<Figures> {
+pub fn in_turn(sides: &Sides, rounds: usize, measure: impl Fn(&Daemon) -> Result<f64>) -> Result<Figures> {
     let mut figures = Figures::default();
     for _ in 0..rounds {
         figures.ours.push(measure(&sides.ours)?);

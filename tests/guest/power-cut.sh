@@ -5,8 +5,8 @@
 #   power-cut.sh verify    what is left: each blob and layer that the databases call committed, by `ctr content check` and by
 #                          sha256sum alone; then the same pull again, which has to make everything whole, and a container
 #
-# UNDURABLE makes the daemon lose what it should not. PULL is the command that brings the image in. /out/bin has the programs (/out/peer those of another containerd, if it is
-# to be tested), /out/image.tar the image, /out/expected/<chain id> the sums of each layer's files.
+# UNDURABLE makes the daemon lose what it should not. /out/bin has the programs (/out/peer those of another containerd, if it is
+# to be tested), /out/served the image's blobs, /out/expected/<chain id> the sums of each layer's files.
 set -u
 exec 9> /out/trace
 BASH_XTRACEFD=9 PS4='+ $SECONDS '
@@ -17,9 +17,21 @@ cp -a /out/bin/. /run/c/bin/
 cp -a /out/peer/. /run/c/peer/
 export PATH=/run/c/peer:/run/c/bin:$PATH CONTAINERD_ADDRESS=/run/c/c.sock
 root=/data/root
-image=docker.io/library/power-cut:1
-# Ours without the transfer service's detour; of others what they have.
-PULL=${PULL:-ctr images import --local /out/image.tar}
+
+# A registry of the image in this machine.
+serve() {
+    ip link set lo up 2> /dev/null || busybox ip link set lo up
+    power_cut serve /out /run/c/reference &
+    for _ in $(seq 600); do
+        [ ! -e /run/c/reference ] || break
+        sleep 0.1
+    done
+    image=$(cat /run/c/reference)
+}
+
+pull() {
+    ctr images pull --plain-http "$image"
+}
 
 fail() {
     echo "BROKEN $*"
@@ -94,7 +106,8 @@ verify() {
         fail "ctr content check: exit $code"
         cat /run/c/check
     fi
-    $PULL > /run/c/pull 2>&1 || fail "the next pull: $(tail -3 /run/c/pull)"
+    serve
+    pull > /run/c/pull 2>&1 || fail "the next pull: $(tail -3 /run/c/pull)"
     verify_alone
     [ "$layers" = "$(ls /out/expected | wc -l)" ] || fail "after the next pull there are $layers layers"
     last=$(ls /out/expected | wc -l)
@@ -107,8 +120,9 @@ verify() {
 case $1 in
 pull)
     start
+    serve
     touch /out/pulling
-    $PULL || exit 4
+    pull || exit 4
     touch /out/pulled
     # Long enough for a cut after the end, too.
     sleep 60

@@ -123,17 +123,10 @@ impl Image {
     /// # Panics
     /// If what was made here is no image.
     pub fn publish(&self, registry: &Fake, repository: &str, tag: &str) -> String {
-        const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
         for entry in self.oci_entries() {
             let Kind::File(bytes) = entry.kind else { continue };
-            if !entry.name.starts_with("blobs/") {
-                continue;
-            }
-            let document: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-            if document["mediaType"] == MANIFEST {
-                registry.add_manifest(repository, Some(tag), MANIFEST, bytes);
-            } else {
-                registry.add_blob(repository, bytes);
+            if entry.name.starts_with("blobs/") {
+                put(registry, (repository, tag), bytes);
             }
         }
         registry.reference(repository, tag)
@@ -210,6 +203,17 @@ pub fn base_layer() -> Vec<Entry> {
         entries.push(Entry::symlink(format!("bin/{applet}"), "busybox"));
     }
     entries
+}
+
+/// Puts one blob of an image into a registry; its manifest gets the tag.
+pub fn put(registry: &Fake, (repository, tag): (&str, &str), bytes: Vec<u8>) {
+    const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+    let document: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    if document["mediaType"] == MANIFEST {
+        registry.add_manifest(repository, Some(tag), MANIFEST, bytes);
+    } else {
+        registry.add_blob(repository, bytes);
+    }
 }
 
 /// Gzip of `bytes`.

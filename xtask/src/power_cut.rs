@@ -108,7 +108,7 @@ fn gather(settings: &Settings, out: &Path) -> Result<String> {
         None => dist::build()?,
     };
     program::run(&mut program::cargo(&["build", "--locked", "--package", "containerd-tests", "--bins"]))?;
-    for dir in ["bin", "peer", "expected"] {
+    for dir in ["bin", "peer", "expected", "served"] {
         let dir = out.join(dir);
         if dir.exists() {
             fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
@@ -126,6 +126,7 @@ fn gather(settings: &Settings, out: &Path) -> Result<String> {
         copy(&paths::repository().join("tests/guest").join(name), &out.join(name))?;
     }
     copy(&peers.sbin().join("runc"), &out.join("bin/runc"))?;
+    copy(&paths::target().join("debug/power_cut"), &out.join("bin/power_cut"))?;
     let mut image = Command::new(paths::target().join("debug/power_cut"));
     image.arg(out).arg(settings.seed.to_string()).envs(suites::environment(Some(&peers)));
     program::run(&mut image)?;

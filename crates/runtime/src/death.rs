@@ -20,8 +20,9 @@ use crate::shim::{Shim, lost};
 /// How long a killed init may take to end, in milliseconds.
 const KILLED: u32 = 200;
 
-/// The topic of an exit whose status nobody knows; no event of upstream's. The event is the exit's.
-pub const EXIT_ESTIMATED: &str = "/tasks/exit-estimated";
+/// The topic of an exit whose status nobody knows; the event is the exit's. Not below `/tasks`, where dockerd and others would take it
+/// for a second exit.
+pub const EXIT_ESTIMATED: &str = "/containerd-rs/exit-estimated";
 
 /// The topic of a task that is gone.
 pub(crate) const TASK_DELETE: &str = "/tasks/delete";

@@ -49,7 +49,7 @@ async fn the_death_of_a_shim_is_the_end_of_its_task() {
     eventually(|| fake.calls().contains(&"Wait".to_owned())).await;
     fake.die();
     assert_eq!(waiting.await.unwrap().unwrap().status, 137);
-    assert_eq!(daemon.topics(2).await, ["/tasks/exit", "/tasks/delete"]);
+    assert_eq!(daemon.topics(3).await, ["/containerd-rs/exit-estimated", "/tasks/exit", "/tasks/delete"]);
     fake.assert_nothing_left().await;
     assert!(!fake.path("shim.sock").exists(), "the socket of a dead shim stays");
     assert!(daemon.runtime.delete(&namespace(), "c1").await.unwrap_err().is_not_found());

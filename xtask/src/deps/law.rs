@@ -68,7 +68,7 @@ pub const LAW: &[(&str, &[&str])] = &[
         ],
     ),
     ("tests", &["types", "sys", "api", "grpc", "registry", "remote"]),
-    ("bench", &["api", "grpc", "tests"]),
+    ("bench", &["api", "grpc", "registry", "tests"]),
     ("xtask", &[]),
 ];
 

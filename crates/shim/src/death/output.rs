@@ -17,6 +17,8 @@ const PIPE: usize = 64 << 10;
 /// How long a carrier may take to put away what was said last, and how often that is looked at.
 const CARRIED: Duration = Duration::from_millis(200);
 const STEP: Duration = Duration::from_millis(10);
+/// At so many looks one after another nothing must have moved.
+const QUIET: u32 = 3;
 
 /// Where the last of a stream is.
 pub struct Tail<'a> {
@@ -51,16 +53,22 @@ impl Tail<'_> {
         bytes
     }
 
-    /// Waits until there is nothing in the pipe that would be in the file in a moment.
+    /// Waits until there is nothing in the pipe that would be in the file in a moment, and nothing on its way either: the file
+    /// has not grown for a while.
     fn settle(&self) {
         let until = Instant::now() + CARRIED;
-        loop {
+        let (mut quiet, mut before) = (0, self.length());
+        while quiet < QUIET && Instant::now() < until {
             std::thread::sleep(STEP);
             let full = self.pipe.is_some_and(|pipe| !waiting(pipe).is_empty());
-            if !full || Instant::now() > until {
-                return;
-            }
+            let now = self.length();
+            quiet = if full || now != before { 0 } else { quiet + 1 };
+            before = now;
         }
+    }
+
+    fn length(&self) -> u64 {
+        self.file.as_ref().and_then(|path| path.metadata().ok()).map_or(0, |about| about.len())
     }
 }
 

@@ -43,8 +43,18 @@ pub fn all(address: Option<&str>) -> Result<Vec<Found>> {
             found.push(Found { namespace, id, pid, sockets });
         }
     }
+    // A fork has its shim's descriptors for a moment, too.
+    let pids: Vec<u32> = found.iter().map(|shim| shim.pid).collect();
+    found.retain(|shim| parent(shim.pid).is_none_or(|parent| !pids.contains(&parent)));
     found.sort_by(|a, b| (&a.namespace, &a.id).cmp(&(&b.namespace, &b.id)));
     Ok(found)
+}
+
+/// Whose child a process is.
+fn parent(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name before it, in parentheses, may have any character.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// Namespace, id and daemon of a shim's command line.
