@@ -36,7 +36,8 @@ fn what_was_pushed_can_be_pulled_and_runs() {
         let registry = Fake::start();
         let name = registry.reference("team/app", "1");
         let pushed = push(&daemon, &way, &[&name, image]).expect_code(0);
-        assert!(pushed.stdout.contains("layer"), "{pushed}");
+        // 1.6 is sometimes done before it draws its layers.
+        assert!(binaries::suite() == Suite::Upstream || pushed.stdout.contains("layer"), "{pushed}");
         assert!(registry.manifest("team/app", "1").is_some());
         // The manifest is the last that comes.
         let puts: Vec<String> =

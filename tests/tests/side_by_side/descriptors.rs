@@ -101,7 +101,8 @@ fn collect(dir: &Path, into: &mut Vec<PathBuf>) {
 fn facts(set: &FileDescriptorSet) -> Facts {
     let mut facts = Facts::new();
     // What is the project's own has no counterpart.
-    let apart = |package: &str| package.starts_with("google.protobuf") || package.starts_with("containerdrs.");
+    let apart =
+        |package: &str| package.starts_with("google.protobuf") || package.starts_with("containerdrs.");
     for file in set.file.iter().filter(|file| !apart(file.package())) {
         let package = file.package();
         for message in &file.message_type {

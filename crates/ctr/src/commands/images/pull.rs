@@ -5,7 +5,7 @@ mod local;
 use api::containerd::types::transfer as wire;
 use clap::Args;
 use types::platform::Platform;
-use types::{Class, Error, Result};
+use types::{Class, Error, Result, ResultExt};
 
 use crate::cli::Globals;
 use crate::client::Client;
@@ -93,8 +93,11 @@ pub fn refuse_local_flags(flags: impl IntoIterator<Item = (&'static str, bool)>)
 impl Flags {
     /// What the transfer is to leave in the image store.
     fn store(&self) -> Result<wire::ImageStore> {
-        let mut platforms: Vec<Platform> =
-            self.platform.iter().map(|text| text.parse()).collect::<Result<_>>()?;
+        let mut platforms: Vec<Platform> = self
+            .platform
+            .iter()
+            .map(|text| text.parse().context(|| format!("invalid platform {text}")))
+            .collect::<Result<_>>()?;
         if !platforms.is_empty() && self.all_platforms {
             return Err(Error::invalid("cannot specify both --platform and --all-platforms"));
         }

@@ -88,7 +88,9 @@ async fn by_transfer(client: &Client, flags: &Flags, local: &str) -> Result<()> 
 impl Flags {
     fn platforms(&self) -> Result<Vec<Platform>> {
         let parse = |text: &String| {
-            text.parse().context(|| format!("invalid platform [{}]", self.platform.join(" ")))
+            text.parse()
+                .context(|| format!("invalid platform {text}"))
+                .context(|| format!("invalid platform [{}]", self.platform.join(" ")))
         };
         self.platform.iter().map(parse).collect()
     }
