@@ -57,5 +57,5 @@ fn what_is_not_there_yet_is_named() {
         return;
     }
     let daemon = Daemon::shared();
-    daemon.ctr(&["images", "convert", "--erofs", "raw", "x", "y"]).fails().says("not there yet");
+    daemon.ctr(&["images", "convert", "--erofs", "raw", daemon.image(), "y"]).fails().says("not there yet");
 }
