@@ -37,7 +37,7 @@ async fn in_place(space: &Space, layer: &Layer, view: Vec<Mount>) -> Result<()> 
     let Some(top) = verify::top_of(&view) else {
         return Err(Error::unimplemented("its files are no plain directory"));
     };
-    let mounted = users::of(&top);
+    let mounted = users::that_stay(&top).await;
     if !mounted.is_empty() {
         return Err(Error::precondition(format!(
             "it is in use, stop its containers first: mounted at {}",

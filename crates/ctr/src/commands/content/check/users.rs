@@ -3,11 +3,29 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use sys::mount::table::{self, Entry};
 
+/// Whoever starts a container copies the host's mounts, those of our own views too, and drops them moments later.
+const PASSING: Duration = Duration::from_secs(3);
+const POLL: Duration = Duration::from_millis(50);
+
+/// Where `dir` is part of a mount that does not go by itself.
+pub(super) async fn that_stay(dir: &Path) -> Vec<String> {
+    let gone = async {
+        while !of(dir).is_empty() {
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    match tokio::time::timeout(PASSING, gone).await {
+        Ok(()) => Vec::new(),
+        Err(_) => of(dir),
+    }
+}
+
 /// Where `dir` is part of a mount, for people: `/run/x/rootfs (process 12)`.
-pub(super) fn of(dir: &Path) -> Vec<String> {
+fn of(dir: &Path) -> Vec<String> {
     let mut users = BTreeSet::new();
     for (process, table) in tables() {
         for entry in table::parse(&table).into_iter().filter(|entry| shows(entry, dir)) {
