@@ -23,8 +23,11 @@ const SHIM_PROFILE: [(&str, &str); 4] = [
 pub fn build() -> Result<PathBuf> {
     let host = host()?;
     let target = paths::target();
-    let programs = ["build", "--release", "--locked", "--package", "containerd", "--package", "ctr"];
-    program::run(&mut program::cargo(&programs))?;
+    for name in ["containerd", "ctr"] {
+        // The profile says so too, but cargo forgets that for a package with settings of its own.
+        let build = ["rustc", "--release", "--locked", "--package", name, "--", "-C", "strip=symbols"];
+        program::run(&mut program::cargo(&build))?;
+    }
     // With --target the flags do not reach build scripts and proc macros, which stay as the other programs built them,
     // and what they reach has a directory of its own.
     let shim = ["build", "--release", "--locked", "--target", &host, "--package", "containerd-shim-runc-v2"];

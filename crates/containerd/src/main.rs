@@ -121,7 +121,6 @@ async fn live(config: &Config, begun: Instant) -> Result<()> {
     let calls = house.calls.clone();
     let monitor = plugins.wants(plugins::Kind::Monitor, "restart");
     let monitor = monitor.then(|| monitor::start(&house, config.restart_interval));
-    sys::memory::trim();
     serve::serve(house, serve::Open { routes, sockets, monitor }, &mut signals, begun).await;
     traces::stop(&calls).await;
     Ok(())

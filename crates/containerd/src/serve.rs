@@ -69,6 +69,8 @@ pub async fn serve(house: House, open: Open, signals: &mut Signals, begun: Insta
     let (ttrpc, ttrpc_file) = sockets.ttrpc;
     let (stop, stopped) = oneshot::channel::<()>();
     let observe = Observe::new(house.calls.clone());
+    // Much of what the start has needed is needed once.
+    house.work.disturbed();
     let mut server = tokio::spawn(grpc_server((grpc, house.work.clone()), routes, observe, stopped));
     let shims = tokio::spawn(ttrpc_server(ttrpc, house.events.clone()));
     ready(&house, signals, begun).await;

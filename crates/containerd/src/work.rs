@@ -168,7 +168,8 @@ impl Work {
         });
     }
 
-    /// A client has come. Each leaves holes in the heap; when no more come they are given back, once.
+    /// A client has come, or the daemon itself. Each leaves holes in the heap and the code that it ran; when no more come
+    /// these are given back, once.
     pub fn disturbed(&self) {
         let calm = Arc::clone(&self.calm);
         calm.disturbed.store(true, Ordering::SeqCst);
@@ -181,7 +182,7 @@ impl Work {
             }
             calm.awaited.store(false, Ordering::SeqCst);
             // A few milliseconds, while nobody waits for us.
-            sys::memory::trim();
+            sys::memory::settle();
         });
     }
 

@@ -256,8 +256,7 @@ impl Shim {
             Deadline::Handover => self.handover_expired(),
             Deadline::Tidy => {
                 if !self.busy {
-                    sys::memory::trim();
-                    let _ = sys::process::release_code();
+                    sys::memory::settle();
                 }
             }
             Deadline::End => self.late = true,

@@ -1,9 +1,9 @@
-//! The C library's allocator: few arenas, and pages given back after big work.
+//! Memory that is not needed: few arenas, and pages given back after big work.
 //!
 //! glibc gives each thread that finds the others busy an arena of its own and keeps what was freed in it; a daemon that
 //! once unpacked a large image would then hold that memory for good. Other C libraries have neither knob nor problem.
 
-#![allow(unsafe_code, reason = "mallopt, malloc_trim and mallinfo2 have no safe wrapper")]
+#![allow(unsafe_code, reason = "mallopt, malloc_trim, mallinfo2 and the program's own bounds have no safe wrapper")]
 
 /// Limits the allocator to `arenas` arenas. To be called before threads are started.
 pub fn limit_arenas(arenas: u8) {
@@ -16,6 +16,13 @@ pub fn limit_arenas(arenas: u8) {
     let _ = arenas;
 }
 
+/// Gives back what an idle process does not need: free pages of the heap, and the program's own code.
+pub fn settle() {
+    trim();
+    // What stays is counted as ours, and works all the same.
+    let _ = release_code();
+}
+
 /// Gives free pages of all arenas back to the kernel. Takes milliseconds on a large heap.
 pub fn trim() {
     #[cfg(target_env = "gnu")]
@@ -23,6 +30,25 @@ pub fn trim() {
     unsafe {
         libc::malloc_trim(0);
     }
+}
+
+unsafe extern "C" {
+    /// The linker's names for the beginning of the program and the end of its code.
+    static __executable_start: u8;
+    static etext: u8;
+}
+
+/// Takes the program's own code and constants out of our address space; what is needed comes back from the page cache
+/// when it is touched. An idle process then counts as the few pages that it sleeps in.
+fn release_code() -> std::io::Result<()> {
+    let (start, end) = (&raw const __executable_start as usize, &raw const etext as usize);
+    let page = rustix::param::page_size();
+    let (start, end) = (start & !(page - 1), end & !(page - 1));
+    // SAFETY: these pages are mapped from the program's file, privately and without permission to write, so nothing but
+    // what the file says was ever in them, and the kernel reads it again on the next touch.
+    let result =
+        unsafe { libc::madvise(start as *mut libc::c_void, end.saturating_sub(start), libc::MADV_DONTNEED) };
+    if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
 /// The allocator's account of the heap, in bytes.
@@ -62,6 +88,12 @@ mod tests {
         let kept = vec![1u8; 50_000];
         let Some(heap) = super::heap() else { return };
         assert!(heap.in_use > 0 && heap.from_kernel + heap.mapped >= kept.len() as u64, "{heap:?}");
+    }
+
+    #[test]
+    fn released_code_runs_on() {
+        super::release_code().unwrap();
+        assert_eq!(format!("{:?}", Some(1)), "Some(1)");
     }
 
     #[test]

@@ -273,25 +273,6 @@ pub fn set_command_line(args: &[&OsStr]) -> io::Result<()> {
     Ok(())
 }
 
-unsafe extern "C" {
-    /// The linker's names for the beginning of the program and the end of its code.
-    static __executable_start: u8;
-    static etext: u8;
-}
-
-/// Takes the program's own code and constants out of our address space; what is needed comes back from the page cache
-/// when it is touched. An idle process then counts as the few pages that it sleeps in.
-pub fn release_code() -> io::Result<()> {
-    let (start, end) = (&raw const __executable_start as usize, &raw const etext as usize);
-    let page = rustix::param::page_size();
-    let (start, end) = (start & !(page - 1), end & !(page - 1));
-    // SAFETY: these pages are mapped from the program's file, privately and without permission to write, so nothing but
-    // what the file says was ever in them, and the kernel reads it again on the next touch.
-    let result =
-        unsafe { libc::madvise(start as *mut c_void, end.saturating_sub(start), libc::MADV_DONTNEED) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -327,12 +308,6 @@ mod tests {
     #[test]
     fn a_program_that_does_not_exist_is_an_error_at_once() {
         assert_eq!(run("/nonexistent", &[]).unwrap_err().kind(), io::ErrorKind::NotFound);
-    }
-
-    #[test]
-    fn released_code_runs_on() {
-        release_code().unwrap();
-        assert_eq!(format!("{:?}", Some(1)), "Some(1)");
     }
 
     #[test]
