@@ -166,6 +166,28 @@ impl Client {
         images.into_iter().map(api::convert::image).collect()
     }
 
+    /// Hands over the container records that a filter matches, one by one: together they may be larger than a message.
+    pub async fn list_containers(
+        &self,
+        filters: Vec<String>,
+        mut each: impl FnMut(wire::containers::v1::Container),
+    ) -> Result<()> {
+        let request = wire::containers::v1::ListContainersRequest { filters };
+        let mut told = match self.containers().list_stream(request.clone()).await {
+            Ok(told) => told.into_inner(),
+            Err(status) if status.code() == tonic::Code::Unimplemented => {
+                let all = self.containers().list(request).await.map_err(from_status)?;
+                all.into_inner().containers.into_iter().for_each(each);
+                return Ok(());
+            }
+            Err(status) => return Err(from_status(status)),
+        };
+        while let Some(message) = told.message().await.map_err(from_status)? {
+            message.container.into_iter().for_each(&mut each);
+        }
+        Ok(())
+    }
+
     /// A container record.
     pub async fn container(&self, id: &str) -> Result<Container> {
         let request = wire::containers::v1::GetContainerRequest { id: id.into() };

@@ -52,6 +52,22 @@ fn a_shim_answers_without_its_daemon() {
 }
 
 #[test]
+fn records_that_are_larger_together_than_a_message_are_listed() {
+    let daemon = Daemon::start();
+    let spec = daemon.dir().join("large.json");
+    let large = "x".repeat(5 << 20);
+    std::fs::write(&spec, format!(r#"{{"ociVersion":"1.1.0","annotations":{{"large":"{large}"}}}}"#)).unwrap();
+    let ids = ["a", "b", "c", "d"].map(|name| daemon.id(name));
+    for id in &ids {
+        daemon.ctr(&["containers", "create", "--config", spec.to_str().unwrap(), id]).ok();
+    }
+    let listed = daemon.ctr(&["containers", "ls", "-q"]).ok();
+    assert!(listed.lines().eq(&ids), "{listed}");
+    assert_eq!(daemon.ctr(&["containers", "ls"]).ok().lines().count(), 1 + ids.len());
+    daemon.ctr(&["images", "prune", "--all"]).ok();
+}
+
+#[test]
 fn what_is_not_there_yet_is_named() {
     if beyond_upstream("commands that are still to come say so") {
         return;

@@ -105,17 +105,18 @@ async fn create(globals: &Globals, flags: CreateFlags) -> Result<()> {
 }
 
 async fn list(client: &Client, quiet: bool, filters: Vec<String>) -> Result<()> {
-    let request = wire::ListContainersRequest { filters };
-    let containers = client.containers().list(request).await.map_err(from_status)?.into_inner().containers;
     if quiet {
-        return print(containers.iter().map(|container| format!("{}\n", container.id)).collect::<String>());
+        let mut ids = String::new();
+        client.list_containers(filters, |container| ids += &format!("{}\n", container.id)).await?;
+        return print(ids);
     }
     let mut table = Columns::wide();
     table.line("CONTAINER\tIMAGE\tRUNTIME\t");
-    for container in containers {
+    let each = |container: wire::Container| {
         let image = if container.image.is_empty() { "-" } else { &container.image };
         table.line(format!("{}\t{image}\t{}\t", container.id, container.runtime.unwrap_or_default().name));
-    }
+    };
+    client.list_containers(filters, each).await?;
     print(table.finish())
 }
 

@@ -14,7 +14,6 @@ mod tag;
 use std::collections::BTreeSet;
 
 use api::FieldMask;
-use api::containerd::services::containers::v1::ListContainersRequest;
 use api::containerd::services::images::v1 as wire;
 use clap::Subcommand;
 use remote::from_status;
@@ -163,8 +162,8 @@ async fn prune(client: &Client, all: bool) -> Result<()> {
         log::warn("No images pruned. `image prune` requires --all to be specified.", None);
         return Ok(());
     }
-    let containers = client.containers().list(ListContainersRequest::default()).await.map_err(from_status)?;
-    let used: BTreeSet<String> = containers.into_inner().containers.into_iter().map(|c| c.image).collect();
+    let mut used = BTreeSet::new();
+    client.list_containers(Vec::new(), |container| used.extend([container.image])).await?;
     let images = client.list_images(Vec::new()).await?;
     let unused: Vec<String> =
         images.into_iter().map(|i| i.name).filter(|name| !used.contains(name)).collect();
