@@ -71,7 +71,9 @@ impl Connection {
         let path: PathBuf = path.as_ref().into();
         let endpoint = Endpoint::from_static("http://localhost")
             .initial_stream_window_size(4 << 20)
-            .initial_connection_window_size(8 << 20);
+            .initial_connection_window_size(8 << 20)
+            // Each frame is a system call of the daemon's.
+            .max_frame_size(256 << 10);
         let channel = endpoint.connect_with_connector_lazy(tower::service_fn(move |_| {
             let path = path.clone();
             async move {
