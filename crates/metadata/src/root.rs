@@ -20,7 +20,7 @@
 //! The lock is an flock on the root directory itself. It needs no file, so that asking leaves no trace, and it goes
 //! with the process that held it, however that ended.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -207,14 +207,13 @@ pub(crate) fn take(root: &Path) -> Result<RootLock> {
 pub(crate) fn lock(root: &Path) -> Result<RootLock> {
     let doing = || format!("lock root {}", root.display());
     let directory = File::open(root).context(doing)?;
-    match directory.try_lock() {
-        Ok(()) => Ok(RootLock { _directory: directory }),
-        Err(TryLockError::WouldBlock) => Err(Error::precondition(format!(
+    if !sys::fs::lock(&directory).context(doing)? {
+        return Err(Error::precondition(format!(
             "root {} is in use by another containerd-rs daemon: stop it, or choose another with --root",
             root.display()
-        ))),
-        Err(TryLockError::Error(error)) => Err(error).context(doing),
+        )));
     }
+    Ok(RootLock { _directory: directory })
 }
 
 /// Makes the database's directory and writes, durably, that it is ours. Does nothing where that is written already.

@@ -2,7 +2,7 @@
 //!
 //! The lock is an flock on the directory itself. It needs no file, and it goes with the process.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::path::Path;
 
 use types::{Error, Result, ResultExt};
@@ -17,14 +17,13 @@ pub struct StateLock {
 pub fn lock_state(state: &Path) -> Result<StateLock> {
     let doing = || format!("lock state {}", state.display());
     let directory = File::open(state).context(doing)?;
-    match directory.try_lock() {
-        Ok(()) => Ok(StateLock { _directory: directory }),
-        Err(TryLockError::WouldBlock) => Err(Error::precondition(format!(
+    if !sys::fs::lock(&directory).context(doing)? {
+        return Err(Error::precondition(format!(
             "state {} is in use by another containerd-rs daemon: stop it, or choose another with --state",
             state.display()
-        ))),
-        Err(TryLockError::Error(error)) => Err(error).context(doing),
+        )));
     }
+    Ok(StateLock { _directory: directory })
 }
 
 #[cfg(test)]

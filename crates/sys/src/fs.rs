@@ -15,10 +15,12 @@ mod remove;
 mod xattr;
 
 use std::ffi::OsStr;
+use std::fs::{File, TryLockError};
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -26,6 +28,9 @@ use types::{Error, Result, ResultExt};
 
 pub use remove::{remove_tree, remove_tree_at};
 pub use xattr::{copy_xattrs, get_xattr, list_xattrs};
+
+/// How long the lock of a holder that was killed may stay with a child of it that had not yet executed its program.
+const ORPHANED: Duration = Duration::from_secs(2);
 
 /// How often a resolution is tried again that lost a race against a rename (`EAGAIN` of openat2).
 const RACES: u32 = 128;
@@ -102,7 +107,7 @@ fn create_temporary(
     dir: &OwnedFd,
     name: &OsStr,
     mode: u32,
-) -> io::Result<(std::fs::File, std::ffi::OsString)> {
+) -> io::Result<(File, std::ffi::OsString)> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     loop {
         let mut temporary = std::ffi::OsString::from(".");
@@ -117,7 +122,7 @@ fn create_temporary(
     }
 }
 
-fn write_durably(mut file: std::fs::File, bytes: &[u8], mode: u32) -> io::Result<()> {
+fn write_durably(mut file: File, bytes: &[u8], mode: u32) -> io::Result<()> {
     file.write_all(bytes)?;
     rustix::fs::fchmod(&file, Mode::from_raw_mode(mode & 0o7777))?;
     file.sync_all()
@@ -137,12 +142,39 @@ pub fn syncfs(path: &Path) -> Result<()> {
     rustix::fs::syncfs(&fd).map_err(io::Error::from).context(|| format!("sync the filesystem of {path:?}"))
 }
 
+/// Takes the flock(2) of an open file or directory, which goes with the process. False if somebody else keeps it.
+pub fn lock(file: &File) -> io::Result<bool> {
+    let end = Instant::now() + ORPHANED;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::Error(error)) => return Err(error),
+            Err(TryLockError::WouldBlock) if Instant::now() >= end => return Ok(false),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(10)),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Read as _;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     use super::*;
+
+    #[test]
+    fn a_lock_is_waited_for_a_moment() {
+        let dir = tempfile::tempdir().unwrap();
+        let [first, second] = [(); 2].map(|()| File::open(dir.path()).unwrap());
+        assert!(lock(&first).unwrap());
+        assert!(!lock(&second).unwrap());
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| lock(&second).unwrap());
+            std::thread::sleep(Duration::from_millis(50));
+            drop(first);
+            assert!(waits.join().unwrap());
+        });
+    }
 
     #[test]
     fn no_path_leads_out_of_the_root() {
@@ -157,7 +189,7 @@ mod tests {
         for path in ["secret", "/secret", "../secret", "dots", "a/../../secret"] {
             let mut text = String::new();
             match open_in_root(&fd, path, OFlags::RDONLY) {
-                Ok(file) => std::fs::File::from(file).read_to_string(&mut text).unwrap(),
+                Ok(file) => File::from(file).read_to_string(&mut text).unwrap(),
                 Err(error) => {
                     assert!(error.is_not_found(), "{path}: {error}");
                     continue;

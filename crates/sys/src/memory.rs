@@ -3,7 +3,12 @@
 //! glibc gives each thread that finds the others busy an arena of its own and keeps what was freed in it; a daemon that
 //! once unpacked a large image would then hold that memory for good. Other C libraries have neither knob nor problem.
 
-#![allow(unsafe_code, reason = "mallopt, malloc_trim, mallinfo2 and the program's own bounds have no safe wrapper")]
+#![allow(
+    unsafe_code,
+    reason = "mallopt, malloc_trim, mallinfo2 and the program's own bounds have no safe wrapper"
+)]
+
+use std::io;
 
 /// Limits the allocator to `arenas` arenas. To be called before threads are started.
 pub fn limit_arenas(arenas: u8) {
@@ -40,7 +45,7 @@ unsafe extern "C" {
 
 /// Takes the program's own code and constants out of our address space; what is needed comes back from the page cache
 /// when it is touched. An idle process then counts as the few pages that it sleeps in.
-fn release_code() -> std::io::Result<()> {
+fn release_code() -> io::Result<()> {
     let (start, end) = (&raw const __executable_start as usize, &raw const etext as usize);
     let page = rustix::param::page_size();
     let (start, end) = (start & !(page - 1), end & !(page - 1));
@@ -48,7 +53,7 @@ fn release_code() -> std::io::Result<()> {
     // what the file says was ever in them, and the kernel reads it again on the next touch.
     let result =
         unsafe { libc::madvise(start as *mut libc::c_void, end.saturating_sub(start), libc::MADV_DONTNEED) };
-    if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// The allocator's account of the heap, in bytes.

@@ -56,7 +56,8 @@ fn records_that_are_larger_together_than_a_message_are_listed() {
     let daemon = Daemon::start();
     let spec = daemon.dir().join("large.json");
     let large = "x".repeat(5 << 20);
-    std::fs::write(&spec, format!(r#"{{"ociVersion":"1.1.0","annotations":{{"large":"{large}"}}}}"#)).unwrap();
+    std::fs::write(&spec, format!(r#"{{"ociVersion":"1.1.0","annotations":{{"large":"{large}"}}}}"#))
+        .unwrap();
     let ids = ["a", "b", "c", "d"].map(|name| daemon.id(name));
     for id in &ids {
         daemon.ctr(&["containers", "create", "--config", spec.to_str().unwrap(), id]).ok();

@@ -22,7 +22,7 @@ pub const LAW: &[(&str, &[&str])] = &[
     ("registry", &["types"]),
     ("diff", &["types", "sys", "content"]),
     ("remote", &["types", "api", "grpc", "content", "snapshots", "diff"]),
-    ("metadata", &["types", "content", "snapshots"]),
+    ("metadata", &["types", "sys", "content", "snapshots"]),
     ("images", &["types", "sys", "content", "snapshots", "diff", "registry"]),
     ("runtime", &["types", "sys", "api", "grpc"]),
     ("tasks", &["types", "sys", "api", "mounts", "metadata", "runtime"]),
