@@ -99,6 +99,7 @@ impl Containers {
     pub async fn create(&self, container: Container) -> Result<Container> {
         let mut container = Container { labels: stored(container.labels), ..container };
         validate(&container).map_err(|e| e.context("create container failed validation"))?;
+        writable(&container)?;
         let namespace = self.namespace.clone();
         self.db
             .mutate(move |tx| {
@@ -141,6 +142,7 @@ impl Containers {
                 }
                 updated.labels = stored(updated.labels);
                 validate(&updated).map_err(|e| e.context("update failed validation"))?;
+                writable(&updated)?;
                 updated.updated_at = SystemTime::now();
                 tx.put(CONTAINERS, key, updated.clone().into())?;
                 Ok(updated)
@@ -198,6 +200,11 @@ fn set(updated: &mut Container, from: &Container, path: Path<'_>, text: &str) ->
         }
     }
     Ok(())
+}
+
+fn writable(container: &Container) -> Result<()> {
+    labels::writable(&container.labels)
+        .map_err(|e| e.context(format!("failed to write container {:?}", container.id)))
 }
 
 fn validate(container: &Container) -> Result<()> {

@@ -256,7 +256,8 @@ fn apply(into: &mut BTreeMap<String, String>, info: &Info, fields: &FieldPaths) 
             }
         }
     }
-    validate(into)
+    validate(into)?;
+    labels::writable(into).map_err(|e| e.context(format!("writing labels for info {}", info.digest)))
 }
 
 fn validate(all: &BTreeMap<String, String>) -> Result<()> {

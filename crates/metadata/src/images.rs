@@ -210,7 +210,7 @@ fn validate(image: &Image) -> Result<()> {
     if image.target.media_type.is_empty() {
         return Err(Error::invalid("target.MediaType must be set: invalid argument"));
     }
-    Ok(())
+    labels::writable(&image.labels).map_err(|e| e.context(format!("writing labels for image {}", image.name)))
 }
 
 impl ImageRecord {

@@ -69,6 +69,7 @@ impl Leases {
     /// Makes a lease, under a random id if none is given.
     pub async fn create(&self, id: Option<String>, labels: Labels) -> Result<Lease> {
         labels::validate_all(&labels).map_err(|e| e.context("lease.Labels"))?;
+        labels::writable(&labels)?;
         let (namespace, labels) = (self.namespace.clone(), stored(labels));
         let id = id.filter(|id| !id.is_empty()).unwrap_or_else(random_id);
         self.db

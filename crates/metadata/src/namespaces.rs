@@ -60,6 +60,9 @@ impl Namespaces {
     /// Makes a namespace. `AlreadyExists` if it is there, be it by its first record only.
     pub async fn create(&self, namespace: &Namespace, labels: Labels) -> Result<()> {
         validate(&labels)?;
+        if labels.contains_key("") {
+            return Err(key_required());
+        }
         let (namespace, labels) = (namespace.clone(), stored(labels));
         self.db
             .mutate(move |tx| {
@@ -77,6 +80,7 @@ impl Namespaces {
     /// Changes labels (`labels`, `labels.<key>`, or all) and answers with the result.
     pub async fn update(&self, namespace: &Namespace, labels: Labels, fields: &FieldPaths) -> Result<Labels> {
         validate(&labels)?;
+        labels::writable(&labels).map_err(|_| key_required())?;
         let (namespace, fields) = (namespace.clone(), fields.clone());
         self.db
             .mutate(move |tx| {
@@ -113,6 +117,10 @@ impl Namespaces {
 
 fn validate(all: &Labels) -> Result<()> {
     labels::validate_all(all).map_err(|e| e.context("namespace.Labels"))
+}
+
+fn key_required() -> Error {
+    Error::invalid("key required")
 }
 
 fn delete(tx: &Tx<'_>, ns: &str) -> Result<()> {

@@ -119,6 +119,7 @@ impl Snapshots {
 
     async fn create(&self, making: Making, key: &str, parent: &str, labels: Labels) -> Result<Vec<Mount>> {
         validate(&labels)?;
+        labels::writable(&labels)?;
         let _held = self.hold(key).await;
         let target = labels.get(labels::SNAPSHOT_REF).cloned().unwrap_or_default();
         self.refuse_existing(key, &target).await?;
@@ -324,7 +325,9 @@ fn apply(into: &mut Labels, info: &Info, fields: &FieldPaths) -> Result<()> {
             }
         }
     }
-    validate(into)
+    validate(into)?;
+    // Upstream's words, although it writes.
+    labels::writable(into).map_err(|e| e.context("failed to read labels"))
 }
 
 #[async_trait]

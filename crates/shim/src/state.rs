@@ -397,7 +397,8 @@ impl State {
     fn exec(&mut self, exec: String, call: Call, todo: &mut Vec<Effect>) {
         let refused = if self.execs.contains_key(&exec) {
             Some(Error::already_exists(format!("id {exec}: already exists")))
-        } else if self.init_ended() {
+        } else if self.init.exit().is_some() {
+            // As long as init's exit is untold the container is running to everybody; starting the exec says otherwise.
             Some(Error::unknown("cannot exec in a stopped state"))
         } else if self.init.phase == Phase::Paused || self.is_pausing() {
             Some(Error::unknown("cannot exec in a paused state"))

@@ -110,6 +110,25 @@ fn what_the_state_does_not_allow_is_refused_in_upstreams_words() {
 }
 
 #[test]
+fn an_exec_can_be_added_while_inits_exit_is_held_but_not_started() {
+    let mut state = running();
+    let exec = |name: &str| Input::Exec { exec: name.into(), call: call(3) };
+    state.step(exec("e"));
+    state.step(Input::Start { exec: "e".into(), call: call(4) });
+    state.step(Input::Exited { exec: String::new(), exit: exit(0) });
+    assert!(matches!(
+        state.step(exec("f"))[..],
+        [Effect::Publish(Event::ExecAdded { .. }), Effect::Reply(_, Ok(_))]
+    ));
+    let start = Input::Start { exec: "f".into(), call: call(5) };
+    assert!(refusal(&state.step(start)).1.contains("init process is not running"));
+    let told = state.step(Input::Started { exec: "e".into(), result: Err(Error::unknown("gone")) });
+    assert!(matches!(events(&told)[..], [Event::Exited { .. }]));
+    assert!(state.execs.values().all(|exec| exec.phase == Phase::Created));
+    assert_eq!(refusal(&state.step(exec("g"))).1, "cannot exec in a stopped state");
+}
+
+#[test]
 fn a_deletion_that_fails_keeps_the_code_and_can_be_repeated() {
     let mut state = running();
     state.step(Input::Exited { exec: String::new(), exit: exit(3) });

@@ -31,11 +31,8 @@ pub const SNAPSHOT_PARENT: &str = "containerd.io/snapshot/parent-chain-id";
 /// Prefix of labels on blobs that name the registry they came from.
 pub const DISTRIBUTION_SOURCE: &str = "containerd.io/distribution.source";
 
-/// Refuses a label that is too large, or that has a value and no key, with upstream's words.
+/// Refuses a label that is too large, with upstream's words.
 pub fn validate(key: &str, value: &str) -> Result<()> {
-    if key.is_empty() && !value.is_empty() {
-        return Err(Error::invalid("key required"));
-    }
     let size = key.len() + value.len();
     if size > MAX_SIZE {
         // Long keys are cut in the message, as upstream does.
@@ -50,6 +47,14 @@ pub fn validate(key: &str, value: &str) -> Result<()> {
 /// [`validate`] for each label.
 pub fn validate_all(labels: &Labels) -> Result<()> {
     labels.iter().try_for_each(|(key, value)| validate(key, value))
+}
+
+/// Refuses a value without a key, which upstream's database refuses to write, with the words of that.
+pub fn writable(labels: &Labels) -> Result<()> {
+    match labels.get("").filter(|value| !value.is_empty()) {
+        Some(value) => Err(Error::invalid(format!("failed to set label \"\"={value:?}: key required"))),
+        None => Ok(()),
+    }
 }
 
 /// Whether image data may never set this key (reliability.md SEC-024): it steers the daemon.
@@ -80,7 +85,12 @@ mod tests {
     #[test]
     fn a_label_has_a_key_and_a_size() {
         assert!(validate("a", "").is_ok() && validate("", "").is_ok());
-        assert_eq!(validate("", "x").unwrap_err().to_string(), "key required");
+        assert!(writable(&Labels::from([(String::new(), String::new())])).is_ok());
+        let without = Labels::from([(String::new(), "x".to_owned())]);
+        assert_eq!(
+            writable(&without).unwrap_err().to_string(),
+            "failed to set label \"\"=\"x\": key required"
+        );
         assert!(validate("a", &"x".repeat(MAX_SIZE - 1)).is_ok());
         assert!(validate("a", &"x".repeat(MAX_SIZE)).is_err());
     }

@@ -92,6 +92,9 @@ pub struct Log {
     pub format: Format,
 }
 
+/// Lists of plugins, and what their plugins are.
+const PLUGIN_LISTS: [(&str, &str); 2] = [("disabled_plugins", "disabled"), ("required_plugins", "required")];
+
 /// The configuration that the command line means.
 pub fn load(flags: &Flags) -> Result<Config> {
     let (path, chosen) = chosen(flags);
@@ -115,17 +118,24 @@ pub fn print_default() -> Result<String> {
     tree::print(&tree::complete(Written::nothing()?, &host())?.table)
 }
 
-/// The configuration as one file of the current version, and remarks about it. As upstream, a file that is not there is
-/// one in which nothing is written.
+/// The configuration as one file of the current version, and remarks about it. As upstream, a file that is not there, or an
+/// import, is one in which nothing is written; what would have been read after it is not.
 pub fn print(flags: &Flags) -> Result<(String, Vec<String>)> {
     let (path, _) = chosen(flags);
-    let mut written = match tree::read(path) {
-        Err(error) if error.is_not_found() => Written::nothing()?,
-        written => written?,
-    };
+    let mut written = Written::nothing()?;
+    match tree::read_into(&mut written, path) {
+        Err(error) if error.is_not_found() => {}
+        read => read?,
+    }
     apply(flags, &mut written);
     let complete = tree::complete(written, &host())?;
-    let findings = complete.findings;
+    let findings = Rc::new(RefCell::new(complete.findings));
+    let mut top = Section::root(complete.table.clone(), Rc::clone(&findings));
+    for (key, what) in PLUGIN_LISTS {
+        uris(&mut top, key, what);
+    }
+    drop(top);
+    let findings = findings.take();
     if !findings.mistakes.is_empty() {
         return Err(invalid(&findings.mistakes));
     }
@@ -183,8 +193,7 @@ fn read(mut top: Section, flags: &Flags, changed: &BTreeSet<String>) -> Config {
     if !(-1000..=1000).contains(&oom_score) {
         top.mistake(format!("oom_score must be between -1000 and 1000, not {oom_score}"));
     }
-    let disabled = uris(&mut top, "disabled_plugins", "disabled");
-    let required = uris(&mut top, "required_plugins", "required");
+    let [disabled, required] = PLUGIN_LISTS.map(|(key, what)| uris(&mut top, key, what));
     let mut timeouts = top.section("timeouts");
     let mut plugins = top.section("plugins");
     let (grpc, message_size, ttrpc) = listeners::main(&mut plugins);
@@ -289,7 +298,7 @@ fn unknown_timeouts(timeouts: &mut Section) {
 /// Says what was asked for and is not here, so that nobody believes it to be at work: one line, whatever a distribution
 /// has written.
 fn not_there_yet(top: &mut Section, plugins: &Section, changed: &BTreeSet<String>) {
-    for old in ["grpc", "ttrpc", "metrics"].into_iter().filter(|key| top.has(key)) {
+    for old in tree::OLD_SECTIONS.iter().filter(|key| top.has(key)) {
         top.warn(format!("[{old}] means nothing in version 4 and is ignored: `containerd config migrate` of version 3 knows its place"));
     }
     for name in top.section("stream_processors").keys() {

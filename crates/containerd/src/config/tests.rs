@@ -44,6 +44,18 @@ fn what_is_printed_means_the_same_again() {
 }
 
 #[test]
+fn an_import_that_is_not_there_ends_what_is_printed_and_a_plugin_that_has_no_uri_is_a_mistake() {
+    assert!(printed("version = 4\nroot='/r'\nimports=['nope.toml']").contains("root = '/r'\n"));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "version = 4\nrequired_plugins=['a']").unwrap();
+    let error = print(&Flags { config: Some(file.path().to_owned()), ..Flags::default() }).unwrap_err();
+    assert!(
+        error.to_string().contains("invalid required plugin URI \"a\" expect io.containerd.x.vx"),
+        "{error}"
+    );
+}
+
+#[test]
 fn all_mistakes_are_reported_together() {
     let text = "version=4\nroot='r'\ndisabled_plugins=['cri']\noom_score='x'\n[debug]\nlevel='loud'\n\
                 [timeouts]\n'io.containerd.timeout.task.state'='soon'";

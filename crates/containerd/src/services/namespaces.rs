@@ -6,7 +6,7 @@ use api::convert;
 use grpc::namespaces::namespaces_server;
 use tonic::{Request, Response, Status};
 use types::namespace::validate_identifier;
-use types::{Labels, Namespace};
+use types::{Error, Labels, Namespace};
 
 use super::House;
 use super::reply::{reply, required};
@@ -77,7 +77,10 @@ impl namespaces_server::Namespaces for Namespaces {
     }
 
     async fn delete(&self, request: Request<wire::DeleteNamespaceRequest>) -> Result<Response<()>, Status> {
-        let name: Namespace = reply(request.into_inner().name.parse())?;
+        let name = request.into_inner().name;
+        // What no namespace can be called is not there; clients take that for done.
+        let not_found = |_| Error::not_found(format!("namespace {name:?}: not found"));
+        let name: Namespace = reply(name.parse().map_err(not_found))?;
         let house = self.0.clone();
         let change = Change::new("delete namespace", &name, name.as_str());
         let deleted = self.0.work.run(change, async move {

@@ -12,9 +12,9 @@ use types::Result;
 use super::{Complete, Findings, Written, defaults, duration, known, plugins};
 
 /// Stands for any name in `known.toml`.
-const ANY_NAME: &str = "*";
+pub const ANY_NAME: &str = "*";
 /// Stands for whatever there is.
-const ANYTHING: &str = "**";
+pub const ANYTHING: &str = "**";
 
 /// Values that are times, which are printed as Go prints them. Others that look like it are texts.
 const DURATIONS: &[&str] = &[
@@ -25,6 +25,9 @@ const DURATIONS: &[&str] = &[
     "plugins.'io.containerd.nri.v1.nri'.plugin_registration_timeout",
     "plugins.'io.containerd.nri.v1.nri'.plugin_request_timeout",
 ];
+
+/// Sections of older versions, of which only what is not empty is kept.
+pub const OLD_SECTIONS: &[&str] = &["grpc", "ttrpc", "metrics"];
 
 /// What the defaults take from the host.
 #[derive(Clone, Debug)]
@@ -180,14 +183,20 @@ struct Overlay {
 
 impl Overlay {
     fn table(&mut self, shape: Shape<'_>, written: Table, place: &str) -> Table {
-        let mut table = shape.base();
+        let old = OLD_SECTIONS.contains(&place);
+        let mut table = if old { Table::new() } else { shape.base() };
+        let named = shape.known.is_some_and(|known| known.contains_key(ANY_NAME));
+        // Upstream leaves out of structs what is empty, unless it is a default.
+        let without_empty = (old || shape.default.is_some()) && !named;
         let anything = shape.known.is_some_and(|known| known.contains_key(ANYTHING));
         for (key, value) in written {
             let here = join(place, &key);
             let slot = shape.slot(&key).filter(|_| !(place == "plugins" && self.disabled.contains(&key)));
             match slot {
                 Some(slot) if !anything => {
-                    if let Some(value) = self.value(&slot, value, &here) {
+                    let value = self.value(&slot, value, &here);
+                    let left_out = |value: &Value| without_empty && slot.default.is_none() && is_empty(value);
+                    if let Some(value) = value.filter(|value| !left_out(value)) {
                         table.insert(slot.name, value);
                     }
                 }
@@ -245,6 +254,17 @@ impl Overlay {
             self.findings.mistakes.push(format!("{place}: {text:?} is no duration"));
         }
         time.map(|time| duration::print(time).into())
+    }
+}
+
+/// Whether a value is what Go calls zero.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.is_empty(),
+        Value::Integer(number) => *number == 0,
+        Value::Float(number) => *number == 0.0,
+        Value::Boolean(value) => !value,
+        Value::Array(_) | Value::Table(_) | Value::Datetime(_) => false,
     }
 }
 

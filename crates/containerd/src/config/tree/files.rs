@@ -11,6 +11,12 @@ use super::{CURRENT, Findings, Written, glob, merge, migrate};
 /// Reads `path` and what it imports, the imports of the imports, and so on, each file once.
 pub fn read(path: &Path) -> Result<Written> {
     let mut written = Written::nothing()?;
+    read_into(&mut written, path)?;
+    Ok(written)
+}
+
+/// As [`read`]; what was read before a mistake stays in `written`.
+pub fn read_into(written: &mut Written, path: &Path) -> Result<()> {
     let mut seen = BTreeSet::new();
     let mut pending = vec![path.to_owned()];
     let mut main_version = 0;
@@ -44,7 +50,7 @@ pub fn read(path: &Path) -> Result<Written> {
         pending.extend(imports(&file, &table));
         merge::merge(&mut written.table, table);
     }
-    Ok(written)
+    Ok(())
 }
 
 /// The tree that `text` means in version [`CURRENT`], and the version that it was written in.

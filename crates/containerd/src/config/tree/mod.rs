@@ -15,14 +15,16 @@ pub mod files;
 mod glob;
 mod merge;
 mod migrate;
+mod print;
 
 use std::collections::BTreeSet;
 
 use toml::{Table, Value};
 use types::{Error, Result};
 
-pub use complete::{Host, complete, join};
-pub use files::read;
+pub use complete::{Host, OLD_SECTIONS, complete, join};
+pub use files::{read, read_into};
+pub use print::print;
 
 /// The version of the configuration that this daemon writes and means.
 pub const CURRENT: i64 = 4;
@@ -77,25 +79,19 @@ fn plugins(top: &mut Table) -> Option<&mut Table> {
     top.entry("plugins").or_insert_with(|| Table::new().into()).as_table_mut()
 }
 
+const DEFAULTS: &str = include_str!("defaults.toml");
+const KNOWN: &str = include_str!("known.toml");
+
 fn defaults() -> Result<Table> {
-    embedded(include_str!("defaults.toml"))
+    embedded(DEFAULTS)
 }
 
 fn known() -> Result<Table> {
-    embedded(include_str!("known.toml"))
+    embedded(KNOWN)
 }
 
 fn embedded(text: &str) -> Result<Table> {
     text.parse().map_err(|error| Error::internal(format!("embedded configuration: {error}")))
-}
-
-/// The tree as a file.
-pub fn print(table: &Table) -> Result<String> {
-    let mut rest = table.clone();
-    rest.remove("version");
-    let rest = toml::to_string(&rest).map_err(|e| Error::internal(format!("print configuration: {e}")))?;
-    // First, where people and scripts look for it.
-    Ok(format!("version = {CURRENT}\n{rest}"))
 }
 
 /// A table of strings and tables, taken out of `from`.

@@ -225,6 +225,11 @@ fn what_is_empty_and_nowhere_by_default_is_left_out() {
                  [plugins.'io.containerd.cri.v1.images'.registry.headers]\n\
                  [plugins.'io.containerd.transfer.v1.local']\nunpack_config=[]\n";
     assert_eq!(completed(empty).table, completed("version=4").table);
+    let zero = "version=4\n[debug]\naddress=''\nuid=0\n[grpc]\nuid=0\n[metrics]\n\
+                [plugins.'io.containerd.tracing.processor.v1.otlp']\nendpoint=''\ninsecure=false";
+    assert_eq!(completed(zero).table, completed("version=4").table);
+    let old = completed("version=4\n[grpc]\naddress='/a'").table["grpc"].to_string();
+    assert_eq!(old, "{ address = \"/a\" }");
     let runtimes = "version=4\n[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.foo]";
     assert_ne!(completed(runtimes).table, completed("version=4").table);
 }

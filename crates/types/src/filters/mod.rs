@@ -4,18 +4,24 @@
 //! selectors := selector ("," selector)*          all must match
 //! selector  := fieldpath [operator value]        no operator: the field is present
 //! fieldpath := field ("." field)*
-//! field     := quoted | [A-Za-z][A-Za-z0-9_]*
+//! field     := quoted | [A-Za-z0-9_]+
 //! operator  := "==" | "!=" | "~="                equal, not equal, regular expression
-//! value     := quoted | [^\s,]+
-//! quoted    := Go string; values also between slashes or bars, as in topic~=|^/tasks/|
+//! value     := quoted | [^\s,]+                  not beginning with what begins something else
+//! quoted    := Go string; expressions also between slashes or bars, as in topic~=|^/tasks/|
 //! ```
 //!
+//! A blank may stand before any word, but not behind a value or before a comma. An expression that is none matches nothing.
+//!
 //! Several filters are OR-ed; none matches everything. The language is containerd's `pkg/filters`.
+
+mod regexp;
+mod scan;
 
 use std::borrow::Cow;
 
 use regex::Regex;
 
+use self::scan::{Rune, Scanner, Token, Word};
 use crate::error::{Error, Result};
 
 /// What a filter looks at.
@@ -47,7 +53,8 @@ enum Test {
     Present,
     Equal(String),
     NotEqual(String),
-    Matches(Regex),
+    /// `None`: not an expression.
+    Matches(Option<Regex>),
 }
 
 impl Filters {
@@ -81,23 +88,25 @@ impl Selector {
             Test::Present => value.is_some(),
             Test::Equal(wanted) => value.as_deref() == Some(wanted.as_str()),
             Test::NotEqual(unwanted) => value.as_deref().unwrap_or_default() != unwanted,
-            Test::Matches(regex) => regex.is_match(value.as_deref().unwrap_or_default()),
+            Test::Matches(regex) => {
+                regex.as_ref().is_some_and(|regex| regex.is_match(value.as_deref().unwrap_or_default()))
+            }
         }
     }
 }
 
 struct Parser<'a> {
     text: &'a str,
-    at: usize,
+    scanner: Scanner<'a>,
 }
 
 impl<'a> Parser<'a> {
     fn new(text: &'a str) -> Self {
-        Self { text, at: 0 }
+        Self { text, scanner: Scanner::new(text) }
     }
 
-    fn error(&self, why: &str) -> Error {
-        let (before, rest) = self.text.split_at(self.at);
+    fn error(&self, at: usize, why: &str) -> Error {
+        let (before, rest) = self.text.split_at(at);
         let mut after = rest.chars();
         let place = match after.next() {
             Some(here) => format!("{before} >|{here}|< {}", after.as_str()),
@@ -106,167 +115,88 @@ impl<'a> Parser<'a> {
         Error::invalid(format!("filters: parse error: [{place}]: {why}: invalid argument"))
     }
 
-    fn peek(&self) -> Option<char> {
-        self.text[self.at..].chars().next()
-    }
-
-    fn eat(&mut self, wanted: &str) -> bool {
-        let found = self.text[self.at..].starts_with(wanted);
-        if found {
-            self.at += wanted.len();
-        }
-        found
-    }
-
-    fn skip_space(&mut self) {
-        while let Some(c) = self.peek().filter(|c| c.is_whitespace()) {
-            self.at += c.len_utf8();
-        }
-    }
-
     fn selectors(mut self) -> Result<Vec<Selector>> {
         let mut all = Vec::new();
         if self.text.is_empty() {
             return Ok(all);
         }
         loop {
-            self.skip_space();
             all.push(self.selector()?);
-            self.skip_space();
-            if self.at == self.text.len() {
-                return Ok(all);
-            }
-            if !self.eat(",") {
-                return Err(self.error("expected a comma or the end"));
+            match self.scanner.peek() {
+                Rune::End => return Ok(all),
+                Rune::Char(',') => drop(self.scanner.scan()),
+                other => {
+                    let found = if let Rune::Char(c) = other { c } else { char::REPLACEMENT_CHARACTER };
+                    return Err(self.error(self.scanner.at(), &format!("unexpected input: {found}")));
+                }
             }
         }
     }
 
     fn selector(&mut self) -> Result<Selector> {
         let path = self.path()?;
-        self.skip_space();
-        let test = if self.eat("==") {
-            Test::Equal(self.value("\"")?)
-        } else if self.eat("!=") {
-            Test::NotEqual(self.value("\"")?)
-        } else if self.eat("~=") {
-            let pattern = self.value("\"/|")?;
-            Test::Matches(
-                Regex::new(&pattern).map_err(|e| self.error(&format!("bad regular expression: {e}")))?,
-            )
-        } else if matches!(self.peek(), None | Some(',')) {
-            Test::Present
-        } else {
-            return Err(self.bad_operator());
+        if matches!(self.scanner.peek(), Rune::End | Rune::Char(',')) {
+            return Ok(Selector { path, test: Test::Present });
+        }
+        let operator = self.scanner.scan();
+        let test = match (operator.token, operator.text) {
+            (Token::Operator, "==") => Test::Equal(self.value(Quotes::Double)?),
+            (Token::Operator, "!=") => Test::NotEqual(self.value(Quotes::Double)?),
+            (Token::Operator, "~=") => Test::Matches(regexp::compile(&self.value(Quotes::Any)?)),
+            (Token::Operator, other) => {
+                return Err(self.error(operator.at, &format!("unsupported operator {other:?}")));
+            }
+            _ => return Err(self.unexpected(operator, r#"expected an operator ("=="|"!="|"~=")"#)),
         };
         Ok(Selector { path, test })
     }
 
-    fn bad_operator(&self) -> Error {
-        let rest = &self.text[self.at..];
-        let len = rest.find(|c| !matches!(c, '=' | '!' | '~')).unwrap_or(rest.len());
-        match &rest[..len] {
-            "" => self.error(r#"expected an operator ("=="|"!="|"~=")"#),
-            operator => self.error(&format!("unsupported operator {operator:?}")),
-        }
-    }
-
     fn path(&mut self) -> Result<Vec<String>> {
         let mut path = vec![self.field()?];
-        while self.eat(".") {
+        while self.scanner.peek() == Rune::Char('.') {
+            self.scanner.scan();
             path.push(self.field()?);
         }
         Ok(path)
     }
 
     fn field(&mut self) -> Result<String> {
-        if self.peek() == Some('"') {
-            return self.quoted('"');
-        }
-        let rest = &self.text[self.at..];
-        let len = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(rest.len());
-        if len == 0 {
-            return Err(self.error("expected field or quoted"));
-        }
-        self.at += len;
-        Ok(rest[..len].to_owned())
-    }
-
-    fn value(&mut self, quotes: &str) -> Result<String> {
-        self.skip_space();
-        match self.peek() {
-            Some(quote) if quotes.contains(quote) => self.quoted(quote),
-            _ => {
-                let rest = &self.text[self.at..];
-                let len = rest.find(|c: char| c.is_whitespace() || c == ',').unwrap_or(rest.len());
-                if len == 0 {
-                    return Err(self.error("expected value or quoted"));
-                }
-                self.at += len;
-                Ok(rest[..len].to_owned())
-            }
+        let word = self.scanner.scan();
+        match word.token {
+            Token::Field => Ok(word.text.to_owned()),
+            Token::Quoted => self.unquote(word, Quotes::Double),
+            _ => Err(self.unexpected(word, "expected field or quoted")),
         }
     }
 
-    /// A Go string between two `quote`s. Between slashes or bars only the quote itself is escaped.
-    fn quoted(&mut self, quote: char) -> Result<String> {
-        let start = self.at;
-        self.at += quote.len_utf8();
-        let mut out = Vec::new();
-        while let Some(c) = self.peek() {
-            self.at += c.len_utf8();
-            match c {
-                c if c == quote => {
-                    return String::from_utf8(out).map_err(|_| self.error("quoted value is not UTF-8"));
-                }
-                '\\' if quote == '"' => self.escape(&mut out)?,
-                '\\' if self.eat(&quote.to_string()) => out.extend(quote.to_string().bytes()),
-                '\n' if quote == '"' => break,
-                c => out.extend(c.to_string().bytes()),
-            }
+    fn value(&mut self, quotes: Quotes) -> Result<String> {
+        let word = self.scanner.scan();
+        match word.token {
+            Token::Value | Token::Field => Ok(word.text.to_owned()),
+            Token::Quoted => self.unquote(word, quotes),
+            _ => Err(self.unexpected(word, "expected value or quoted")),
         }
-        self.at = start;
-        Err(self.error("quoted literal not terminated"))
     }
 
-    fn escape(&mut self, out: &mut Vec<u8>) -> Result<()> {
-        let c = self.peek().ok_or_else(|| self.error("escape at the end"))?;
-        self.at += c.len_utf8();
-        let plain = match c {
-            'a' => 7,
-            'b' => 8,
-            'f' => 12,
-            'n' => b'\n',
-            'r' => b'\r',
-            't' => b'\t',
-            'v' => 11,
-            '\\' => b'\\',
-            '"' => b'"',
-            '\'' => b'\'',
-            'x' => u8::try_from(self.number(2, 16)?).map_err(|_| self.error("bad escape"))?,
-            '0'..='7' => {
-                self.at -= 1;
-                u8::try_from(self.number(3, 8)?).map_err(|_| self.error("bad escape"))?
-            }
-            'u' | 'U' => {
-                let code = self.number(if c == 'u' { 4 } else { 8 }, 16)?;
-                let code = char::from_u32(code).ok_or_else(|| self.error("bad escape"))?;
-                out.extend(code.to_string().bytes());
-                return Ok(());
-            }
-            _ => return Err(self.error("unknown escape")),
-        };
-        out.push(plain);
-        Ok(())
+    fn unquote(&self, word: Word<'_>, quotes: Quotes) -> Result<String> {
+        if quotes == Quotes::Double && !word.text.starts_with('"') {
+            return Err(self.error(word.at, "invalid quote encountered"));
+        }
+        scan::unquote(word.text).ok_or_else(|| self.error(word.at, "unquoting failed: quote syntax error"))
     }
 
-    fn number(&mut self, digits: usize, radix: u32) -> Result<u32> {
-        let text =
-            self.text.get(self.at..self.at + digits).ok_or_else(|| self.error("escape is cut short"))?;
-        let number = u32::from_str_radix(text, radix).map_err(|_| self.error("bad escape"))?;
-        self.at += digits;
-        Ok(number)
+    fn unexpected(&self, word: Word<'_>, expected: &str) -> Error {
+        let why = if word.token == Token::Illegal { self.scanner.mistake() } else { expected };
+        self.error(word.at, why)
     }
+}
+
+/// Between what a value may stand.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Quotes {
+    Double,
+    /// Also between slashes or bars.
+    Any,
 }
 
 #[cfg(test)]
@@ -306,12 +236,15 @@ mod tests {
     fn regular_expressions_may_stand_between_bars_or_slashes() {
         assert!(matches(&["topic~=|^/tasks/|"]));
         assert!(matches(&[r"topic~=/^\/tasks\//"]));
+        assert!(matches(&[r"topic~=|^/tasks/\x65xit$|"]) && matches(&[r#"topic~="^/tasks/\\w+$""#]));
         assert!(!matches(&["topic~=^/images/"]));
     }
 
     #[test]
     fn bad_filters_are_refused() {
-        for bad in ["==", "id=", "id==", "id~=[", "id==\"x", "id==a b", "-x==a", ",", "id==a,,"] {
+        for bad in
+            ["==", "id=", "id==", "id==\"x", "id==a b", "-x==a", ",", "id==a,,", "id==a ", "id ,x", "x.", " "]
+        {
             assert!(Filters::parse(&[bad]).is_err(), "{bad}");
         }
     }
@@ -327,7 +260,25 @@ mod tests {
             told("id=a"),
             r#"filters: parse error: [id >|=|< a]: unsupported operator "=": invalid argument"#
         );
-        assert_eq!(told("id=="), "filters: parse error: [id==]: expected value or quoted: invalid argument");
+        for (bad, place, why) in [
+            ("id==", "id==", "expected value or quoted"),
+            ("id~=.", "id~= >|.|< ", "expected value or quoted"),
+            ("id==/x/", "id== >|/|< x/", "invalid quote encountered"),
+            ("id==|x", "id== >|||< x", "quoted literal not terminated"),
+            (r"id~=/\d/", r"id~= >|/|< \d/", "illegal escape sequence"),
+            (r#"id=="\x4""#, r#"id== >|"|< \x4""#, "illegal numeric escape sequence"),
+            (r#"id=="\777""#, r#"id== >|"|< \777""#, "unquoting failed: quote syntax error"),
+            ("id==a b", "id==a >| |< b", "unexpected input:  "),
+            ("id==a\0", "id==a >|\0|< ", "unexpected input: \u{fffd}"),
+            ("\0", " >|\0|< ", "unexpected null"),
+        ] {
+            assert_eq!(told(bad), format!("filters: parse error: [{place}]: {why}: invalid argument"));
+        }
+    }
+
+    #[test]
+    fn an_expression_that_is_none_matches_nothing() {
+        assert!(!matches(&["id~=["]) && !matches(&["id~=*"]) && matches(&["id~=[", "id==c1"]));
     }
 
     proptest::proptest! {
