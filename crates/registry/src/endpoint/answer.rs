@@ -1,9 +1,9 @@
 //! What a host answered, read with bounds.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderMap, RETRY_AFTER};
 use http::{Method, StatusCode};
 use serde::Deserialize;
 
@@ -98,10 +98,17 @@ fn message(body: &[u8]) -> String {
     clean(&said.collect::<Vec<_>>().join(", "), 512)
 }
 
-/// How long a host wants to be left alone. A date is not understood, and treated as if nothing was said.
+/// How long a host wants to be left alone: so many seconds, or until a date by its own clock, where it tells that.
 pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?;
-    text.trim().parse().ok().map(Duration::from_secs)
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    let asked = text(RETRY_AFTER)?;
+    if let Ok(seconds) = asked.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = |text: &str| httpdate::parse_http_date(text).ok();
+    let now = text(DATE).and_then(date).unwrap_or_else(SystemTime::now);
+    // A date that has passed is now.
+    Some(date(asked)?.duration_since(now).unwrap_or_default())
 }
 
 /// `Content-Length`, which for a HEAD is not the length of what comes.
@@ -119,6 +126,32 @@ pub fn content_type(headers: &HeaderMap) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wait_is_asked_for_in_seconds_or_until_a_date_of_the_hosts_own_clock() {
+        let asked = |after: &str, date: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, after.parse().unwrap());
+            if let Some(date) = date {
+                headers.insert(DATE, date.parse().unwrap());
+            }
+            retry_after(&headers).map(|wait| wait.as_secs())
+        };
+        let date = Some("Sun, 06 Nov 1994 08:49:37 GMT");
+        for (after, wait) in [
+            ("7", Some(7)),
+            ("Sun, 06 Nov 1994 08:49:40 GMT", Some(3)),
+            ("Sunday, 06-Nov-94 08:50:37 GMT", Some(60)),
+            ("Sun Nov  6 08:49:47 1994", Some(10)),
+            ("Sun, 06 Nov 1994 08:00:00 GMT", Some(0)),
+            ("-1", None),
+            ("soon", None),
+            ("99999999999999999999", None),
+        ] {
+            assert_eq!(asked(after, date), wait, "{after}");
+        }
+        assert_eq!(asked("Sun, 06 Nov 1994 08:49:40 GMT", None), Some(0));
+    }
 
     #[test]
     fn a_registrys_errors_are_told_and_pages_of_proxies_are_not() {

@@ -19,6 +19,7 @@ mod upload;
 mod wire;
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -73,6 +74,7 @@ struct State {
     store: Mutex<store::Store>,
     rules: Mutex<Vec<faults::Rule>>,
     seen: Mutex<Vec<Seen>>,
+    served: Arc<AtomicU64>,
     tokens: Mutex<auth::Tokens>,
     ca: Option<String>,
     client: Option<(String, String)>,
@@ -107,6 +109,7 @@ impl Fake {
             store: Mutex::default(),
             rules: Mutex::default(),
             seen: Mutex::default(),
+            served: Arc::default(),
             tokens: Mutex::default(),
         });
         let (stop, stopped) = oneshot::channel();
@@ -208,6 +211,11 @@ impl Fake {
     /// How many requests with `method` there were whose target contains `part`.
     pub fn count(&self, method: &str, part: &str) -> usize {
         lock(&self.state.seen).iter().filter(|r| r.method == method && r.target.contains(part)).count()
+    }
+
+    /// How many bytes of bodies have been sent so far, or are on their way.
+    pub fn served(&self) -> u64 {
+        self.state.served.load(Ordering::Relaxed)
     }
 
     /// Forgets the requests so far.

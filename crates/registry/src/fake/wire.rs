@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -131,17 +131,20 @@ async fn respond(
     };
     let honest = serve::answer(state, &incoming, &faults);
     let reply = faults.into_iter().fold(honest, Reply::suffer);
-    send(reply, incoming.method == Method::HEAD, reset)
+    send(reply, incoming.method == Method::HEAD, (reset, state.served.clone()))
 }
 
-fn send(reply: Reply, head_only: bool, reset: Arc<AtomicBool>) -> Response<Outgoing> {
+fn send(reply: Reply, head_only: bool, wires: Wires) -> Response<Outgoing> {
     let Reply { status, headers, body, delivery } = reply;
-    let pieces = if head_only { stream::empty().boxed() } else { pieces(body, delivery, reset) };
+    let pieces = if head_only { stream::empty().boxed() } else { pieces(body, delivery, wires) };
     let mut response = Response::new(StreamBody::new(pieces));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
 }
+
+/// Whether the connection ends by a reset, and how many bytes went out.
+type Wires = (Arc<AtomicBool>, Arc<AtomicU64>);
 
 enum Step {
     Send(Bytes),
@@ -153,14 +156,17 @@ enum Step {
 fn pieces(
     body: Bytes,
     delivery: Delivery,
-    reset: Arc<AtomicBool>,
+    (reset, served): Wires,
 ) -> BoxStream<'static, io::Result<Frame<Bytes>>> {
     let steps = stream::iter(steps(body, &delivery)).chain(zeros(delivery.extra));
     let frames = steps.filter_map(move |step| {
-        let reset = reset.clone();
+        let (reset, served) = (reset.clone(), served.clone());
         async move {
             match step {
-                Step::Send(bytes) => Some(Ok(Frame::data(bytes))),
+                Step::Send(bytes) => {
+                    served.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                    Some(Ok(Frame::data(bytes)))
+                }
                 Step::Wait(time) => {
                     tokio::time::sleep(time).await;
                     None
