@@ -70,6 +70,8 @@ async fn pull(name: &str, root: &Path) -> Result<()> {
         snapshotter: Overlay::open(root.join("overlay"), Options::default())?,
         snapshotter_name: "overlayfs".to_owned(),
         how: How::OnePass(Arc::new(WalkingApplier::new(Arc::clone(&store) as _))),
+        config_type: String::new(),
+        layer_types: Vec::new(),
         labels: Labels::new(),
         sync: false,
     };

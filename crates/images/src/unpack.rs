@@ -262,7 +262,11 @@ pub(crate) async fn set_labels(store: &dyn Store, digest: &Digest, mut labels: L
 
 /// The layers of an image, bottom first. Artifacts may carry other things among them.
 pub(crate) fn layers(blobs: &[Descriptor], diff_ids: Vec<Digest>) -> Result<Vec<Layer>> {
-    let blobs: Vec<&Descriptor> = blobs.iter().filter(|layer| walk::is_layer(&layer.media_type)).collect();
+    stacked(blobs.iter().filter(|layer| walk::is_layer(&layer.media_type)).collect(), diff_ids)
+}
+
+/// Layers, bottom first, of which all are known to be.
+pub(crate) fn stacked(blobs: Vec<&Descriptor>, diff_ids: Vec<Digest>) -> Result<Vec<Layer>> {
     if diff_ids.len() != blobs.len() {
         return Err(Error::invalid(format!(
             "mismatched image rootfs and manifest layers: {} diff ids and {} layers",

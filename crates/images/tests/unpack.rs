@@ -24,7 +24,7 @@ use types::oci::{Descriptor, Manifest};
 use types::snapshot::Kind;
 use types::{Class, Digest, Error, Labels, Result};
 
-use failing::{Failing, Step};
+use failing::{Failing, Step, Which, snapshots_of};
 use memory::Memory;
 
 fn layer(files: &[(&str, &str)]) -> Vec<u8> {
@@ -72,17 +72,6 @@ async fn image(store: &Arc<Memory>, layers: &[Vec<u8>], diff_ids: &[Digest]) -> 
 fn unpacker(store: &Arc<Memory>, snapshotter: Arc<dyn Snapshotter>) -> Unpacker {
     let applier = Arc::new(WalkingApplier::new(Arc::clone(store) as _));
     Unpacker { store: Arc::clone(store) as _, applier, snapshotter, snapshotter_name: "test".into() }
-}
-
-/// Kinds and names of everything in the snapshotter.
-async fn snapshots_of(snapshotter: &dyn Snapshotter) -> Vec<(Kind, String)> {
-    let mut all = Vec::new();
-    let mut take = |info: types::snapshot::Info| {
-        all.push((info.kind, info.name));
-        Ok(())
-    };
-    snapshotter.walk(&Filters::default(), &mut take).await.unwrap();
-    all
 }
 
 fn layers() -> (Vec<Vec<u8>>, Vec<Digest>) {
@@ -228,7 +217,9 @@ async fn each_step_that_fails_once_leaves_nothing_and_the_next_unpack_is_well() 
             let store = Arc::new(Memory::default());
             let (layers, ids) = layers();
             let manifest = image(&store, &layers, &ids).await;
-            let unpacker = unpacker(&store, Failing::new(&inner, step, after));
+            let failing = Failing::new(Arc::clone(&inner));
+            failing.fail(step, Which::After(after));
+            let unpacker = unpacker(&store, failing);
             let error = unpacker.unpack(&manifest, &Options::default(), &Silent).await.unwrap_err();
             assert_eq!(error.class(), Class::ResourceExhausted, "{error}");
             assert!(snapshots_of(&*inner).await.is_empty(), "{step:?} {after}");
@@ -248,7 +239,9 @@ async fn an_undo_that_fails_does_not_hide_why_it_was_needed() {
         let store = Arc::new(Memory::default());
         let (layers, ids) = layers();
         let manifest = image(&store, &layers, &ids).await;
-        let unpacker = unpacker(&store, Failing::new(&inner, Step::Remove, 0));
+        let failing = Failing::new(Arc::clone(&inner));
+        failing.fail(Step::Remove, Which::After(0));
+        let unpacker = unpacker(&store, failing);
         let broken = Unpacker { applier: Arc::new(Broken), ..unpacker };
         let error = broken.unpack(&manifest, &Options::default(), &Silent).await.unwrap_err();
         assert!(error.to_string().contains("no space left on device"), "{error}");

@@ -66,6 +66,11 @@ impl Leases {
         })
     }
 
+    /// An id that no lease has: nanoseconds and four random characters, as upstream's clients are used to see them.
+    pub fn random_id() -> String {
+        random_id()
+    }
+
     /// Makes a lease, under a random id if none is given.
     pub async fn create(&self, id: Option<String>, labels: Labels) -> Result<Lease> {
         labels::validate_all(&labels).map_err(|e| e.context("lease.Labels"))?;
@@ -227,7 +232,6 @@ fn validate(resource: &Resource) -> Result<()> {
     }
 }
 
-/// Nanoseconds and four random characters, as upstream's clients are used to see them.
 fn random_id() -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let (_, nanos) = types::time::unix(SystemTime::now());

@@ -97,12 +97,7 @@ impl Follow {
 
     /// Whether what has come is worth being kept for another try.
     pub fn brought_much(&self) -> bool {
-        lock(&self.pull.parts)
-            .values()
-            .filter(|part| part.comes && part.there == part.size)
-            .map(|p| p.size)
-            .sum::<u64>()
-            >= WORTH
+        lock(&self.pull.parts).values().filter(|part| part.comes).map(|part| part.there).sum::<u64>() >= WORTH
     }
 
     /// It has ended.

@@ -11,7 +11,8 @@
 mod counts;
 mod follow;
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use images::pull::{Running, Shared};
 use tokio::sync::Semaphore;
@@ -40,6 +41,13 @@ struct Inner {
     uploads: Arc<Semaphore>,
     ways: Option<Vec<Configured>>,
     counts: Arc<Counts>,
+    leases: Mutex<BTreeSet<String>>,
+}
+
+/// A lease that a transfer of this daemon works under, until it is dropped.
+pub struct Used {
+    transfers: Transfers,
+    lease: String,
 }
 
 /// A way to unpack that the configuration allows.
@@ -56,6 +64,10 @@ pub struct Way {
     pub snapshotter: String,
     /// Who applies them, if not those who always do.
     pub differs: Option<Differs>,
+    /// Only images whose config is of this media type; empty is any image.
+    pub config_type: String,
+    /// Media types of layers beside the usual ones.
+    pub layer_types: Vec<String>,
 }
 
 impl Transfers {
@@ -69,8 +81,8 @@ impl Transfers {
         let unpacks = if settings.unpacks > 1 { settings.unpacks } else { processors() };
         let shared = Shared::new(settings.downloads, unpacks);
         let uploads = Arc::new(Semaphore::new(settings.uploads.clamp(1, Semaphore::MAX_PERMITS)));
-        let counts = Arc::default();
-        Self(Arc::new(Inner { settings, verifier, shared, uploads, ways, counts }))
+        let (counts, leases) = (Arc::default(), Mutex::default());
+        Self(Arc::new(Inner { settings, verifier, shared, uploads, ways, counts, leases }))
     }
 
     /// What the configuration says.
@@ -108,6 +120,22 @@ impl Transfers {
         Follow::begin(Arc::clone(&self.0.counts), namespace, name, events)
     }
 
+    /// A transfer works under `lease`.
+    pub fn use_lease(&self, lease: &str) -> Used {
+        self.leases().insert(lease.to_owned());
+        Used { transfers: self.clone(), lease: lease.to_owned() }
+    }
+
+    /// Whether a transfer works under `lease`.
+    pub fn uses_lease(&self, lease: &str) -> bool {
+        self.leases().contains(lease)
+    }
+
+    fn leases(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        // One id comes or goes at a time: there is no half of it.
+        self.0.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A push has ended.
     pub fn pushed(&self, done: &Result<()>) {
         self.0.counts.pushed(done.is_ok());
@@ -117,7 +145,12 @@ impl Transfers {
     pub fn unpack(&self, platform: &Platform, snapshotter: &str) -> Option<Way> {
         let Some(ways) = &self.0.ways else {
             let name = if snapshotter.is_empty() { DEFAULT_SNAPSHOTTER } else { snapshotter };
-            let way = Way { snapshotter: name.to_owned(), differs: None };
+            let way = Way {
+                snapshotter: name.to_owned(),
+                differs: None,
+                config_type: String::new(),
+                layer_types: Vec::new(),
+            };
             return self.suits(&Platform::host(), platform).then_some(way);
         };
         let suits = |way: &&Configured| {
@@ -128,11 +161,18 @@ impl Transfers {
         let mut suitable = ways.iter().filter(suits);
         let first = suitable.next()?;
         let way = std::iter::once(first).chain(suitable).find(usual).unwrap_or(first);
-        Some(Way { snapshotter: way.unpack.snapshotter.clone(), differs: way.differs.clone() })
+        let config::Unpack { snapshotter, config_type, layer_types, .. } = way.unpack.clone();
+        Some(Way { snapshotter, differs: way.differs.clone(), config_type, layer_types })
     }
 
     fn suits(&self, able: &Platform, image: &Platform) -> bool {
         if self.0.settings.check_platform { able.matches(image) } else { able.os == image.os }
+    }
+}
+
+impl Drop for Used {
+    fn drop(&mut self) {
+        self.transfers.leases().remove(&self.lease);
     }
 }
 

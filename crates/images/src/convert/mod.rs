@@ -121,7 +121,7 @@ impl Converter<'_> {
             }
         }
         let size = i64::try_from(size).unwrap_or(i64::MAX);
-        Ok(Descriptor { digest, size, ..old.clone() })
+        Ok(Descriptor { digest, size, data: String::new(), ..old.clone() })
     }
 }
 

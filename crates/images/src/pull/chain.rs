@@ -7,7 +7,7 @@ use crate::cancel::Cancel;
 use crate::unpack::{self, Options, Unpacker};
 
 use super::layer::Unpack;
-use super::{Found, Job, UnpackInto};
+use super::{Found, Job, UnpackInto, tree};
 
 /// Tells when the layer below is committed.
 pub(super) struct Below(Option<oneshot::Receiver<()>>);
@@ -29,7 +29,8 @@ pub(super) async fn unpack(
     image: &Found,
     diff_ids: Vec<Digest>,
 ) -> Result<Option<Digest>> {
-    let layers = unpack::layers(&image.manifest.layers, diff_ids)?;
+    let blobs: Vec<_> = image.manifest.layers.iter().filter(|blob| tree::is_layer(job, blob)).collect();
+    let layers = unpack::stacked(blobs, diff_ids)?;
     let unpacker = Unpacker {
         store: job.pull.store.clone(),
         applier: into.how.applier().clone(),

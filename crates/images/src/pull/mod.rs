@@ -130,6 +130,10 @@ pub struct UnpackInto {
     pub snapshotter_name: String,
     /// Who extracts.
     pub how: How,
+    /// Only images whose config is of this media type; empty for those that are known to be configs.
+    pub config_type: String,
+    /// Media types of layers beside those that are known to be.
+    pub layer_types: Vec<String>,
     /// More labels for each snapshot.
     pub labels: Labels,
     /// The applier is to make files durable. In one pass they always are.

@@ -107,7 +107,7 @@ async fn manifest(job: &Job, descriptor: Descriptor) -> Result<Option<Image>> {
         return Ok(None);
     }
     found(job, &descriptor, &children);
-    let others = children.iter().filter(|child| !walk::is_layer(&child.media_type));
+    let others = children.iter().filter(|child| !is_layer(job, child));
     job.all(others.map(|child| async {
         check(job, child, 0)?;
         blob::fetch(job, child).await
@@ -120,13 +120,10 @@ async fn manifest(job: &Job, descriptor: Descriptor) -> Result<Option<Image>> {
 /// Fetches the layers of an image whose other blobs are there, and unpacks them where that is wanted.
 async fn layers(job: &Job, image: &Found) -> Result<Option<(String, types::Digest)>> {
     let layers: Vec<&Descriptor> =
-        image.manifest.layers.iter().filter(|layer| walk::is_layer(&layer.media_type)).collect();
-    if !layers.is_empty()
-        && !job.pull.unpack.is_empty()
-        && media::is_config(&image.manifest.config.media_type)
-    {
+        image.manifest.layers.iter().filter(|layer| is_layer(job, layer)).collect();
+    if !layers.is_empty() && is_config(job, &image.manifest.config) {
         let config = walk::read_config(&*job.pull.store, &image.manifest.config).await?;
-        if let Some(into) = suitable(job, &config) {
+        if let Some(into) = suitable(job, &image.manifest.config, &config) {
             let top = chain::unpack(job, into, image, config.rootfs.diff_ids)
                 .await
                 .context(|| format!("unpack image {}", image.descriptor.digest))?;
@@ -137,13 +134,28 @@ async fn layers(job: &Job, image: &Found) -> Result<Option<(String, types::Diges
     Ok(None)
 }
 
-fn suitable<'a>(job: &'a Job, config: &ImageConfig) -> Option<&'a super::UnpackInto> {
-    // The only kind of rootfs there is; an artifact may have none.
-    if !matches!(config.rootfs.kind.as_str(), "" | "layers") {
-        return None;
-    }
+/// Whether it is a layer, or somebody into whom we unpack takes it for one.
+pub(super) fn is_layer(job: &Job, blob: &Descriptor) -> bool {
+    let mut others = job.pull.unpack.iter().flat_map(|into| &into.layer_types);
+    walk::is_layer(&blob.media_type) || others.any(|other| *other == blob.media_type)
+}
+
+/// Whether it is a config of something that we may unpack.
+fn is_config(job: &Job, blob: &Descriptor) -> bool {
+    let mut others = job.pull.unpack.iter().map(|into| &into.config_type);
+    !job.pull.unpack.is_empty()
+        && (media::is_config(&blob.media_type) || others.any(|other| *other == blob.media_type))
+}
+
+fn suitable<'a>(job: &'a Job, blob: &Descriptor, config: &ImageConfig) -> Option<&'a super::UnpackInto> {
     let platform: Platform = config.platform.clone().normalized();
-    job.pull.unpack.iter().find(|into| into.platforms.suits(&platform))
+    // The only kind of rootfs that images have; an artifact may have none.
+    let of_image = matches!(config.rootfs.kind.as_str(), "" | "layers");
+    job.pull.unpack.iter().find(|into| {
+        let known = into.config_type.is_empty() || media::is_config(&into.config_type);
+        let type_suits = into.config_type.is_empty() || into.config_type == blob.media_type;
+        type_suits && (of_image || !known) && into.platforms.suits(&platform)
+    })
 }
 
 fn found(job: &Job, parent: &Descriptor, children: &[Descriptor]) {

@@ -1,43 +1,83 @@
-//! A snapshotter of which one step fails, once.
+//! A snapshotter whose steps fail when they are told to.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use snapshots::Snapshotter;
 use types::fields::FieldPaths;
 use types::filters::Filters;
 use types::mount::Mount;
-use types::snapshot::{Info, Usage};
+use types::snapshot::{Info, Kind, Usage};
 use types::{Error, Labels, Result};
 
 /// A step that changes something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     Prepare,
+    View,
     Commit,
     Remove,
 }
 
+/// Which of a step's calls fail.
+#[derive(Clone, Copy, Debug)]
+pub enum Which {
+    /// The one after so many.
+    After(usize),
+    /// All of them.
+    All,
+}
+
 pub struct Failing {
-    pub inner: Arc<dyn Snapshotter>,
-    pub step: Step,
-    /// How many such steps succeed before the one that fails.
-    pub after: AtomicUsize,
+    inner: Arc<dyn Snapshotter>,
+    order: Mutex<Option<(Step, Which)>>,
 }
 
 impl Failing {
-    pub fn new(inner: &Arc<dyn Snapshotter>, step: Step, after: usize) -> Arc<Self> {
-        Arc::new(Self { inner: Arc::clone(inner), step, after: AtomicUsize::new(after) })
+    /// Fails at nothing yet.
+    pub fn new(inner: Arc<dyn Snapshotter>) -> Arc<Self> {
+        Arc::new(Self { inner, order: Mutex::default() })
+    }
+
+    /// From now on these fail, and no others.
+    pub fn fail(&self, step: Step, which: Which) {
+        *self.order.lock().unwrap() = Some((step, which));
+    }
+
+    /// From now on nothing fails.
+    pub fn heal(&self) {
+        *self.order.lock().unwrap() = None;
     }
 
     fn pass(&self, step: Step) -> Result<()> {
-        // Once: afterwards the count has wrapped and does not come to zero again.
-        if step == self.step && self.after.fetch_sub(1, Ordering::SeqCst) == 0 {
-            return Err(Error::exhausted(format!("{step:?}: no space left on device")));
+        let mut order = self.order.lock().unwrap();
+        match &mut *order {
+            Some((failing, Which::After(left))) if *failing == step && *left > 0 => {
+                *left -= 1;
+                return Ok(());
+            }
+            Some((failing, which)) if *failing == step => {
+                if let Which::After(_) = which {
+                    *order = None;
+                }
+            }
+            _ => return Ok(()),
         }
-        Ok(())
+        Err(Error::exhausted(format!("{step:?} was told to fail: no space left on device")))
     }
+}
+
+/// Kind and name of all that a snapshotter has.
+pub async fn snapshots_of(snapshotter: &dyn Snapshotter) -> Vec<(Kind, String)> {
+    let mut all = Vec::new();
+    let mut take = |info: Info| {
+        all.push((info.kind, info.name));
+        Ok(())
+    };
+    snapshotter.walk(&Filters::default(), &mut take).await.unwrap();
+    all
 }
 
 #[async_trait]
@@ -64,6 +104,7 @@ impl Snapshotter for Failing {
     }
 
     async fn view(&self, key: &str, parent: &str, labels: Labels) -> Result<Vec<Mount>> {
+        self.pass(Step::View)?;
         self.inner.view(key, parent, labels).await
     }
 
@@ -87,5 +128,9 @@ impl Snapshotter for Failing {
 
     async fn is_whole(&self, key: &str) -> Result<bool> {
         self.inner.is_whole(key).await
+    }
+
+    fn can_rebase(&self) -> bool {
+        self.inner.can_rebase()
     }
 }

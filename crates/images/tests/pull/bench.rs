@@ -14,6 +14,7 @@ use images::{Event, Progress, Silent};
 use registry::fake::{self, Fake};
 use registry::{Anonymous, Registry, Settings};
 use snapshots::Snapshotter as _;
+use snapshots::overlay::{self, Overlay};
 use sys::mount::TempMount;
 use types::digest::Digest;
 use types::oci::Descriptor;
@@ -23,7 +24,7 @@ use types::snapshot::{Info, Kind};
 use types::{Labels, Result};
 
 use crate::archive::{Archive, gzip};
-use crate::snapshotter::Failing;
+use crate::failing::{Failing, snapshots_of};
 use crate::store::Labelled;
 
 pub struct Bench {
@@ -39,7 +40,7 @@ impl Bench {
     pub fn new() -> Self {
         let top = tempfile::tempdir_in("/var/tmp").unwrap();
         let store = Labelled::open(&top.path().join("content"));
-        let snapshotter = Failing::open(top.path().join("overlay"));
+        let snapshotter = overlay(top.path().join("overlay"));
         let (shared, events) = (Shared::new(3, 2), Arc::default());
         Self { registry: Fake::start(), top, store, snapshotter, shared, events }
     }
@@ -65,13 +66,8 @@ impl Bench {
     pub async fn nothing_half_done(&self) {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
-            let active: Vec<_> = self
-                .snapshotter
-                .all()
-                .await
-                .into_iter()
-                .filter(|(kind, _)| *kind != Kind::Committed)
-                .collect();
+            let mut active = snapshots_of(&*self.snapshotter).await;
+            active.retain(|(kind, _)| *kind != Kind::Committed);
             if active.is_empty() && self.shared.running().is_empty() {
                 return;
             }
@@ -90,7 +86,7 @@ impl Bench {
 
     /// The same image by the other way, in a snapshotter of its own.
     pub async fn unpacked_one_by_one(&self, image: &fake::Image) -> BTreeMap<PathBuf, String> {
-        let other = Failing::open(self.path("one-by-one"));
+        let other = overlay(self.path("one-by-one"));
         let unpacker = Unpacker {
             store: Arc::clone(&self.store) as _,
             applier: Arc::new(WalkingApplier::new(Arc::clone(&self.store) as _)),
@@ -105,6 +101,11 @@ impl Bench {
     pub async fn seen(&self, chain: &Digest) -> BTreeMap<PathBuf, String> {
         seen(&self.snapshotter, chain).await
     }
+}
+
+/// An overlayfs snapshotter that can be told to fail.
+pub fn overlay(dir: PathBuf) -> Arc<Failing> {
+    Failing::new(Overlay::open(dir, overlay::Options::default()).unwrap())
 }
 
 /// A pull of `library/x`.
@@ -137,6 +138,8 @@ pub fn make(
             snapshotter: Arc::clone(snapshotter) as _,
             snapshotter_name: "overlayfs".to_owned(),
             how: How::OnePass(applier),
+            config_type: String::new(),
+            layer_types: Vec::new(),
             labels: Labels::new(),
             sync: false,
         }],

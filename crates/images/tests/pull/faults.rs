@@ -1,6 +1,5 @@
 //! What goes wrong is told with its reason, leaves nothing half-done, and the next pull ends well.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use content::{Store as _, WriterOptions};
@@ -10,6 +9,7 @@ use types::{Class, Error};
 
 use crate::archive::{Archive, gzip};
 use crate::bench::{Bench, is_root, layer};
+use crate::failing::{Step, Which, snapshots_of};
 use crate::layers;
 
 /// Pulls, gets an error, and then pulls well.
@@ -17,8 +17,7 @@ async fn fails_then_heals(bench: &Bench, image: &registry::fake::Image) -> Error
     let error = bench.pull(&image.manifest).await.unwrap_err();
     bench.nothing_half_done().await;
     bench.registry.heal();
-    bench.snapshotter.commit.store(false, Ordering::SeqCst);
-    bench.snapshotter.view.store(false, Ordering::SeqCst);
+    bench.snapshotter.heal();
     bench.pull(&image.manifest).await.unwrap();
     bench.whole(image).await;
     bench.nothing_half_done().await;
@@ -51,24 +50,34 @@ async fn a_layer_with_another_digest_is_thrown_away_with_its_files() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_diff_id_that_the_config_does_not_promise_is_refused() {
+async fn a_diff_id_that_the_config_does_not_promise_is_refused_and_the_blob_is_a_blob() {
     if !is_root() {
         return;
     }
     let bench = Bench::new();
-    let mut layers = layers();
-    layers[1].diff_id = Digest::of(b"another");
-    let image = bench.registry.add_image("library/x", "1", &layers);
-    let error = bench.pull(&image.manifest).await.unwrap_err();
-    assert!(error.to_string().contains("wrong diff id"), "{error}");
-    bench.nothing_half_done().await;
-    // Of the layers beside it something may be left to go on with. The blob itself is what its digest says: it stays only
-    // where its extraction had to wait for its turn, and does not claim to have that diff id.
-    if let Ok(info) = bench.store.info(&image.layers[1].digest).await {
-        assert!(!info.labels.contains_key("containerd.io/uncompressed"), "{info:?}");
+    let honest = layers();
+    let mut lying = honest.clone();
+    lying[1].diff_id = Digest::of(b"another");
+    let image = bench.registry.add_image("library/x", "1", &lying);
+    let blob = &image.layers[1].digest;
+    // The first pull extracts it while it arrives, the second from the store.
+    for _ in 0..2 {
+        let error = bench.pull(&image.manifest).await.unwrap_err();
+        assert!(error.to_string().contains("wrong diff id"), "{error}");
+        bench.nothing_half_done().await;
+        // It is what its digest says; it is the config that lies. Only its diff id is not noted.
+        assert!(!bench.store.labels(blob).await.contains_key("containerd.io/uncompressed"));
+        assert!(bench.store.status(&format!("layer-{blob}")).await.unwrap_err().is_not_found());
+        assert_eq!(bench.registry.count("GET", blob.as_str()), 1);
+        let committed = snapshots_of(&*bench.snapshotter).await;
+        assert!(committed.iter().all(|(_, name)| *name == honest[0].diff_id.to_string()), "{committed:?}");
     }
-    let reference = format!("layer-{}", image.layers[1].digest);
-    assert!(bench.store.status(&reference).await.unwrap_err().is_not_found());
+    // Another image, whose config tells the truth, uses it.
+    let honestly = bench.registry.add_image("library/x", "2", &honest);
+    bench.pull(&honestly.manifest).await.unwrap();
+    bench.whole(&honestly).await;
+    assert_eq!(bench.registry.count("GET", blob.as_str()), 1);
+    assert_eq!(bench.store.labels(blob).await["containerd.io/uncompressed"], honest[1].diff_id.to_string());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -128,13 +137,12 @@ async fn a_snapshotter_that_fails_gets_its_half_done_work_removed() {
     if !is_root() {
         return;
     }
-    for view in [false, true] {
+    for step in [Step::View, Step::Commit] {
         let bench = Bench::new();
         let image = bench.registry.add_image("library/x", "1", &layers());
-        let failing = if view { &bench.snapshotter.view } else { &bench.snapshotter.commit };
-        failing.store(true, Ordering::SeqCst);
+        bench.snapshotter.fail(step, Which::All);
         let error = fails_then_heals(&bench, &image).await;
-        assert!(error.to_string().contains("told to fail"), "{error}");
+        assert!(error.to_string().contains("was told to fail"), "{step:?}: {error}");
     }
 }
 

@@ -15,9 +15,8 @@ use types::digest::Digest;
 use types::oci::Descriptor;
 use types::oci::image::media;
 
-use crate::bench::{is_root, make, seen};
+use crate::bench::{is_root, make, overlay, seen};
 use crate::layers;
-use crate::snapshotter::Failing;
 use crate::store::Labelled;
 
 const NAME: &str = "interrupted::interrupted_anyhow_a_pull_ends_well_when_it_is_tried_again";
@@ -38,7 +37,7 @@ async fn pull_once(root: &Path) {
         variable(TARGET).split_once(' ').map(|(d, s)| (d.to_owned(), s.parse().unwrap())).unwrap();
     let target = Descriptor::new(media::OCI_MANIFEST, digest.parse().unwrap(), size);
     let store = Labelled::open(&root.join("content"));
-    let snapshotter = Failing::open(root.join("overlay"));
+    let snapshotter = overlay(root.join("overlay"));
     let shared = Shared::new(3, 2);
     let pull = make(&variable(REFERENCE), &store, &snapshotter, &shared);
     let patience = Duration::from_millis(variable(PATIENCE).parse().unwrap());

@@ -5,10 +5,11 @@
 #[path = "../../../diff/tests/archive/mod.rs"]
 mod archive;
 mod bench;
+#[path = "../failing/mod.rs"]
+mod failing;
 mod faults;
 mod interrupted;
 mod sharing;
-mod snapshotter;
 mod store;
 mod trees;
 
@@ -19,6 +20,7 @@ use types::{Class, Labels};
 
 use archive::{Archive, Header, gzip};
 use bench::{Bench, is_root, layer};
+use failing::snapshots_of;
 
 /// Three layers: the second implies a directory of the first, the third links to one of its files.
 pub fn layers() -> Vec<registry::fake::Layer> {
@@ -68,7 +70,7 @@ async fn an_image_becomes_blobs_labels_and_snapshots_as_upstream_makes_them() {
     }
     let mut wanted: Vec<_> = chains.iter().map(|chain| (Kind::Committed, chain.to_string())).collect();
     wanted.sort_by(|a, b| a.1.cmp(&b.1));
-    let mut found = bench.snapshotter.all().await;
+    let mut found = snapshots_of(&*bench.snapshotter).await;
     found.sort_by(|a, b| a.1.cmp(&b.1));
     assert_eq!(found, wanted);
     let info = bench.stat(&chains[1]).await;

@@ -1,14 +1,20 @@
 //! Which documents are fetched, what holds them, and which are refused.
 
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use content::Store as _;
-use images::pull::Metadata;
+use diff::{Applied, Applier, ApplyOptions};
+use images::pull::{How, Metadata};
 use images::walk::Wanted;
 use serde_json::json;
-use types::Class;
 use types::digest::Digest;
+use types::mount::Mount;
 use types::oci::Descriptor;
 use types::oci::image::media;
 use types::platform::Platform;
+use types::{Class, Result};
 
 use crate::archive::Archive;
 use crate::bench::{Bench, is_root, layer};
@@ -140,4 +146,83 @@ async fn an_artifact_is_fetched_and_not_unpacked() {
     let labels = bench.store.labels(&manifest.digest).await;
     assert_eq!(labels["containerd.io/gc.ref.content.0"], config.digest.to_string());
     assert_eq!(labels["containerd.io/gc.ref.content.1"], body.digest.to_string());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_descriptor_brings_along_is_not_fetched_but_verified() {
+    if !is_root() {
+        return;
+    }
+    let bench = Bench::new();
+    let image = image_for(&bench, "linux/amd64");
+    let (_, manifest) = bench.registry.manifest("library/x", image.digest.as_str()).unwrap();
+    let mut manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    let digest: Digest = manifest["config"]["digest"].as_str().unwrap().parse().unwrap();
+    let config = bench.registry.blob("library/x", &digest).unwrap();
+    bench.registry.remove_blob("library/x", &digest);
+    let mut lie = config.to_vec();
+    lie[0] = b' ';
+    for (content, good) in [(&lie[..], false), (&config[..], true)] {
+        manifest["config"]["data"] = STANDARD.encode(content).into();
+        let manifest =
+            bench.registry.add_manifest("library/x", Some("1"), media::OCI_MANIFEST, manifest.to_string());
+        let pulled = bench.pull(&manifest).await;
+        assert_eq!(pulled.is_ok(), good, "{pulled:?}");
+        assert!(good || pulled.unwrap_err().to_string().contains("unexpected commit digest"));
+        assert!(bench.store.ingests().await.is_empty());
+        bench.nothing_half_done().await;
+    }
+    assert_eq!(bench.registry.count("GET", digest.as_str()), 0);
+}
+
+/// Applies layers of a type of its own.
+struct Special(Arc<dyn Applier>);
+
+const SPECIAL_LAYER: &str = "application/vnd.example.layer";
+const SPECIAL_CONFIG: &str = "application/vnd.example.config";
+
+#[async_trait::async_trait]
+impl Applier for Special {
+    async fn apply(&self, blob: &Descriptor, mounts: &[Mount], options: ApplyOptions) -> Result<Applied> {
+        assert_eq!(blob.media_type, SPECIAL_LAYER);
+        let blob = Descriptor { media_type: media::OCI_LAYER_GZIP.to_owned(), ..blob.clone() };
+        self.0.apply(&blob, mounts, options).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn types_of_configs_and_layers_may_be_a_way_s_own() {
+    if !is_root() {
+        return;
+    }
+    let bench = Bench::new();
+    let image = image_for(&bench, "linux/amd64");
+    let (_, manifest) = bench.registry.manifest("library/x", image.digest.as_str()).unwrap();
+    let mut manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    manifest["config"]["mediaType"] = SPECIAL_CONFIG.into();
+    manifest["layers"][0]["mediaType"] = SPECIAL_LAYER.into();
+    let manifest = manifest.to_string();
+    let special = bench.registry.add_manifest("library/x", Some("1"), media::OCI_MANIFEST, manifest);
+    // Nobody says that it is an image: it comes, and is not unpacked.
+    let pulled = bench.pull(&special).await.unwrap();
+    assert_eq!(pulled.images[0].unpacked, None);
+
+    let with_own_types = || {
+        let mut pull = bench.make();
+        let usual = pull.unpack[0].clone();
+        let own = &mut pull.unpack[0];
+        let How::OnePass(applier) = own.how.clone() else { panic!("the bench extracts by itself") };
+        own.how = How::ByApplier(Arc::new(Special(applier)));
+        own.config_type = SPECIAL_CONFIG.to_owned();
+        own.layer_types = vec![SPECIAL_LAYER.to_owned()];
+        pull.unpack.push(usual);
+        pull
+    };
+    let pulled = with_own_types().pull(&special, bench.events.clone()).await.unwrap();
+    assert!(pulled.images[0].unpacked.is_some());
+    // The usual image goes the usual way.
+    let other = layer(Archive::default().file("another", "1"));
+    let usual = bench.registry.add_image("library/x", "2", &[other]).manifest;
+    let pulled = with_own_types().pull(&usual, bench.events.clone()).await.unwrap();
+    assert!(pulled.images[0].unpacked.is_some());
 }

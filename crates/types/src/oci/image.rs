@@ -79,6 +79,9 @@ pub struct Descriptor {
     /// The type of an artifact.
     #[serde(rename = "artifactType", default, skip_serializing_if = "String::is_empty")]
     pub artifact_type: String,
+    /// The content itself, in base64, where somebody has put it here.
+    #[serde(default, skip_serializing_if = "String::is_empty", deserialize_with = "null_is_default")]
+    pub data: String,
 }
 
 impl Descriptor {
@@ -92,6 +95,7 @@ impl Descriptor {
             annotations: BTreeMap::new(),
             platform: None,
             artifact_type: String::new(),
+            data: String::new(),
         }
     }
 }

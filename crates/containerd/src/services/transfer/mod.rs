@@ -15,6 +15,7 @@
 mod bytestream;
 mod export;
 mod import;
+mod lease;
 mod progress;
 mod pull;
 mod push;
@@ -30,20 +31,17 @@ use grpc::transfer::transfer_server;
 use prost::Name as _;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
-use tracing::warn;
-use types::{Any, Class, Error, Labels, Namespace, Result, Scope, labels};
+use types::{Any, Class, Error, Namespace, Result, Scope};
 
 use super::House;
 use super::reply::{reply, required, scope};
 use super::streaming::Stream;
 use crate::work::Change;
 
+use lease::{Leftovers, leased};
 use progress::Progress;
 use registry::Registry;
 use store::ImageStore;
-
-/// How long what a transfer has made is held, should it not come to its end.
-const HELD: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
 
 /// The service.
 pub struct Transfer(pub House);
@@ -102,8 +100,8 @@ impl Transfer {
 fn end(house: &House, namespace: &Namespace, any: &Any) -> Result<End> {
     let streams = &house.streams;
     if any.is(&wire::OciRegistry::full_name()) {
-        let hosts = &house.transfers.settings().hosts;
-        return Ok(End::Registry(Registry::open(streams, namespace, any::unpack(any)?, hosts)?));
+        let settings = house.transfers.settings();
+        return Ok(End::Registry(Registry::open(streams, namespace, any::unpack(any)?, settings)?));
     }
     if any.is(&wire::ImageImportStream::full_name()) {
         let import: wire::ImageImportStream = any::unpack(any)?;
@@ -151,36 +149,24 @@ struct Job {
     leftovers: Leftovers,
 }
 
-/// What is left of a pull that failed, and for how long.
-const KEPT: std::time::Duration = std::time::Duration::from_secs(3600);
-
-/// What becomes of what a failed transfer has made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Leftovers {
-    /// It is collected at once.
-    #[default]
-    Collect,
-    /// It is held for a while: another try will want it.
-    Keep,
-}
-
 impl Job {
     /// Does what there is to do between the two ends, and ends the progress.
     async fn run(mut self, ends: (End, End), types: (String, String)) -> Result<()> {
         let progress = self.progress.clone();
         let done = match ends {
             (End::Registry(from), End::Store(to)) => {
-                self.leased(async |job| pull::run(job, from, to).await).await
+                let name = from.name.clone();
+                leased(&mut self, Some(&name), async |job| pull::run(job, from, to).await).await
             }
             (End::Store(from), End::Registry(to)) => push::run(&mut self, from, to).await,
             (End::Import(from, stream), End::Store(to)) => {
-                self.leased(async |job| import::run(job, from, stream, to).await).await
+                leased(&mut self, None, async |job| import::run(job, from, stream, to).await).await
             }
             (End::Store(from), End::Export(to, stream)) => {
-                self.leased(async |job| export::run(job, from, to, stream).await).await
+                leased(&mut self, None, async |job| export::run(job, from, to, stream).await).await
             }
             (End::Store(from), End::Store(to)) => {
-                self.leased(async |job| store::tag(job, from, to).await).await
+                leased(&mut self, None, async |job| store::tag(job, from, to).await).await
             }
             (End::Import(_, from), End::Export(_, to)) => bytestream::echo(from, to, self.gone.clone()).await,
             _ => Err(Error::unimplemented(format!(
@@ -191,46 +177,4 @@ impl Job {
         progress.finish().await;
         done
     }
-
-    /// Does `work` under the caller's lease, or one of its own.
-    async fn leased(&mut self, work: impl AsyncFnOnce(&mut Self) -> Result<()>) -> Result<()> {
-        if self.scope.lease.is_some() {
-            return work(self).await;
-        }
-        let leases = self.house.db.leases(&self.scope.namespace);
-        let lease = leases.create(None, expires(HELD)).await?;
-        self.scope.lease = Some(lease.id.clone());
-        let done = work(self).await;
-        if done.is_err()
-            && self.leftovers == Leftovers::Keep
-            && let Err(error) = keep(&leases, &lease.id).await
-        {
-            warn!(%error, "what a failed pull has brought is not kept for the next");
-        }
-        if let Err(error) = leases.delete(&lease.id).await {
-            warn!(%error, lease = lease.id, "the lease of a transfer stays until it expires");
-        }
-        if done.is_err()
-            && let Err(error) = self.house.gc.collect().await
-        {
-            warn!(%error, "what a failed transfer has left stays until the next collection");
-        }
-        done
-    }
-}
-
-/// The label of something that is held for so long.
-fn expires(after: std::time::Duration) -> Labels {
-    let (seconds, _) = types::time::unix(std::time::SystemTime::now() + after);
-    let expire = types::time::rfc3339(types::time::from_unix(seconds, 0));
-    Labels::from([(labels::GC_EXPIRE.to_owned(), expire)])
-}
-
-/// Holds what the lease `id` holds for [`KEPT`].
-async fn keep(leases: &metadata::Leases, id: &str) -> Result<()> {
-    let lease = leases.create(None, expires(KEPT)).await?;
-    for resource in leases.list_resources(id)? {
-        leases.add_resource(&lease.id, resource).await?;
-    }
-    Ok(())
 }

@@ -16,11 +16,12 @@ use types::oci::Descriptor;
 use types::platform::Platform;
 use types::{Class, Error, Labels, Result, ResultExt};
 
+use super::Job;
+use super::lease::Leftovers;
 use super::registry::Registry;
 use super::store::ImageStore;
 use super::tracker::Tracker;
 use super::unpack;
-use super::{Job, Leftovers};
 use crate::transfers::{Follow, Outcome};
 use crate::verifier;
 
@@ -127,12 +128,14 @@ fn limits(settings: &crate::config::Transfer) -> Limits {
 }
 
 fn unpack_into(into: unpack::UnpackInto) -> UnpackInto {
-    let unpack::UnpackInto { platform, snapshotter, name, applier, walking } = into;
+    let unpack::UnpackInto { platform, snapshotter, name, applier, walking, config_type, layer_types } = into;
     UnpackInto {
         platforms: Wanted::Only(platform),
         snapshotter,
         snapshotter_name: name,
         how: if walking { How::OnePass(applier) } else { How::ByApplier(applier) },
+        config_type,
+        layer_types,
         labels: Labels::new(),
         sync: false,
     }

@@ -10,13 +10,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use images::export::Output as _;
-use registry::{Ask, Credential, Credentials, Note, Scheme, Settings, Trace};
+use registry::{Ask, Credential, Credentials, Limits, Note, Scheme, Settings, Trace};
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 use types::reference::Reference;
 use types::{Class, Error, Namespace, Result, ResultExt};
 
 use super::bytestream::ByteWriter;
+use crate::config;
 use crate::services::streaming::{Stream, Streams};
 
 /// Notes about HTTP that may wait for a client to read them.
@@ -37,12 +38,13 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Understands what the client wants, and takes up its streams. Where it names no directory of hosts, `hosts` is it.
+    /// Understands what the client wants, and takes up its streams. `house` has the limits, and the directory of hosts where
+    /// the client names none.
     pub fn open(
         streams: &Streams,
         namespace: &Namespace,
         wanted: wire::OciRegistry,
-        hosts: &str,
+        house: &config::Transfer,
     ) -> Result<Self> {
         let wire::OciRegistry { reference: name, resolver } = wanted;
         let resolver = resolver.unwrap_or_default();
@@ -51,12 +53,13 @@ impl Registry {
         let asked = take(&resolver.auth_stream)?;
         let logs = take(&resolver.logs_stream)?;
         let notes = Notes::wanted(resolver.http_debug(), logs);
-        let hosts = if resolver.host_dir.is_empty() { hosts } else { &resolver.host_dir };
+        let hosts = if resolver.host_dir.is_empty() { &house.hosts } else { &resolver.host_dir };
         let settings = Settings {
             config_path: directories(hosts),
             default_scheme: scheme(&resolver.default_scheme)?,
             headers: headers(&resolver)?,
             trace: notes.as_ref().map(|notes| Arc::clone(&notes.trace) as Arc<dyn Trace>),
+            limits: limits(house),
             ..Settings::default()
         };
         let credentials: Arc<dyn Credentials> = match asked {
@@ -87,6 +90,12 @@ impl Registry {
 /// The directories of a list with colons.
 pub fn directories(list: &str) -> Vec<PathBuf> {
     list.split(':').filter(|path| !path.is_empty()).map(PathBuf::from).collect()
+}
+
+fn limits(house: &config::Transfer) -> Limits {
+    let default = Limits::default();
+    let manifest = if house.max_manifest_size == 0 { default.manifest } else { house.max_manifest_size };
+    Limits { manifest, ..default }
 }
 
 fn scheme(text: &str) -> Result<Option<Scheme>> {

@@ -24,6 +24,10 @@ pub struct UnpackInto {
     pub applier: Arc<dyn Applier>,
     /// Whether nobody but this process applies them.
     pub walking: bool,
+    /// Only images whose config is of this media type; empty is any image.
+    pub config_type: String,
+    /// Media types of layers beside the usual ones.
+    pub layer_types: Vec<String>,
 }
 
 /// What the client wants. What the configuration does not allow is left out, with a warning, as by upstream; a snapshotter that is
@@ -48,5 +52,6 @@ fn into(job: &Job, platform: Platform, way: Way) -> Result<UnpackInto> {
         Some(differs) => (differs.applier(&house.db.content(scope.clone()), scope)?, differs.is_walking()),
         None => (house.applier(scope)?, house.is_walking()),
     };
-    Ok(UnpackInto { platform, snapshotter, name: way.snapshotter, applier, walking })
+    let Way { snapshotter: name, config_type, layer_types, .. } = way;
+    Ok(UnpackInto { platform, snapshotter, name, applier, walking, config_type, layer_types })
 }
