@@ -7,7 +7,9 @@
 //! | `CTR_BIN` | the client | `ctr` beside the daemon |
 //! | `CONTAINERD_SHIM_DIR` | where the shim is | the daemon's directory |
 //! | `PEER_DIR` | upstream's `containerd`, `ctr` and shim, for tests that mix | none: those tests say so and pass |
+//! | `REFERENCE_DIR` | upstream's 2.3, as `cargo xtask reference` builds it where Go is | none: those tests say so and pass |
 //! | `SKOPEO_DIR` | where Debian's skopeo was unpacked, for tests that need another's tool | none: those tests say so and pass |
+//! | `REGISTRY_DIR` | where Debian's docker-registry was unpacked | none: those tests say so and pass |
 //! | `RUNTIME_DIR` | where `runc` is, if not on PATH | none |
 //! | `CRIU_DIR` | where `criu` is | none: nothing is checkpointed |
 //! | `BUSYBOX` | a statically linked busybox | `/bin/busybox` |
@@ -72,6 +74,17 @@ pub fn skopeo(arguments: &[&str]) -> Option<std::process::Command> {
     Some(command)
 }
 
+/// A command of docker-registry, the distribution's own; `None`, said aloud, where it is not at hand.
+pub fn docker_registry(arguments: &[&str]) -> Option<std::process::Command> {
+    let Some(dir) = env::var_os("REGISTRY_DIR").map(PathBuf::from) else {
+        eprintln!("skipped: REGISTRY_DIR does not name an unpacked docker-registry");
+        return None;
+    };
+    let mut command = std::process::Command::new(dir.join("usr/bin/docker-registry"));
+    command.args(arguments);
+    Some(command)
+}
+
 /// The programs under test.
 ///
 /// # Panics
@@ -105,6 +118,17 @@ pub fn debug() -> Binaries {
 pub fn peer() -> Option<Binaries> {
     let Some(dir) = env::var_os("PEER_DIR").map(PathBuf::from) else {
         eprintln!("skipped: PEER_DIR does not name a directory with upstream's containerd");
+        return None;
+    };
+    Some(Binaries { daemon: dir.join("containerd"), ctr: dir.join("ctr"), shim_dir: dir })
+}
+
+/// Upstream's programs of 2.3; `None`, said aloud, where they were not built.
+pub fn reference() -> Option<Binaries> {
+    let Some(dir) = env::var_os("REFERENCE_DIR").map(PathBuf::from) else {
+        eprintln!(
+            "skipped: REFERENCE_DIR does not name containerd 2.3; `cargo xtask reference` builds it where Go is"
+        );
         return None;
     };
     Some(Binaries { daemon: dir.join("containerd"), ctr: dir.join("ctr"), shim_dir: dir })

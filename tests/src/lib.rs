@@ -18,18 +18,22 @@
 pub mod api;
 pub mod archive;
 pub mod binaries;
+pub mod chance;
 pub mod command;
 pub mod daemon;
 pub mod deadline;
 pub mod ledger;
 pub mod proc;
+pub mod records;
 pub mod rpc;
 pub mod tar;
 pub mod terminal;
 
 pub use api::Api;
+pub use chance::Chance;
 pub use command::{Finished, Invocation};
 pub use daemon::Daemon;
 pub use deadline::{eventually, eventually_within};
 pub use ledger::Ledger;
+pub use records::Records;
 pub use rpc::Rpc;

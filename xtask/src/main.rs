@@ -11,6 +11,7 @@
 //!   bench        side by side with containerd; `--peer DIR` for another than Debian's
 //!   guest        suites in a virtual machine: kernel 6.1, cgroup v2, AppArmor, systemd; `systemd`, `crash` or `blackbox`
 //!   power-cut    a pull whose machine loses power, and what is left of it; `--cuts N`, `--peer DIR`, `--undurable`
+//!   interrupt    pulls that are interrupted at random, and what the next ones make of it; `--cuts N`, `--seed N`
 //!   reference    today's containerd, CRI tools and CNI plugins in Go, built into .cache/reference; `--print` only says where
 //!   peers        Debian's programs that tests use, fetched into .cache: containerd, runc, crun, busybox, dockerd, CRIU
 //!   matrix       the suite of tasks with every daemon, shim and runtime; `--short` for ten tests and one cell of each
@@ -28,6 +29,7 @@ mod deps;
 mod dist;
 mod docs;
 mod guest;
+mod interrupt;
 mod machine;
 mod map;
 mod matrix;
@@ -45,7 +47,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
-const USAGE: &str = "usage: ./x quickstart | test | build | dist-docs | check | check-static | deps | bench [--peer DIR] [ROW...] | guest [SUITE...] | power-cut [--cuts N] | soak | peers | reference | matrix [--short] [CELL...]";
+const USAGE: &str = "usage: ./x quickstart | test | build | dist-docs | check | check-static | deps | bench [--peer DIR] [ROW...] | guest [SUITE...] | power-cut [--cuts N] | interrupt [--cuts N] [--seed N] | soak | peers | reference | matrix [--short] [CELL...]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -60,7 +62,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &[String]) -> Result<ExitCode> {
     let Some((command, rest)) = arguments.split_first() else { bail!("{USAGE}") };
-    if matches!(command.as_str(), "quickstart" | "test" | "check" | "bench" | "soak" | "matrix")
+    if matches!(command.as_str(), "quickstart" | "test" | "check" | "bench" | "soak" | "interrupt" | "matrix")
         && let Some(code) = chroot::make_it_a_root()?
     {
         return Ok(code);
@@ -76,6 +78,7 @@ fn run(arguments: &[String]) -> Result<ExitCode> {
         ("bench", flags) => benches::run(flags),
         ("guest", suites) => guest::run(suites),
         ("power-cut", flags) => power_cut::run(flags),
+        ("interrupt", flags) => interrupt::run(flags),
         ("reference", words) => reference::run(words),
         ("peers", []) => peers::run(),
         ("matrix", words) => matrix::run(words),

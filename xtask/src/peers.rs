@@ -91,6 +91,15 @@ pub fn fetch_skopeo() -> Result<PathBuf> {
     Ok(root)
 }
 
+/// The same for Debian's docker-registry, the distribution's own.
+pub fn fetch_registry() -> Result<PathBuf> {
+    let root = paths::cache().join("registry");
+    if !root.join("usr/bin/docker-registry").exists() {
+        unpack(&["docker-registry"], &root)?;
+    }
+    Ok(root)
+}
+
 /// CRIU and what it links: Debian 12's is too old for kernels of today, so it comes from the next release, with that
 /// release's C library.
 const CRIU: [&str; 24] = [

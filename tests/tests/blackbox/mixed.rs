@@ -1,11 +1,16 @@
 //! Programs of both projects work together: upstream's client with our daemon, our client with upstream's daemon, each
 //! shim with the other's daemon.
 
+use std::time::Duration;
+
 use containerd_tests::archive::{IMAGE, Image};
 use containerd_tests::binaries::{self, Binaries, Suite, beyond_upstream};
 use containerd_tests::terminal::Terminal;
-use containerd_tests::{Daemon, Invocation, Ledger, eventually, proc};
-use registry::fake::Fake;
+use containerd_tests::{Daemon, Invocation, Ledger, Records, eventually, proc};
+use registry::fake::{Fake, Fault, When};
+
+/// How often clients meet at one image.
+const ROUNDS: usize = 4;
 
 /// Our daemon and upstream's client; `None` where upstream itself is tested or is not at hand.
 fn go_client() -> Option<(Daemon, Binaries)> {
@@ -182,43 +187,75 @@ fn upstreams_shim_works_for_our_daemon() {
     shim_works(&daemon, &ours, &peer);
 }
 
-#[test]
-fn upstreams_client_pulls_and_pushes_by_itself() {
-    let Some((daemon, go)) = go_client() else { return };
-    let registry = Fake::start();
-    let name = Image::standard().publish(&registry, "library/x", "1");
-    let before = Ledger::take(&daemon);
-    daemon.ctr_of(&go, &["images", "pull", "--plain-http", &name]).ok();
-    let id = daemon.id("go-pulled");
-    let run = ["run", "--rm", &name, &id, "cat", "/etc/greeting"];
-    assert_eq!(daemon.ctr_of(&go, &run).ok(), "from the second layer\n");
-    let other = registry.reference("team/y", "2");
-    daemon.ctr_of(&go, &["images", "push", "--plain-http", &other, &name]).ok();
-    // What it pushed is what our client pulls, and the other way round.
-    daemon.ctr(&["images", "pull", &other]).ok();
-    let third = registry.reference("team/z", "3");
-    daemon.ctr(&["images", "push", &third, &other]).ok();
-    daemon.ctr_of(&go, &["images", "pull", "--plain-http", &third]).ok();
-    assert_eq!(registry.manifest("library/x", "1"), registry.manifest("team/z", "3"));
-    daemon.ctr(&["images", "rm", "--sync", &name, &other, &third]).ok();
-    Ledger::check(&before, &daemon);
+/// Upstream's clients that are at hand, with the flags by which each of their ways to a registry is taken.
+fn go_ways(peer: Binaries) -> Vec<(Binaries, &'static [&'static str])> {
+    let new = binaries::reference();
+    let ways: [&[&str]; 2] = [&["--plain-http", "--local"], &["--plain-http"]];
+    let new = new.into_iter().flat_map(|new| ways.map(|way| (new.clone(), way)));
+    std::iter::once((peer, &["--plain-http"][..])).chain(new).collect()
 }
 
 #[test]
-fn two_clients_that_pull_the_same_at_once_both_end_well() {
-    let Some((daemon, go)) = go_client() else { return };
+fn upstreams_client_pulls_and_pushes_by_itself_and_through_our_daemon() {
+    let Some((daemon, peer)) = go_client() else { return };
+    for (go, flags) in go_ways(peer) {
+        let registry = Fake::start();
+        let name = Image::standard().publish(&registry, "library/x", "1");
+        let before = Ledger::take(&daemon);
+        let go_ctr =
+            |words: &[&str], names: &[&str]| daemon.ctr_of(&go, &[words, flags, names].concat()).ok();
+        go_ctr(&["images", "pull"], &[&name]);
+        let id = daemon.id("go-pulled");
+        let run = ["run", "--rm", &name, &id, "cat", "/etc/greeting"];
+        assert_eq!(daemon.ctr_of(&go, &run).ok(), "from the second layer\n", "{flags:?}");
+        let other = registry.reference("team/y", "2");
+        go_ctr(&["images", "push"], &[&other, &name]);
+        // What it pushed is what our client pulls, and the other way round.
+        daemon.ctr(&["images", "pull", &other]).ok();
+        let third = registry.reference("team/z", "3");
+        daemon.ctr(&["images", "push", &third, &other]).ok();
+        go_ctr(&["images", "pull"], &[&third]);
+        assert_eq!(registry.manifest("library/x", "1"), registry.manifest("team/z", "3"));
+        daemon.ctr(&["images", "rm", "--sync", &name, &other, &third]).ok();
+        Ledger::check(&before, &daemon);
+    }
+}
+
+#[test]
+fn clients_that_pull_the_same_at_once_all_end_well_and_fetch_it_once() {
+    let Some((daemon, peer)) = go_client() else { return };
     let registry = Fake::start();
     let name = Image::standard().publish(&registry, "library/x", "1");
-    for _ in 0..3 {
-        let theirs = daemon.ctr_of(&go, &["images", "pull", "--plain-http", &name]).start();
-        let ours = daemon.ctr(&["images", "pull", &name]).start();
-        let local = daemon.ctr(&["images", "pull", "--local", &name]).start();
-        for running in [theirs, ours, local] {
-            let done = running.finish();
-            assert_eq!(done.code, 0, "{done}");
+    // Long enough for all of them to be there.
+    registry.fault(When::path("/blobs/").method("GET"), Fault::Slow(16 << 10, Duration::from_millis(8)));
+    let before = Ledger::take(&daemon);
+    let mut wanted = None;
+    for round in 0..ROUNDS {
+        for (go, flags) in go_ways(peer.clone()) {
+            registry.forget_requests();
+            let theirs = [&["images", "pull"], flags, &[&name]].concat();
+            let mut running = vec![
+                daemon.ctr_of(&go, &theirs).start(),
+                daemon.ctr(&["images", "pull", &name]).start(),
+                daemon.ctr(&["images", "pull", "--local", &name]).start(),
+            ];
+            if round % 2 == 1 {
+                running.push(daemon.ctr_of(&go, &theirs).start());
+            }
+            for running in running {
+                let done = running.finish();
+                assert_eq!(done.code, 0, "round {round}, {flags:?}: {done}");
+            }
+            let layers = registry.count("GET", "/blobs/");
+            assert_eq!(layers, 4, "round {round}, {flags:?}: {:#?}", registry.requests());
+            // Who was first to unpack a layer labels it, or does not.
+            let there = Records::take(&daemon).without("snapshot", "label containerd.io/snapshot");
+            let wanted = wanted.get_or_insert_with(|| there.clone());
+            assert!(there == *wanted, "round {round}, {flags:?}:\n{}", there.differences(wanted));
+            let id = daemon.id("both");
+            assert_eq!(daemon.ctr(&["run", "--rm", &name, &id, "echo", "both"]).ok(), "both\n");
+            daemon.ctr(&["images", "rm", "--sync", &name]).ok();
+            Ledger::check(&before, &daemon);
         }
-        let id = daemon.id("both");
-        assert_eq!(daemon.ctr(&["run", "--rm", &name, &id, "echo", "both"]).ok(), "both\n");
-        daemon.ctr(&["images", "rm", "--sync", &name]).ok();
     }
 }

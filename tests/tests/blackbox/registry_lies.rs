@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use containerd_tests::archive::gzip;
-use containerd_tests::binaries::{self, beyond_upstream};
+use containerd_tests::binaries::beyond_upstream;
 use containerd_tests::tar::{self, Entry};
 use containerd_tests::{Daemon, Finished, Ledger};
 use registry::fake::{Auth, Fake, Fault, Image, Layer, Setup, When};
@@ -23,7 +23,8 @@ pub enum Way {
 /// Both.
 pub const WAYS: [Way; 2] = [Way::Transfer, Way::Local];
 
-const REPOSITORY: &str = "library/lies";
+/// Where it is.
+pub const REPOSITORY: &str = "library/lies";
 
 /// A registry with an image, and a daemon without any.
 pub struct Bench {
@@ -42,7 +43,8 @@ impl Bench {
         Self::with(setup, way, Daemon::start())
     }
 
-    fn with(setup: Setup, way: Way, daemon: Daemon) -> Self {
+    /// The same with a daemon that was configured.
+    pub fn with(setup: Setup, way: Way, daemon: Daemon) -> Self {
         let fake = Fake::with(setup);
         let image = fake.add_image(REPOSITORY, "1", &[layer("one", 300_000), layer("two", 20_000)]);
         Self { fake, image, daemon, way }
@@ -97,19 +99,23 @@ impl Bench {
     }
 }
 
-/// A layer with a file of `size` bytes that do not compress.
-fn layer(name: &str, size: usize) -> Layer {
-    let mut state = 7_u32;
-    let mut noise = || {
+/// So many bytes that do not compress, others for each seed.
+pub fn noise(seed: u32, size: usize) -> Vec<u8> {
+    let mut state = seed;
+    let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         state.to_be_bytes()[0]
     };
-    let content: Vec<u8> = std::iter::repeat_with(&mut noise).take(size).collect();
-    let tar = tar::archive(&[Entry::dir("data"), Entry::file(format!("data/{name}"), content)]);
-    packed(&tar)
+    std::iter::repeat_with(&mut next).take(size).collect()
 }
 
-fn packed(tar: &[u8]) -> Layer {
+/// A layer with a file of `size` bytes that do not compress.
+fn layer(name: &str, size: usize) -> Layer {
+    packed(&tar::archive(&[Entry::dir("data"), Entry::file(format!("data/{name}"), noise(7, size))]))
+}
+
+/// A layer of this archive.
+pub fn packed(tar: &[u8]) -> Layer {
     Layer { bytes: gzip(tar).into(), media_type: media::OCI_LAYER_GZIP.into(), diff_id: Digest::of(tar) }
 }
 
@@ -209,26 +215,6 @@ fn things_that_are_not_what_they_are_called() {
         bench.fake.add_manifest(REPOSITORY, Some("1"), media::OCI_MANIFEST, bytes);
         bench.good(&[]);
     }
-}
-
-#[test]
-fn a_layer_that_never_ends_when_it_is_unpacked() {
-    if beyond_upstream("max_unpacked_layer") {
-        return;
-    }
-    let limit = "[plugins.'io.containerd.transfer.v1.local']\nmax_unpacked_layer = 16777216\n";
-    let daemon = Daemon::prepare(binaries::tested(), binaries::suite()).configured(limit);
-    daemon.launch();
-    let bench = Bench::with(Setup::default(), Way::Transfer, daemon);
-    let honest = bench.fake.manifest(REPOSITORY, "1").unwrap().1;
-    let bomb = packed(&tar::archive(&[Entry::file("zeros", vec![0; 64 << 20])]));
-    assert!(bomb.bytes.len() < 1 << 20);
-    bench.fake.add_image(REPOSITORY, "1", &[bomb]);
-    let before = Ledger::take(&bench.daemon);
-    bench.pull(&[]).expect_code(1).says("max_unpacked_layer");
-    Ledger::check(&before, &bench.daemon);
-    bench.fake.add_manifest(REPOSITORY, Some("1"), media::OCI_MANIFEST, honest);
-    bench.good(&[]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Images come and go, containers run and leases hold, all at once and while garbage is collected without a pause: nothing
+//! Images are imported, pulled and removed, containers run and leases hold, all at once and while garbage is collected without a pause: nothing
 //! that somebody uses is ever collected, and nothing that nobody uses is left.
 //!
 //! Each client has names of its own and knows what it made; what their images are made of they share.
@@ -10,6 +10,7 @@ use containerd_tests::archive::{Image, Packing, base_layer, hex};
 use containerd_tests::binaries::{self, Suite};
 use containerd_tests::tar::Entry;
 use containerd_tests::{Daemon, Ledger};
+use registry::fake::Fake;
 
 const CLIENTS: u64 = 3;
 /// Layers above the base: each image has two of them, so that chains share all or some of what is below.
@@ -18,10 +19,11 @@ const LENGTH: Duration = Duration::from_secs(12);
 
 struct Client<'a> {
     daemon: &'a Daemon,
+    registry: &'a Fake,
     number: u64,
     random: u64,
-    /// The kinds of those images that are there.
-    images: Vec<u64>,
+    /// The images that are there, and their kinds.
+    images: Vec<(String, u64)>,
     containers: Vec<(String, u64)>,
     leases: Vec<(String, String)>,
     next: u64,
@@ -42,13 +44,14 @@ impl Client<'_> {
     }
 
     fn act(&mut self) {
-        match self.below(10) {
-            0..=2 => self.bring(),
-            3 => self.remove(),
-            4..=5 => self.run(),
-            6 => self.create(),
-            7 => self.end(),
-            8 => self.hold(),
+        match self.below(12) {
+            0..=1 => self.bring(),
+            2..=4 => self.pull(),
+            5 => self.remove(),
+            6..=7 => self.run(),
+            8 => self.create(),
+            9 => self.end(),
+            10 => self.hold(),
             _ => self.release(),
         }
     }
@@ -60,31 +63,43 @@ impl Client<'_> {
             self.daemon.archive(&format!("load-{}-{kind}.tar", self.number), &image(&name, kind).oci());
         self.daemon.ctr(&["images", "import", &archive]).ok();
         std::fs::remove_file(archive).unwrap();
-        if !self.images.contains(&kind) {
-            self.images.push(kind);
+        self.has(name, kind);
+    }
+
+    /// By the daemon or by the client itself; what others have of it is used.
+    fn pull(&mut self) {
+        let kind = self.below(KINDS * KINDS);
+        let name = published(self.registry, self.number, kind);
+        let flags: &[&str] = if self.below(2) == 0 { &["--local"] } else { &[] };
+        self.daemon.ctr(&[&["images", "pull"], flags, &[&name]].concat()).ok();
+        self.has(name, kind);
+    }
+
+    fn has(&mut self, name: String, kind: u64) {
+        if !self.images.iter().any(|(known, _)| *known == name) {
+            self.images.push((name, kind));
         }
     }
 
     fn remove(&mut self) {
-        let Some((at, kind)) = self.some(|client| &client.images) else { return };
+        let Some((at, (name, _))) = self.some(|client| &client.images) else { return };
         self.images.swap_remove(at);
-        let name = image_name(self.number, kind);
         let flags: &[&str] = if self.below(2) == 0 { &["--sync"] } else { &[] };
         self.daemon.ctr(&[&["images", "rm"], flags, &[&name]].concat()).ok();
     }
 
     /// An image that is there runs, and has the files of its kind.
     fn run(&mut self) {
-        let Some((_, kind)) = self.some(|client| &client.images) else { return };
-        let (name, id) = (image_name(self.number, kind), self.id());
+        let Some((_, (name, kind))) = self.some(|client| &client.images) else { return };
+        let id = self.id();
         let said = self.daemon.ctr(&["run", "--rm", &name, &id, "cat", "/low", "/high"]).ok();
         assert_eq!(said, contents(kind), "{name}");
     }
 
     /// A container keeps its snapshot and all below it, whatever becomes of its image.
     fn create(&mut self) {
-        let Some((_, kind)) = self.some(|client| &client.images) else { return };
-        let (name, id) = (image_name(self.number, kind), self.id());
+        let Some((_, (name, kind))) = self.some(|client| &client.images) else { return };
+        let id = self.id();
         self.daemon.ctr(&["containers", "create", &name, &id, "cat", "/low", "/high"]).ok();
         self.containers.push((id, kind));
     }
@@ -137,6 +152,22 @@ fn image_name(client: u64, kind: u64) -> String {
     format!("docker.io/load/c{client}k{kind}:1")
 }
 
+/// The name of a client's image of a kind in the registry.
+fn published(registry: &Fake, client: u64, kind: u64) -> String {
+    registry.reference(&format!("load/c{client}"), &format!("k{kind}"))
+}
+
+/// A registry with an image of each kind for each client.
+fn registry() -> Fake {
+    let registry = Fake::start();
+    for client in 0..CLIENTS {
+        for kind in 0..KINDS * KINDS {
+            image("", kind).publish(&registry, &format!("load/c{client}"), &format!("k{kind}"));
+        }
+    }
+    registry
+}
+
 fn contents(kind: u64) -> String {
     format!("low {}\nhigh {}\n", kind / KINDS, kind % KINDS)
 }
@@ -156,16 +187,19 @@ fn nothing_in_use_is_collected_and_nothing_dead_is_left() {
     }
     daemon.collect_garbage();
     let before = Ledger::take(&daemon);
+    let registry = registry();
     let over = AtomicBool::new(false);
     let seed = u64::from(std::process::id());
     println!("seed {seed}");
     std::thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS)
             .map(|number| {
-                let (daemon, random) = (&daemon, (seed + 1).wrapping_mul(0x9E37_79B9 + number) | 1);
+                let (daemon, registry) = (&daemon, &registry);
+                let random = (seed + 1).wrapping_mul(0x9E37_79B9 + number) | 1;
                 scope.spawn(move || {
                     let mut client = Client {
                         daemon,
+                        registry,
                         number,
                         random,
                         images: Vec::new(),

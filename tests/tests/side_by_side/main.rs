@@ -9,6 +9,8 @@
 //!   Go ctr 2.3        Go, our shim    Go shim
 //! ```
 //!
+//! Beside the tables, `records.rs` compares all records that a pull leaves, and `descriptors.rs` the protocol.
+//!
 //! The tables are in `lines/`; `script.rs` says how to read them. `PEER_DIR` names the programs of 1.6 (Debian's), and
 //! `REFERENCE_DIR` those of 2.3 (`cargo xtask reference`); what needs programs that are not at hand says so and is not run.
 
@@ -19,6 +21,7 @@ mod compare;
 mod descriptors;
 mod normal;
 mod pairs;
+mod records;
 mod script;
 mod side;
 

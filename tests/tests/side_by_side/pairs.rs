@@ -1,23 +1,12 @@
 //! Which two sides a table is run on. Where one's programs are not at hand that is said, and the test is not run.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use containerd_tests::binaries::{self, Binaries, Suite};
 
 use crate::compare::compare;
 use crate::script::Pairing;
 use crate::side::Side;
-
-/// Upstream's programs of 2.3; `None`, said aloud, where they were not built.
-fn reference() -> Option<Binaries> {
-    let Some(dir) = std::env::var_os("REFERENCE_DIR").map(PathBuf::from) else {
-        eprintln!(
-            "skipped: REFERENCE_DIR does not name containerd 2.3; `cargo xtask reference` builds it where Go is"
-        );
-        return None;
-    };
-    Some(Binaries { daemon: dir.join("containerd"), ctr: dir.join("ctr"), shim_dir: dir })
-}
 
 /// Both daemons with the client of `client`.
 fn daemons(table: &str, pairing: Pairing, theirs: Binaries, client: &Path, new_client: bool) {
@@ -34,19 +23,19 @@ pub fn client_1_6_daemon_1_6(table: &str) {
 
 /// Go ctr 1.6: our daemon and containerd 2.3.
 pub fn client_1_6_daemon_2_3(table: &str) {
-    let (Some(old), Some(new)) = (binaries::peer(), reference()) else { return };
+    let (Some(old), Some(new)) = (binaries::peer(), binaries::reference()) else { return };
     daemons(table, Pairing::Daemon, new, &old.ctr, false);
 }
 
 /// Go ctr 2.3: our daemon and containerd 2.3.
 pub fn client_2_3_daemon_2_3(table: &str) {
-    let Some(new) = reference() else { return };
+    let Some(new) = binaries::reference() else { return };
     daemons(table, Pairing::Daemon, new.clone(), &new.ctr, true);
 }
 
 /// containerd 2.3: our client and Go ctr 2.3.
 pub fn our_client(table: &str) {
-    let Some(new) = reference() else { return };
+    let Some(new) = binaries::reference() else { return };
     let ours = Side::start(new.clone(), Suite::Upstream, &binaries::tested().ctr);
     let theirs = Side::start(new.clone(), Suite::Upstream, &new.ctr);
     compare(table, Pairing::Client, true, &ours, &theirs);
@@ -54,7 +43,7 @@ pub fn our_client(table: &str) {
 
 /// Go ctr 2.3 and containerd 2.3: our shim and the Go shim.
 pub fn our_shim(table: &str) {
-    let Some(new) = reference() else { return };
+    let Some(new) = binaries::reference() else { return };
     let mixed = Binaries { shim_dir: binaries::tested().shim_dir, ..new.clone() };
     let ours = Side::start(mixed, Suite::Upstream, &new.ctr);
     let theirs = Side::start(new.clone(), Suite::Upstream, &new.ctr);
@@ -63,7 +52,7 @@ pub fn our_shim(table: &str) {
 
 /// Go ctr 2.3 and our daemon: our shim and the Go shim.
 pub fn their_shim(table: &str) {
-    let Some(new) = reference() else { return };
+    let Some(new) = binaries::reference() else { return };
     let mixed = Binaries { shim_dir: new.shim_dir.clone(), ..binaries::tested() };
     let ours = Side::start(binaries::tested(), Suite::Ours, &new.ctr);
     let theirs = Side::start(mixed, Suite::Ours, &new.ctr);

@@ -7,9 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use containerd_tests::binaries::{self, Suite};
-use containerd_tests::{Daemon, Ledger};
-
-use crate::chance::Chance;
+use containerd_tests::{Chance, Daemon, Ledger};
+use registry::fake::Fake;
 
 /// How the daemon is killed.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +54,8 @@ const POINTS: &[&str] = &[
 pub struct Arena {
     /// The daemon.
     pub daemon: Daemon,
+    /// What is pulled comes from here.
+    pub registry: Fake,
     /// What was there before anything was done.
     pub before: Ledger,
     /// How many descriptors it had open then.
@@ -86,6 +87,7 @@ impl Arena {
         Self {
             descriptors_before: daemon.pid().map_or(0, |pid| entries(pid, "fd")),
             daemon,
+            registry: Fake::start(),
             before,
             over: AtomicBool::new(false),
             lives: AtomicU64::new(0),

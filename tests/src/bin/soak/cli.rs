@@ -6,16 +6,17 @@ use std::time::Instant;
 
 use containerd_tests::archive::{Image, Packing, hex};
 use containerd_tests::tar::Entry;
-use containerd_tests::{Finished, Invocation, proc};
+use containerd_tests::{Chance, Finished, Invocation, proc};
 
 use crate::arena::Arena;
-use crate::chance::Chance;
 use crate::model::{Container, Image as Known, Lease, Model};
 
-/// An archive that can be imported.
+/// An image that can be imported, and pulled.
 struct Archive {
     path: PathBuf,
     name: String,
+    /// Its name in the registry.
+    published: String,
     known: Known,
     chain: Vec<String>,
 }
@@ -24,7 +25,7 @@ struct Client<'a> {
     arena: &'a Arena,
     name: &'static str,
     ctr: &'a Path,
-    /// Which of its commands can do without the transfer service, which is not what is tried here.
+    /// Which of its commands can do without the transfer service.
     local: Vec<&'static str>,
     chance: Chance,
     model: Model,
@@ -36,7 +37,7 @@ struct Client<'a> {
 pub fn live(arena: &Arena, name: &'static str, ctr: &Path, chance: Chance) -> Model {
     let archives = (0..3).map(|number| Archive::make(arena, name, number)).collect();
     let mut model = Model::new(arena.daemon.namespace());
-    let local = ["import", "tag"].into_iter().filter(|command| {
+    let local = ["import", "tag", "pull"].into_iter().filter(|command| {
         let help = arena.daemon.client(ctr, &["images", command, "--help"]);
         Invocation::new(help).run().stdout.contains("--local")
     });
@@ -74,14 +75,17 @@ impl Archive {
             chain.push(below.unwrap_or(diff));
         }
         known.snapshots = chain.iter().cloned().collect();
-        Self { path: arena.daemon.archive(&format!("{client}.tar"), &image.oci()).into(), name, known, chain }
+        let path = arena.daemon.archive(&format!("{client}.tar"), &image.oci()).into();
+        let published = image.publish(&arena.registry, &format!("soak/{client}"), &number.to_string());
+        Self { path, name, published, known, chain }
     }
 }
 
 impl Client<'_> {
     fn act(&mut self) {
-        match self.chance.below(24) {
+        match self.chance.below(27) {
             0..=2 => self.import(),
+            24..=26 => self.pull(),
             3..=4 => self.tag(),
             5..=6 => self.remove_image(),
             7..=9 => self.run_to_the_end(),
@@ -139,6 +143,17 @@ impl Client<'_> {
         let command = [&["images", "import"], self.local("import"), &[&path]].concat();
         if self.certain(&command, &[]).is_some() {
             self.model.images.insert(name.clone(), known.clone());
+        }
+    }
+
+    /// Through the daemon, or by the client itself.
+    fn pull(&mut self) {
+        let index = self.chance.below(self.archives.len());
+        let flags = if self.chance.once_in(2) { self.local("pull") } else { &[] };
+        let Archive { published, known, .. } = &self.archives[index];
+        let command = [&["images", "pull", "--plain-http"], flags, &[published]].concat();
+        if self.certain(&command, &[]).is_some() {
+            self.model.images.insert(published.clone(), known.clone());
         }
     }
 

@@ -18,7 +18,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a harness fails by panicking")]
 
 mod arena;
-mod chance;
 mod cli;
 mod end;
 mod model;
@@ -29,7 +28,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use arena::{Arena, Killing};
-use chance::Chance;
+use containerd_tests::Chance;
 use model::Model;
 
 /// What the command line says.

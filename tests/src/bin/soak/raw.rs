@@ -5,11 +5,10 @@ use std::time::{Duration, Instant};
 
 use api::containerd::v1::types::Status as TaskStatus;
 use containerd_tests::rpc::{self, Answer, Blob, Labels};
-use containerd_tests::{Rpc, binaries, proc};
+use containerd_tests::{Chance, Rpc, binaries, proc};
 use tonic::Code;
 
 use crate::arena::Arena;
-use crate::chance::Chance;
 use crate::model::{Container, Image, Lease, Model};
 
 /// A snapshot or blob with this label is a root.
