@@ -203,4 +203,9 @@ fn transfers_are_as_upstreams_by_default_and_may_be_told_where_to_unpack() {
     assert_eq!((config.verifier.most, config.verifier.limit), (-1, Duration::from_secs(60)));
     let wrong = "version=4\n[[plugins.'io.containerd.transfer.v1.local'.unpack_config]]\nplatform='a//b'";
     assert!(understood(wrong).unwrap_err().to_string().contains("platform configuration a//b invalid"));
+    let wrong = "version=4\n[plugins.'io.containerd.transfer.v1.local']\nmax_manifest_size=8388609\nmax_index_depth=5";
+    let error = understood(wrong).unwrap_err().to_string();
+    for words in ["max_manifest_size 8388609 is more than 8388608", "max_index_depth 5 is more than 4"] {
+        assert!(error.contains(words), "{error}");
+    }
 }

@@ -68,6 +68,18 @@ pub fn read(plugins: &mut Section) -> Transfer {
         ..=0 => usize::MAX,
         number => usize::try_from(number).unwrap_or(usize::MAX),
     };
+    // What is stored is read again by whoever unpacks, runs or exports it: these may be less, not more.
+    let at_most = |section: &mut Section, key: &str, most: u64| {
+        let number = section.integer(key, 0);
+        if number > most {
+            section.mistake(format!(
+                "io.containerd.transfer.v1: {key} {number} is more than {most}, the most that there is"
+            ));
+        }
+        number
+    };
+    let max_manifest_size = at_most(&mut section, "max_manifest_size", images::walk::DOCUMENT_LIMIT);
+    let max_index_depth = at_most(&mut section, "max_index_depth", images::walk::MAX_DEPTH as u64);
     let unpack = section.sections("unpack_config").map(|all| all.into_iter().map(unpack).collect());
     Transfer {
         downloads: limit(&mut section, "max_concurrent_downloads", 3),
@@ -75,8 +87,8 @@ pub fn read(plugins: &mut Section) -> Transfer {
         uploads: limit(&mut section, "max_concurrent_uploaded_layers", 3),
         unpacks: limit(&mut section, "max_concurrent_unpacks", 1),
         max_unpacked_layer: section.integer("max_unpacked_layer", 0),
-        max_manifest_size: section.integer("max_manifest_size", 0),
-        max_index_depth: section.integer("max_index_depth", 0),
+        max_manifest_size,
+        max_index_depth: usize::try_from(max_index_depth).unwrap_or(usize::MAX),
         hosts: section.string("config_path", ""),
         unpack,
         check_platform: section.boolean("check_platform_supported"),

@@ -1,5 +1,7 @@
 //! Certificates: which are believed, and what is said about those that are not.
 
+use std::io::Read as _;
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -92,4 +94,61 @@ async fn files_that_are_no_certificates_are_named() {
         error.to_string().contains("no certificates in") && error.to_string().contains("ca.pem"),
         "{error}"
     );
+}
+
+/// How somebody who does not speak TLS ends a connection that begins with it.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    /// Having read what came.
+    Close,
+    /// Without reading.
+    Reset,
+}
+
+/// Stands before a registry without TLS, and ends what begins with it without a word; its address.
+fn without_tls(fake: &Fake, end: End) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, registry) = (listener.local_addr().unwrap().to_string(), fake.host());
+    let pass = move |mut stream: TcpStream, registry: String| {
+        let mut first = [0; 4096];
+        let length = stream.peek(&mut first).unwrap_or(0);
+        if length == 0 || first[0] == 0x16 {
+            if let End::Close = end {
+                let _ = stream.read(&mut first);
+            }
+            return;
+        }
+        let server = TcpStream::connect(registry).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let _ = std::io::copy(&mut &stream, &mut &server);
+                let _ = server.shutdown(Shutdown::Write);
+            });
+            let _ = std::io::copy(&mut &server, &mut &stream);
+            let _ = stream.shutdown(Shutdown::Both);
+        });
+    };
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let registry = registry.clone();
+            std::thread::spawn(move || pass(stream, registry));
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn this_machine_is_asked_in_the_clear_if_it_ends_what_begins_with_tls() {
+    for end in [End::Close, End::Reset] {
+        let fake = Fake::start();
+        image(&fake);
+        let reference = format!("{}/library/x:1", without_tls(&fake, end));
+        let reference = Reference::normalize(&reference).unwrap();
+        client().resolve(&reference).await.unwrap_or_else(|error| panic!("{end:?}: {error}"));
+        fake.forget_requests();
+        // Not if TLS is what was asked for.
+        let https = Settings { default_scheme: Some(Scheme::Https), ..Settings::default() };
+        client_with(https, Arc::new(Anonymous)).resolve(&reference).await.unwrap_err();
+        assert!(fake.requests().is_empty(), "{end:?}");
+    }
 }

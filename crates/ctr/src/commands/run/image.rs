@@ -44,7 +44,8 @@ impl Resolved {
 pub async fn resolve(store: &RemoteStore, image: &Image, platform: &Platform) -> Result<Resolved> {
     let mut descriptor = image.target.clone();
     let mut path = Vec::new();
-    for _ in 0..DEPTH {
+    // The manifest is one more.
+    for _ in 0..=DEPTH {
         path.push(descriptor.clone());
         if media::is_manifest(&descriptor.media_type) {
             let manifest: Manifest = document(store, &descriptor).await?;
