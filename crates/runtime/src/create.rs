@@ -17,6 +17,7 @@ use crate::log::ShimLog;
 use crate::runtime::{Runtime, blocking};
 use crate::shim::{Link, Shim};
 use crate::shims::Place;
+use crate::why::posthumous::Witness;
 
 /// What the steps share.
 struct Creation {
@@ -118,7 +119,9 @@ impl Runtime {
         match make().await {
             Err(error) if error.is_already_exists() => {
                 tracing::warn!(task = %creation.key, "cleaning up what is left of an earlier task");
-                self.bury_bundle(&creation.key, &creation.bundle, &creation.binary).await?;
+                let Creation { key, bundle, binary, .. } = creation;
+                let target = Target { key, bundle, shim: binary };
+                self.bury_bundle(target, Witness::Bundle).await?;
                 make().await.map_err(|error| match error.class() {
                     // To the caller this would mean that the task exists.
                     Class::AlreadyExists => error.reclass(Class::Unavailable),

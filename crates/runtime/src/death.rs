@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use api::containerd::events::{TaskDelete, TaskExit};
 use prost::{Message, Name};
-use types::events::Envelope;
+use types::events::{Delivery, Envelope};
 use types::task::Deleted;
 use types::{Class, Error, Result};
 
@@ -16,6 +16,7 @@ use crate::key::TaskKey;
 use crate::launch::Target;
 use crate::runtime::{Runtime, blocking};
 use crate::shim::{Shim, lost};
+use crate::why::posthumous::{self, Witness};
 
 /// How long a killed init may take to end, in milliseconds.
 const KILLED: u32 = 200;
@@ -80,7 +81,12 @@ impl Runtime {
         });
         let remembered = remembered.await;
         let known = shim.bundle.knows_exit();
-        let mut end = self.bury(shim).await;
+        let witness = match &remembered {
+            _ if !shim.is_created() => Witness::None,
+            Ok(Some(ended)) => Witness::Kernel(*ended),
+            Ok(None) | Err(_) => Witness::Bundle,
+        };
+        let mut end = self.bury(shim, witness).await;
         match remembered {
             Ok(Some(ended)) => end.exit.status = ended.status(),
             Ok(None) | Err(_) if shim.is_created() && !known => {
@@ -93,8 +99,9 @@ impl Runtime {
     }
 
     /// Removes everything of a task whose shim is gone. The caller holds the place.
-    pub(crate) async fn bury(&self, shim: &Shim) -> Deleted {
-        let buried = self.bury_bundle(&shim.key, &shim.bundle, &shim.binary).await;
+    pub(crate) async fn bury(&self, shim: &Shim, witness: Witness) -> Deleted {
+        let target = Target { key: &shim.key, bundle: &shim.bundle, shim: &shim.binary };
+        let buried = self.bury_bundle(target, witness).await;
         if shim.connection.is_closed() && !self.inner.table.is_shared(shim) {
             let address = shim.address.clone();
             let removed = blocking(move || {
@@ -111,9 +118,9 @@ impl Runtime {
 
     /// Runs `delete` and removes the bundle, and answers how the task ended. If `delete` fails while the container's init may still be there, the
     /// bundle stays, so that the next start of the daemon, or the next Create of this id, tries again.
-    pub(crate) async fn bury_bundle(&self, key: &TaskKey, bundle: &Bundle, binary: &Path) -> Result<Deleted> {
+    pub(crate) async fn bury_bundle(&self, target: Target<'_>, witness: Witness) -> Result<Deleted> {
+        let Target { key, bundle, .. } = target;
         self.tell_journal(key, bundle).await;
-        let target = Target { key, bundle, shim: binary };
         let deleted = self.inner.launcher.delete(target, self.inner.timeouts.cleanup).await;
         let bundle = bundle.clone();
         let group = bundle.cgroup();
@@ -123,6 +130,12 @@ impl Runtime {
             }
             blocking(move || bundle.remove()).await?;
             return Err(error);
+        }
+        if let Ok(end) = deleted {
+            let (key, bundle) = (key.clone(), bundle.clone());
+            if let Err(error) = blocking(move || posthumous::write(&key, &bundle, end, witness)).await {
+                tracing::warn!(%error, "no record of the death");
+            }
         }
         if let Err(error) = blocking(move || bundle.remove()).await {
             // How it ended is known all the same.
@@ -152,8 +165,9 @@ impl Runtime {
             Vec::new()
         });
         for envelope in untold {
-            if let Err(error) = self.inner.events.forward_once(envelope) {
-                tracing::error!(task = %key, %error, "publish event of a shim that is gone");
+            match self.inner.events.forward_once(envelope) {
+                Ok(delivery) => crate::ttrpc::delivered(delivery).await,
+                Err(error) => tracing::error!(task = %key, %error, "publish event of a shim that is gone"),
             }
         }
     }
@@ -184,7 +198,8 @@ impl Runtime {
             topic: topic.to_owned(),
             event: api::any::pack(event),
         };
-        if let Err(error) = self.inner.events.forward_once(envelope) {
+        // Nobody can wait for its delivery: the shim that could tell it again is gone.
+        if let Err(error) = self.inner.events.forward_once(envelope).map(Delivery::told) {
             tracing::error!(task = %key, topic, %error, "publish event");
         }
     }

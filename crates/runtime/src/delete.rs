@@ -14,6 +14,7 @@ use crate::runtime::{Runtime, blocking};
 use crate::shim::{Shim, lost};
 use crate::shims::Place;
 use crate::ttrpc::Failure;
+use crate::why::posthumous::Witness;
 
 /// How long the last event of a shim that has gone may still be on its way.
 const LAST_EVENT: Duration = Duration::from_secs(1);
@@ -151,7 +152,7 @@ impl Runtime {
                 let _ = shim.shutdown(limit).await;
             }
         }
-        let end = self.bury(shim).await;
+        let end = self.bury(shim, Witness::None).await;
         shim.finished(end);
     }
 }

@@ -23,11 +23,13 @@ use types::{Class, Error, Namespace, Result, ResultExt};
 use crate::bootstrap::Bootstrap;
 use crate::bundle::{Bundle, Layout};
 use crate::key::TaskKey;
+use crate::launch::Target;
 use crate::log::ShimLog;
 use crate::runtime::{Runtime, blocking};
 use crate::shim::{Link, Shim, lost};
 use crate::shims::Place;
 use crate::ttrpc::Failure;
+use crate::why::posthumous::Witness;
 
 /// How long to wait before a shim is asked again.
 const STEP: Duration = Duration::from_millis(50);
@@ -160,7 +162,7 @@ impl Runtime {
                 step = limit;
             }
         }
-        let end = self.bury(shim).await;
+        let end = self.bury(shim, Witness::None).await;
         shim.finished(end);
     }
 
@@ -211,10 +213,13 @@ impl Runtime {
         self.dismiss_unreached(&key, &bundle).await;
         drop(log);
         let address = bundle.read_bootstrap().ok().flatten().map(|bootstrap| bootstrap.address);
-        let end = self.bury_bundle(&key, &bundle, &binary).await.unwrap_or_else(|error| {
-            tracing::error!(task = %key, %error, "failed to clean up after shim");
-            lost(0)
-        });
+        let end = self
+            .bury_bundle(Target { key: &key, bundle: &bundle, shim: &binary }, Witness::Bundle)
+            .await
+            .unwrap_or_else(|error| {
+                tracing::error!(task = %key, %error, "failed to clean up after shim");
+                lost(0)
+            });
         if let Some(address) = address {
             let removed = blocking(move || {
                 crate::connect::remove_socket(&address);

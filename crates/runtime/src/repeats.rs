@@ -57,15 +57,15 @@ mod tests {
         remember(&before, dir.path()).unwrap();
         let many = i64::try_from(KNOWN).unwrap() + 100;
         for n in 0..many {
-            before.forward_once(event(n)).unwrap();
+            before.forward_once(event(n)).unwrap().told();
         }
         let length = std::fs::metadata(dir.path().join(FILE)).unwrap().len();
         assert_eq!(length, (KNOWN * ENTRY) as u64);
         let after = Exchange::new();
         remember(&after, dir.path()).unwrap();
         let mut heard = after.subscribe();
-        after.forward_once(event(many - 1)).unwrap();
-        after.forward_once(event(many)).unwrap();
+        after.forward_once(event(many - 1)).unwrap().told();
+        after.forward_once(event(many)).unwrap().told();
         assert_eq!(heard.next().await.unwrap().timestamp, event(many).timestamp);
     }
 

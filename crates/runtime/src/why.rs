@@ -1,11 +1,14 @@
-//! Records of deaths: what a shim wrote down when its container died, kept for a day after the task is deleted.
+//! Records of deaths: what a shim wrote down when its container died, or the daemon in its place ([`posthumous`]), kept for a day
+//! after the task is deleted.
 //!
 //! ```text
-//!  <root>/io.containerd.runtime.v2.task/<ns>/<id>/why.json        as long as the task is there; its shim writes it
+//!  <root>/io.containerd.runtime.v2.task/<ns>/<id>/why.json        as long as the task is there
 //!  <root>/io.containerd.runtime.v2.task/.deaths/<ns>/<id>.json    afterwards: at most a day, KEPT of them in a namespace
 //! ```
 //!
 //! No namespace begins with a dot, so nobody takes the second place for a task's.
+
+pub(crate) mod posthumous;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};

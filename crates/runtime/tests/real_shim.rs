@@ -72,7 +72,8 @@ impl House {
         for sub in ["bin", "proc", "dev", "sys", "tmp"] {
             std::fs::create_dir_all(rootfs.join(sub)).unwrap();
         }
-        std::fs::copy("/bin/busybox", rootfs.join("bin/busybox")).unwrap();
+        std::fs::copy(std::env::var("BUSYBOX").unwrap_or("/bin/busybox".into()), rootfs.join("bin/busybox"))
+            .unwrap();
         std::os::unix::fs::symlink("busybox", rootfs.join("bin/sh")).unwrap();
         Some(Self { dir, shim })
     }

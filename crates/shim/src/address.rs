@@ -28,6 +28,11 @@ pub fn path(directory: &Path, address: &str, namespace: &str, group: &str) -> Pa
     directory.join(sum.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
 }
 
+/// The same for its debug socket.
+pub fn debug_path(directory: &Path, address: &str, namespace: &str, group: &str) -> PathBuf {
+    path(directory, address, namespace, &format!("{group}/debug"))
+}
+
 /// What Go's path.Clean makes of a path.
 fn clean(path: &str) -> String {
     let rooted = path.starts_with('/');

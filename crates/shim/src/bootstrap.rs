@@ -20,8 +20,9 @@ use sys::process::{Fork, fork};
 use types::{Error, Result, ResultExt};
 
 use crate::address::{self, Claim, Socket};
+use crate::debug::Door;
 use crate::flags::Flags;
-use crate::serve::{self, Settings};
+use crate::serve::{self, Doors, Settings};
 use crate::spec::Facts;
 
 /// As much as upstream reads of standard input.
@@ -66,7 +67,12 @@ pub fn start(flags: &Flags) -> Result<()> {
         Claim::Taken => params.answer(&path, &bundle),
         Claim::Ours(listener, socket) => {
             let settings = params.settings(flags, bundle.clone());
-            params.become_server(listener, socket, settings)
+            // What cannot be debugged runs all the same.
+            let door = || {
+                Door::open(&address::debug_path(&directory, &params.grpc_address, &flags.namespace, &group))
+            };
+            let debug = settings.debug.then(door).and_then(Result::ok);
+            params.become_server(Doors { listener, socket, debug }, settings)
         }
     }
 }
@@ -118,25 +124,22 @@ impl Params {
     }
 
     /// Forks: the child serves, the parent answers.
-    fn become_server(
-        &self,
-        listener: std::os::fd::OwnedFd,
-        socket: Socket,
-        settings: Settings,
-    ) -> Result<()> {
+    fn become_server(&self, doors: Doors, settings: Settings) -> Result<()> {
         inherit_oom_score();
+        let sockets = doors.sockets();
+        let address = doors.socket.path().to_owned();
         match fork().context(|| "fork")? {
-            Fork::Child => serve::detached(listener, socket, &settings),
+            Fork::Child => serve::detached(doors, &settings),
             Fork::Parent(child) => {
                 let joined = match self.options.shim_cgroup.as_str() {
                     "" => Ok(()),
                     group => sys::cgroup::join(group, child.pid())
                         .context(|| format!("failed to join cgroup {group}")),
                 };
-                let result = joined.and_then(|()| self.answer(socket.path(), &settings.bundle));
+                let result = joined.and_then(|()| self.answer(&address, &settings.bundle));
                 if result.is_err() {
                     let _ = child.kill();
-                    socket.remove();
+                    sockets.iter().for_each(Socket::remove);
                 }
                 result
             }

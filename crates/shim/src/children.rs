@@ -9,6 +9,7 @@ mod handover;
 pub use handover::check;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::io;
 
@@ -53,7 +54,7 @@ pub enum Purpose {
     Teller,
     /// A program that tries to read our state.
     Trial,
-    /// A fork of ours that hung; nobody waits for it any more.
+    /// A fork of ours that nobody waits for: it hung, or it answers a debugger.
     Abandoned,
 }
 
@@ -118,7 +119,28 @@ impl Purpose {
     }
 }
 
+impl fmt::Display for Purpose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Process { container, exec } if exec.is_empty() => write!(f, "init of {container}"),
+            Self::Process { container, exec } => write!(f, "exec {exec} of {container}"),
+            Self::Runtime { container, run } => write!(f, "the runtime's {:?} of {container}", run.task),
+            Self::Offload { container, work, .. } => write!(f, "{} of {container}", work.name()),
+            Self::Carrier => f.write_str("carries a stream"),
+            Self::Logger(owner) => write!(f, "takes the output of {} {}", owner.0, owner.1),
+            Self::Teller => f.write_str("tells the daemon of an event"),
+            Self::Trial => f.write_str("tries to read our state"),
+            Self::Abandoned => f.write_str("nobody waits for it"),
+        }
+    }
+}
+
 impl Children {
+    /// Each with its serial number, its process's, and what it is for.
+    pub fn all(&self) -> impl Iterator<Item = (u64, u32, &Purpose)> {
+        self.known.iter().map(|(serial, child)| (*serial, child.process.pid(), &child.purpose))
+    }
+
     /// Watches over a child from now on; the serial number names it in the loop.
     pub fn track(&mut self, process: PidFd, purpose: Purpose, epoll: &Epoll) -> io::Result<u64> {
         self.next += 1;

@@ -22,7 +22,7 @@ use sys::pidfd::Ended;
 use types::{Result, ResultExt, version};
 
 use crate::call::{Event, Exit};
-use crate::json;
+use crate::json::{Object, list};
 
 pub use output::{Ring, Tail};
 
@@ -206,10 +206,6 @@ fn stamp((seconds, nanos): (i64, i32)) -> String {
     types::time::rfc3339(UNIX_EPOCH + seconds + Duration::from_nanos(u64::try_from(nanos).unwrap_or(0)))
 }
 
-fn list(items: impl Iterator<Item = String>) -> String {
-    format!("[{}]", items.collect::<Vec<_>>().join(","))
-}
-
 /// Whole, or not at all.
 fn write(path: &Path, text: &str) -> Result<()> {
     let doing = || format!("write {}", path.display());
@@ -218,39 +214,6 @@ fn write(path: &Path, text: &str) -> Result<()> {
     let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new).context(doing)?;
     std::io::Write::write_all(&mut file, text.as_bytes()).context(doing)?;
     std::fs::rename(&new, path).context(doing)
-}
-
-/// A JSON object that is being written.
-struct Object(String);
-
-impl Object {
-    fn new() -> Self {
-        Self(String::from("{"))
-    }
-
-    fn raw(&mut self, name: &str, value: &str) {
-        if self.0.len() > 1 {
-            self.0.push(',');
-        }
-        json::quote(name, &mut self.0);
-        self.0.push(':');
-        self.0.push_str(value);
-    }
-
-    fn number(&mut self, name: &str, value: u64) {
-        self.raw(name, &value.to_string());
-    }
-
-    fn text(&mut self, name: &str, value: &str) {
-        let mut quoted = String::new();
-        json::quote(value, &mut quoted);
-        self.raw(name, &quoted);
-    }
-
-    fn finish(mut self) -> String {
-        self.0.push('}');
-        self.0
-    }
 }
 
 #[cfg(test)]

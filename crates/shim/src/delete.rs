@@ -36,7 +36,7 @@ pub fn delete(flags: &Flags) -> Result<()> {
     if let Err(error) = sys::mount::unmount_recursive(&bundle.join("rootfs"), UnmountFlags::empty()) {
         warn("failed to cleanup rootfs mount", &error);
     }
-    remove_socket(flags, &bundle);
+    remove_sockets(flags, &bundle);
     let pid = runtime.read_pid("").unwrap_or_else(|error| {
         warn("failed to read init pid file", &error);
         0
@@ -57,13 +57,15 @@ fn remove(runtime: &Runtime) -> Result<()> {
     }
 }
 
-/// A shim that was killed leaves its socket; one that serves others of its group keeps it.
-fn remove_socket(flags: &Flags, bundle: &Path) {
+/// A shim that was killed leaves its sockets; one that serves others of its group keeps them.
+fn remove_sockets(flags: &Flags, bundle: &Path) {
     let directory =
         std::fs::read_link(bundle.join("s")).unwrap_or_else(|_| PathBuf::from(address::DIRECTORY));
     let group = Facts::read(bundle).ok().and_then(|facts| facts.group).unwrap_or_else(|| flags.id.clone());
-    let path = address::path(&directory, &flags.address, &flags.namespace, &group);
-    if path.exists() && !address::is_served(&path) {
-        let _ = std::fs::remove_file(path);
+    for path in [address::path, address::debug_path] {
+        let path = path(&directory, &flags.address, &flags.namespace, &group);
+        if path.exists() && !address::is_served(&path) {
+            let _ = std::fs::remove_file(path);
+        }
     }
 }

@@ -8,6 +8,7 @@ mod create;
 mod death;
 mod exec;
 mod handover;
+mod perform;
 mod query;
 mod start;
 
@@ -18,20 +19,17 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use sys::cgroup::Groups;
-use sys::mount::UnmountFlags;
-use sys::pidfd::{Ended, PidFd};
+use sys::pidfd::Ended;
 use types::{Error, Result};
 
-use crate::call::{Answer, Event, Exit};
-use crate::children::{Purpose, Work};
+use crate::call::{Answer, Exit};
+use crate::children::Work;
 use crate::context::Context;
 use crate::effect::Checkpoint;
-use crate::exit_file;
 use crate::io::{PipeOwner, Plan, Stdio};
 use crate::message;
-use crate::offload;
 use crate::runtime::{Run, Runtime, Task};
-use crate::state::{Effect, Input, State};
+use crate::state::{Input, State};
 use crate::streams::Owner;
 use crate::timers::Deadline;
 
@@ -106,125 +104,13 @@ impl Driver {
     }
 
     /// Its state.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Its state, to be changed.
     pub fn state_mut(&mut self) -> &mut State {
         &mut self.state
-    }
-
-    /// Takes an input, performs what follows from it.
-    pub fn feed(&mut self, cx: &mut Context, input: Input) {
-        let mut inputs = VecDeque::from([input]);
-        while let Some(input) = inputs.pop_front() {
-            for effect in self.state.step(input) {
-                if let Err(failed) = self.perform(cx, effect, &mut inputs) {
-                    inputs.push_back(failed);
-                }
-            }
-        }
-        self.record_death(cx);
-    }
-
-    /// Performs one effect. What fails to begin is an input at once.
-    fn perform(
-        &mut self,
-        cx: &mut Context,
-        effect: Effect,
-        inputs: &mut VecDeque<Input>,
-    ) -> Result<(), Input> {
-        match effect {
-            Effect::Reply(call, result) => cx.reply(call, result.map(|answer| message::answer(&answer))),
-            Effect::Publish(event) => {
-                if let Event::Exited { exec, exit, .. } = &event
-                    && exec.is_empty()
-                    && let Err(error) = exit_file::save(&self.bundle, *exit)
-                {
-                    cx.log.warn(&format!("keep the exit status: {error}"), &self.id);
-                }
-                let stdio = self.processes.get("").map(|live| &live.stdio);
-                let checkpoint = &self.restore;
-                let about = message::About {
-                    id: &self.id,
-                    bundle: &self.bundle,
-                    mounts: &self.mounts,
-                    stdio,
-                    checkpoint,
-                };
-                if matches!(&event, Event::Exited { exec, .. } if exec.is_empty()) {
-                    cx.watches.remove(&self.id);
-                }
-                self.death.timeline.note(&event);
-                let out_of_memory = matches!(event, Event::OutOfMemory);
-                let (topic, event) = message::event(&event, &about);
-                cx.publish(&self.bundle, topic, event);
-                if out_of_memory {
-                    self.record_oom(cx);
-                }
-            }
-            Effect::Start => {
-                let begun = self.runtime.start().and_then(|call| self.track(cx, call));
-                begun.map_err(|e| Input::Started { exec: String::new(), result: Err(e) })?;
-            }
-            Effect::Restore => {
-                self.start_restored(cx)
-                    .map_err(|e| Input::Started { exec: String::new(), result: Err(e) })?;
-            }
-            Effect::Control(what) => self.control(cx, what).map_err(|e| Input::Controlled(Err(e)))?,
-            Effect::Thaw => {
-                let begun = self.runtime.thaw().and_then(|run| self.track(cx, run));
-                begun.map_err(|_| Input::Thawed)?;
-            }
-            Effect::StartExec(exec) => {
-                self.start_exec(cx, &exec).map_err(|e| Input::Started { exec, result: Err(e) })?;
-            }
-            Effect::Kill { signal, all, call } => {
-                let begun =
-                    self.runtime.kill(Task::Kill(call), signal, all).and_then(|run| self.track(cx, run));
-                if let Err(error) = begun {
-                    cx.reply(call, Err(error));
-                }
-            }
-            Effect::KillAll => self.kill_all(cx)?,
-            Effect::Signal { exec, signal, call } => {
-                let result = self.signal(cx, &exec, signal);
-                cx.reply(call, result.map(|()| message::answer(&Answer::Empty)));
-            }
-            Effect::Drain(exec) => {
-                if exec.is_empty() {
-                    cx.timers.set(REMOVAL, Deadline::Removal(self.id.clone()));
-                }
-                self.drain(cx, exec, inputs);
-            }
-            Effect::Remove => {
-                // The container's group goes with it.
-                self.record_death(cx);
-                self.runtime
-                    .delete()
-                    .and_then(|run| self.track(cx, run))
-                    .map_err(|e| Input::Removed(Err(e)))?;
-            }
-            Effect::Unmount => match &self.rootfs {
-                None => inputs.push_back(Input::Unmounted(Ok(()))),
-                Some(_) => {
-                    self.unmount(cx, Work::Unmount).map_err(|e| Input::Unmounted(Err(e)))?;
-                }
-            },
-            Effect::ForgetExec(exec) => self.forget_exec(cx, &exec),
-            Effect::Forget => {
-                cx.timers.clear(&Deadline::Removal(self.id.clone()));
-                for live in self.processes.values() {
-                    cx.abandon(&live.owner);
-                }
-                self.gone = true;
-            }
-        }
-        Ok(())
-    }
-
-    fn kill_all(&self, cx: &mut Context) -> Result<(), Input> {
-        let begun = self.runtime.kill(Task::KillAll, libc::SIGKILL.unsigned_abs(), true);
-        begun.and_then(|run| self.track(cx, run)).map_err(|error| {
-            cx.log.error(&error.to_string(), &self.id);
-            Input::KilledAll
-        })
     }
 
     /// A runtime call has ended.
@@ -370,40 +256,5 @@ impl Driver {
         } else {
             cx.timers.set(DRAIN, self.drain_deadline(&exec));
         }
-    }
-
-    fn track(&self, cx: &mut Context, (process, run): (PidFd, Run)) -> Result<()> {
-        let container = self.id.clone();
-        cx.track(process, Purpose::Runtime { container, run }).map(drop)
-    }
-
-    fn signal(&self, cx: &Context, exec: &str, signal: u32) -> Result<()> {
-        let process = self.processes.get(exec).and_then(|live| cx.children.process(live.child?));
-        match process.map(|p| p.signal(signal)) {
-            None => Err(Error::not_found("process already finished: not found")),
-            Some(Ok(())) => Ok(()),
-            Some(Err(e)) if e.raw_os_error() == Some(libc::ESRCH) => {
-                Err(Error::not_found("exec kill error: process already finished: not found"))
-            }
-            Some(Err(e)) => {
-                let why = crate::runtime::external::reason(&e);
-                Err(Error::unknown(format!("exec kill error: unknown error after kill: {why}")))
-            }
-        }
-    }
-
-    fn unmount(&self, cx: &mut Context, work: Work) -> Result<()> {
-        let Some(rootfs) = self.rootfs.clone() else { return Ok(()) };
-        self.offload(cx, work, move || {
-            sys::mount::unmount_recursive(&rootfs, UnmountFlags::empty()).map(|()| Vec::new())
-        })
-    }
-
-    fn offload(&self, cx: &mut Context, work: Work, job: impl FnOnce() -> Result<Vec<u8>>) -> Result<()> {
-        let (child, report) = offload::start(job)?;
-        let container = self.id.clone();
-        let serial = cx.track(child, Purpose::Offload { container, work, report })?;
-        cx.timers.set(offload::LIMIT, Deadline::Offload(serial));
-        Ok(())
     }
 }

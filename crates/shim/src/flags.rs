@@ -16,7 +16,7 @@ pub struct Flags {
     pub bundle: String,
     /// Where to serve, instead of the socket that `start` makes.
     pub socket: String,
-    /// Accepted, as upstream's shim does; there is no profiler to be served here.
+    /// Where to serve what is going on, beside `socket` and with `debug`.
     pub debug_socket: String,
     /// The daemon's binary, executed to publish events where there is no ttrpc socket.
     pub publish_binary: String,
@@ -112,7 +112,7 @@ Usage of containerd-shim-runc-v2:
   -debug
     \tenable debug output in logs
   -debug-socket string
-    \taccepted for compatibility, not served
+    \tdebug socket path to serve
   -id string
     \tid of the task
   -info

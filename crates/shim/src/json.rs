@@ -244,6 +244,49 @@ pub fn quote(text: &str, to: &mut String) {
     to.push('"');
 }
 
+/// A JSON object that is being written.
+pub struct Object(String);
+
+impl Object {
+    /// None of its members yet.
+    pub fn new() -> Self {
+        Self(String::from("{"))
+    }
+
+    /// A member whose value is JSON already.
+    pub fn raw(&mut self, name: &str, value: &str) {
+        if self.0.len() > 1 {
+            self.0.push(',');
+        }
+        quote(name, &mut self.0);
+        self.0.push(':');
+        self.0.push_str(value);
+    }
+
+    /// A number.
+    pub fn number(&mut self, name: &str, value: u64) {
+        self.raw(name, &value.to_string());
+    }
+
+    /// A text.
+    pub fn text(&mut self, name: &str, value: &str) {
+        let mut quoted = String::new();
+        quote(value, &mut quoted);
+        self.raw(name, &quoted);
+    }
+
+    /// All of it.
+    pub fn finish(mut self) -> String {
+        self.0.push('}');
+        self.0
+    }
+}
+
+/// A JSON array of what is JSON already.
+pub fn list(items: impl Iterator<Item = String>) -> String {
+    format!("[{}]", items.collect::<Vec<_>>().join(","))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

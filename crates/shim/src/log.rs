@@ -27,6 +27,11 @@ impl Log {
         }
     }
 
+    /// What somebody asked for.
+    pub fn info(&mut self, message: &str, about: &str) {
+        self.write("info", message, about);
+    }
+
     /// Something failed that no caller is told of.
     pub fn warn(&mut self, message: &str, about: &str) {
         self.write("warning", message, about);

@@ -14,6 +14,7 @@
 //!  logger     programs that take output          offload    what may block, in a forked child
 //!  publisher  events, sent                       journal    events, kept
 //!  stats      what a container uses              oom        memory that ran out
+//!  death      the record of a death              debug      what is going on, for people
 //! ```
 //!
 //! One thread, one epoll, no runtime beneath; idle it makes no system call.
@@ -28,6 +29,7 @@ mod carrier;
 mod children;
 mod context;
 mod death;
+mod debug;
 mod delete;
 mod driver;
 mod effect;
@@ -139,6 +141,10 @@ fn serve_in_foreground(flags: &Flags) -> Result<()> {
     };
     match address::claim(&path)? {
         address::Claim::Taken => Err(Error::already_exists(format!("{} is served already", path.display()))),
-        address::Claim::Ours(listener, socket) => serve::run(listener, &socket, &settings),
+        address::Claim::Ours(listener, socket) => {
+            let wanted = flags.debug && !flags.debug_socket.is_empty();
+            let door = wanted.then(|| debug::Door::open(Path::new(&flags.debug_socket))).transpose()?;
+            serve::run(serve::Doors { listener, socket, debug: door }, &settings)
+        }
     }
 }

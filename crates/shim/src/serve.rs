@@ -15,6 +15,7 @@ use crate::address::Socket;
 use crate::carriage::Logger;
 use crate::children::Children;
 use crate::context::Context;
+use crate::debug::Door;
 use crate::errno::Os;
 use crate::handover::required;
 use crate::log::Log;
@@ -82,21 +83,42 @@ impl Settings {
     }
 }
 
-/// Serves in a forked child: on its own, with nothing of the caller's but the socket.
-pub fn detached(listener: OwnedFd, socket: Socket, settings: &Settings) -> ! {
+/// Where a server is reached.
+pub struct Doors {
+    /// Its socket, listening.
+    pub listener: OwnedFd,
+    /// The same in the filesystem.
+    pub socket: Socket,
+    /// For debuggers, where they are wanted.
+    pub debug: Option<Door>,
+}
+
+impl Doors {
+    /// The sockets in the filesystem, which are removed when nobody listens any more.
+    pub fn sockets(&self) -> Vec<Socket> {
+        let debug = self.debug.iter().map(|door| door.socket.clone());
+        debug.chain([self.socket.clone()]).collect()
+    }
+}
+
+/// Serves in a forked child: on its own, with nothing of the caller's but the sockets.
+pub fn detached(doors: Doors, settings: &Settings) -> ! {
     // First of all, as the caller reads our standard output to its end.
     let detached = let_go_of_caller();
     settings.set_command_line();
-    let served = detached.and_then(|()| run(listener, &socket, settings));
-    socket.remove();
+    let sockets = doors.sockets();
+    let served = detached.and_then(|()| run(doors, settings));
+    sockets.iter().for_each(Socket::remove);
     if let Err(error) = &served {
         Log::new(&settings.bundle, settings.debug).error(&error.to_string(), &settings.id);
     }
     exit_now(i32::from(served.is_err()))
 }
 
-/// Serves on `listener` until it is shut down.
-pub fn run(listener: OwnedFd, socket: &Socket, settings: &Settings) -> Result<()> {
+/// Serves until it is shut down.
+pub fn run(doors: Doors, settings: &Settings) -> Result<()> {
+    let sockets = doors.sockets();
+    let Doors { listener, socket, debug } = doors;
     become_subreaper().context(|| "become subreaper")?;
     let (signals, epoll) = signals()?;
     let server = Server::new(listener, &epoll).context(|| "serve")?;
@@ -116,16 +138,18 @@ pub fn run(listener: OwnedFd, socket: &Socket, settings: &Settings) -> Result<()
         consoles: 0,
     };
     log_panics(settings);
-    let mut shim = Shim::new(cx, signals, settings.clone(), socket.clone());
+    let mut shim = Shim::new(cx, signals, settings.clone(), socket);
+    shim.open_to_debuggers(debug)?;
     shim.cx.log.debug("serving", &settings.id);
     let result = shim.run();
     // Nobody new finds us from here on; who is connected sees the end when we are gone.
-    socket.remove();
+    sockets.iter().for_each(Socket::remove);
     result
 }
 
 fn signals() -> Result<(Signals, Epoll)> {
-    let signals = Signals::new(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGINT]).context(|| "take signals")?;
+    let signals = Signals::new(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGUSR1])
+        .context(|| "take signals")?;
     let epoll = Epoll::new().context(|| "create epoll")?;
     epoll
         .add(&signals, Token { kind: Kind::Signal, serial: 0 }.pack(), Ready::IN)
@@ -136,7 +160,8 @@ fn signals() -> Result<(Signals, Epoll)> {
 /// Serves in place of another program of this process, until it is shut down. `begin` is called when everything is there.
 pub fn go_on(mut state: wire::State, mut inherited: Inherited, begin: impl FnOnce(&mut Shim)) -> Result<()> {
     let settings = Settings::read_back(required(state.settings.take(), "settings")?);
-    let socket = Socket::read_back(required(state.socket.clone(), "socket")?);
+    let mut sockets = vec![Socket::read_back(required(state.socket.clone(), "socket")?)];
+    sockets.extend(state.debug_socket.clone().map(Socket::read_back));
     settings.set_command_line();
     log_panics(&settings);
     let served = restore(state, &mut inherited, &settings).and_then(|mut shim| {
@@ -146,7 +171,7 @@ pub fn go_on(mut state: wire::State, mut inherited: Inherited, begin: impl FnOnc
         shim.look_around();
         shim.run()
     });
-    socket.remove();
+    sockets.iter().for_each(Socket::remove);
     if let Err(error) = &served {
         Log::new(&settings.bundle, settings.debug).error(&error.to_string(), &settings.id);
     }

@@ -14,6 +14,7 @@ use crate::address::Socket;
 use crate::call::Call;
 use crate::children::Purpose;
 use crate::context::Context;
+use crate::debug::Door;
 use crate::driver::{CreateRequest, Driver};
 use crate::handover::Upgrade;
 use crate::offload;
@@ -38,6 +39,8 @@ pub struct Shim {
     /// What it was started with.
     pub settings: Settings,
     socket: Socket,
+    /// Where debuggers ask.
+    pub debug: Option<Door>,
     /// The program that it is about to go on as.
     pub upgrade: Option<Upgrade>,
     ending: bool,
@@ -50,8 +53,25 @@ pub struct Shim {
 impl Shim {
     /// A shim without containers.
     pub fn new(cx: Context, signals: Signals, settings: Settings, socket: Socket) -> Self {
-        let (containers, upgrade) = (BTreeMap::new(), None);
-        Self { cx, containers, signals, settings, socket, upgrade, ending: false, late: false, busy: true }
+        let (containers, debug, upgrade) = (BTreeMap::new(), None, None);
+        Self {
+            cx,
+            containers,
+            signals,
+            settings,
+            socket,
+            debug,
+            upgrade,
+            ending: false,
+            late: false,
+            busy: true,
+        }
+    }
+
+    /// Lets debuggers ask, if there is a door for them.
+    pub fn open_to_debuggers(&mut self, door: Option<Door>) -> Result<()> {
+        self.debug = door;
+        self.debug.as_ref().map_or(Ok(()), |door| door.watch(&self.cx.epoll))
     }
 
     /// Serves until it is shut down.
@@ -113,6 +133,7 @@ impl Shim {
                     self.stream_ready(serial);
                 }
             }
+            Kind::Debugger => self.debugger_came(),
             Kind::Stream => self.stream_ready(token.serial),
         }
     }
@@ -173,9 +194,13 @@ impl Shim {
 
     fn signalled(&mut self) {
         while let Ok(Some(signal)) = self.signals.next() {
-            if signal != libc::SIGCHLD {
-                self.cx.log.warn("ended by a signal", &signal.to_string());
-                self.end();
+            match signal {
+                libc::SIGCHLD => {}
+                libc::SIGUSR1 => self.dump().lines().for_each(|line| self.cx.log.info(line, "dump")),
+                _ => {
+                    self.cx.log.warn("ended by a signal", &signal.to_string());
+                    self.end();
+                }
             }
         }
         self.reap();
@@ -272,6 +297,11 @@ impl Shim {
         let driver = self.containers.get_mut(id).filter(|driver| driver.is_made());
         let driver = driver.ok_or_else(|| Error::not_found("container not created: not found"))?;
         work(driver, &mut self.cx)
+    }
+
+    /// All containers.
+    pub fn containers(&self) -> impl Iterator<Item = &Driver> {
+        self.containers.values()
     }
 
     /// The ids of all containers.

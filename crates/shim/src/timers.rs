@@ -70,6 +70,12 @@ impl Timers {
         self.0.iter().any(|(_, d)| d == deadline)
     }
 
+    /// How long until each.
+    pub fn all(&self) -> impl Iterator<Item = (Duration, &Deadline)> {
+        let now = Instant::now();
+        self.0.iter().map(move |(at, deadline)| (at.saturating_duration_since(now), deadline))
+    }
+
     /// How long until the next one; none if there is none, and then the loop sleeps for ever.
     pub fn next(&self) -> Option<Duration> {
         self.0.iter().map(|(at, _)| *at).min().map(|at| at.saturating_duration_since(Instant::now()))

@@ -19,11 +19,13 @@ pub enum Kind {
     Logger,
     /// Somebody opened a FIFO that nobody read.
     Reader,
+    /// The socket that debuggers connect to.
+    Debugger,
     /// Output or input of a process.
     Stream,
 }
 
-const KINDS: [Kind; 9] = [
+const KINDS: [Kind; 10] = [
     Kind::Listener,
     Kind::Client,
     Kind::Memory,
@@ -32,6 +34,7 @@ const KINDS: [Kind; 9] = [
     Kind::Publisher,
     Kind::Logger,
     Kind::Reader,
+    Kind::Debugger,
     Kind::Stream,
 ];
 

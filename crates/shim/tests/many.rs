@@ -28,17 +28,15 @@ fn ending(n: u32) -> (String, u32) {
     }
 }
 
-/// Starts `count` processes, `width` at a time, in one container.
-fn short_processes(count: u32, width: u32) {
-    let rig = Rig::new("c1");
-    rig.run("c1", &["sleep", "100000"]);
-    let next = AtomicU32::new(0);
+/// Starts the processes with these numbers, `width` at a time, in the container `c1`, and deletes them.
+fn run_execs(rig: &Rig, numbers: std::ops::Range<u32>, width: u32) {
+    let next = AtomicU32::new(numbers.start);
     std::thread::scope(|scope| {
         for _ in 0..width {
             scope.spawn(|| {
                 loop {
                     let n = next.fetch_add(1, Ordering::Relaxed);
-                    if n >= count {
+                    if n >= numbers.end {
                         return;
                     }
                     let (script, status) = ending(n);
@@ -50,6 +48,13 @@ fn short_processes(count: u32, width: u32) {
             });
         }
     });
+}
+
+/// Starts `count` processes, `width` at a time, in one container.
+fn short_processes(count: u32, width: u32) {
+    let rig = Rig::new("c1");
+    rig.run("c1", &["sleep", "100000"]);
+    run_execs(&rig, 0..count, width);
     rig.wait_for_topic("/tasks/exit", count as usize);
     let mut told = BTreeMap::new();
     for (_, payload) in rig.events.lock().unwrap().iter().filter(|(topic, _)| topic == "/tasks/exit") {
@@ -128,5 +133,54 @@ fn early_exits(count: u32) {
 fn containers_that_end_at_once_are_told_in_order() {
     if can_run() {
         early_exits(20);
+    }
+}
+
+/// What the shim alone has in memory, in kilobytes, when it has given back what it can.
+fn memory(rig: &Rig) -> u64 {
+    let read = || {
+        let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", rig.pid)).unwrap();
+        let dirty = text.lines().find_map(|line| line.strip_prefix("Private_Dirty:")).unwrap();
+        dirty.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+    };
+    let (mut before, mut same) = (read(), 0);
+    eventually("its memory stays as it is", || {
+        std::thread::sleep(Duration::from_millis(100));
+        let now = read();
+        same = if now == before { same + 1 } else { 0 };
+        before = now;
+        same >= 10
+    });
+    before
+}
+
+/// Runs `count` execs after some that the shim may grow with.
+fn execs_leave_no_memory_behind(count: u32) {
+    let rig = Rig::new("c1");
+    rig.run("c1", &["sleep", "100000"]);
+    run_execs(&rig, 0..200, 10);
+    let before = memory(&rig);
+    run_execs(&rig, 200..200 + count, 10);
+    let after = memory(&rig);
+    println!("{before} kB before {count} execs, {after} kB after");
+    assert!(after <= before + 64, "{before} kB, then {after} kB");
+    rig.kill("c1", "", 9).unwrap();
+    rig.wait("c1", "");
+    rig.delete("c1", "").unwrap();
+    rig.shut_down();
+}
+
+#[test]
+fn execs_leave_nothing_in_memory() {
+    if can_run() {
+        execs_leave_no_memory_behind(300);
+    }
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn ten_thousand_execs_leave_nothing_in_memory() {
+    if can_run() {
+        execs_leave_no_memory_behind(10_000);
     }
 }

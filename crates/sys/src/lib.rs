@@ -19,3 +19,4 @@ pub mod pidfd;
 pub mod process;
 pub mod pty;
 pub mod reaper;
+pub mod shims;

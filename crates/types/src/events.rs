@@ -4,7 +4,8 @@
 //! cut off with an error rather than silently losing some, and without slowing the others.
 //!
 //! A shim that did not hear whether an event was taken sends it again ([`Exchange::forward_once`]): repeats are dropped,
-//! known by what they say, also those of the time before a restart ([`Exchange::remember`]).
+//! known by what they say, also those of the time before a restart ([`Exchange::remember`]). For that a [`Delivery`] is noted
+//! when those who subscribe have it: if the daemon dies before, the shim tells it again.
 //!
 //! After a restart the shims are back sooner than the clients: what they tell then would reach nobody. So what is
 //! published in that time is kept for those who catch up in it ([`Exchange::keep_for`]).
@@ -13,7 +14,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::any::Any;
 use crate::digest::Digest;
@@ -44,7 +45,7 @@ pub struct Exchange {
 
 #[derive(Default)]
 struct Inner {
-    subscribers: Vec<mpsc::Sender<Arc<Envelope>>>,
+    subscribers: Vec<mpsc::Sender<Parcel>>,
     kept: Option<Kept>,
     seen: Seen,
 }
@@ -60,6 +61,28 @@ struct Seen {
     note: Option<Note>,
 }
 
+/// An envelope on its way to a subscriber.
+struct Parcel {
+    envelope: Arc<Envelope>,
+    /// Dropped when the subscriber asks for the next one.
+    untaken: Option<Arc<Untaken>>,
+}
+
+/// As long as it is there, somebody has not got the envelope yet.
+type Untaken = oneshot::Sender<Never>;
+
+/// What is never said.
+enum Never {}
+
+/// A forwarded event on its way to those who subscribe.
+#[must_use = "an event that is not noted as told is taken again after a restart"]
+pub struct Delivery {
+    exchange: Exchange,
+    /// None of a repeat.
+    fingerprint: Option<u64>,
+    taken: oneshot::Receiver<Never>,
+}
+
 /// Called with each event that is to be known after a restart.
 pub type Note = Box<dyn FnMut(u64) + Send>;
 
@@ -71,7 +94,9 @@ struct Kept {
 
 /// The receiving end. Dropping it unsubscribes.
 pub struct Subscription {
-    receiver: mpsc::Receiver<Arc<Envelope>>,
+    receiver: mpsc::Receiver<Parcel>,
+    /// Of the last envelope, which whoever asked for it has still in his hands.
+    last: Option<Arc<Untaken>>,
 }
 
 impl Exchange {
@@ -87,28 +112,27 @@ impl Exchange {
     }
 
     /// Publishes an envelope as it is, after checking it, unless it is one of the latest that came this way.
-    pub fn forward_once(&self, envelope: Envelope) -> Result<()> {
+    pub fn forward_once(&self, envelope: Envelope) -> Result<Delivery> {
         envelope.validate()?;
+        let (untaken, taken) = oneshot::channel();
         let fingerprint = envelope.fingerprint();
-        let mut inner = self.lock();
-        if !inner.seen.known.contains(&fingerprint) {
-            inner.publish(envelope);
-            inner.seen.add(fingerprint);
-        }
-        Ok(())
+        let new = self.lock().forward_once(fingerprint, envelope, untaken);
+        Ok(Delivery { exchange: self.clone(), fingerprint: new.then_some(fingerprint), taken })
     }
 
     /// Takes events for known that a daemon before has noted, and has those noted that are forwarded from now on.
     pub fn remember(&self, known: impl IntoIterator<Item = u64>, note: Note) {
         let mut inner = self.lock();
-        known.into_iter().for_each(|fingerprint| inner.seen.add(fingerprint));
+        for fingerprint in known {
+            inner.seen.add(fingerprint);
+        }
         inner.seen.note = Some(note);
     }
 
     /// Publishes an envelope as it is, after checking it.
     pub fn forward(&self, envelope: Envelope) -> Result<()> {
         envelope.validate()?;
-        self.lock().publish(envelope);
+        self.lock().publish(envelope, None);
         Ok(())
     }
 
@@ -116,7 +140,7 @@ impl Exchange {
     pub fn subscribe(&self) -> Subscription {
         let (sender, receiver) = mpsc::channel(QUEUE);
         self.lock().subscribers.push(sender);
-        Subscription { receiver }
+        Subscription { receiver, last: None }
     }
 
     /// What is kept, and then everything that is published from now on.
@@ -125,10 +149,10 @@ impl Exchange {
         let mut inner = self.lock();
         for envelope in inner.kept.iter().flat_map(|kept| &kept.envelopes) {
             // It cannot be full: no more is kept than a queue holds.
-            let _ = sender.try_send(Arc::clone(envelope));
+            let _ = sender.try_send(Parcel { envelope: Arc::clone(envelope), untaken: None });
         }
         inner.subscribers.push(sender);
-        Subscription { receiver }
+        Subscription { receiver, last: None }
     }
 
     /// Keeps what is published in the next `time` for those who [catch up](Self::catch_up) in it.
@@ -145,20 +169,34 @@ impl Exchange {
 }
 
 impl Inner {
-    fn publish(&mut self, envelope: Envelope) {
+    /// Whether it is new.
+    fn forward_once(&mut self, fingerprint: u64, envelope: Envelope, untaken: Untaken) -> bool {
+        let new = self.seen.add(fingerprint);
+        if new {
+            self.publish(envelope, Some(Arc::new(untaken)));
+        }
+        new
+    }
+
+    fn publish(&mut self, envelope: Envelope, untaken: Option<Arc<Untaken>>) {
         let envelope = Arc::new(envelope);
         if let Some(kept) = &mut self.kept {
             kept.push(&envelope);
         }
         // A full queue or a dropped receiver ends the subscription: dropping the sender is how the reader learns.
-        self.subscribers.retain(|subscriber| subscriber.try_send(Arc::clone(&envelope)).is_ok());
+        self.subscribers.retain(|subscriber| {
+            // Nobody waits for one that is behind already.
+            let untaken = untaken.clone().filter(|_| subscriber.capacity() == subscriber.max_capacity());
+            subscriber.try_send(Parcel { envelope: Arc::clone(&envelope), untaken }).is_ok()
+        });
     }
 }
 
 impl Seen {
-    fn add(&mut self, fingerprint: u64) {
+    /// Whether it was not known.
+    fn add(&mut self, fingerprint: u64) -> bool {
         if !self.known.insert(fingerprint) {
-            return;
+            return false;
         }
         self.order.push_back(fingerprint);
         if self.order.len() > KNOWN
@@ -166,7 +204,20 @@ impl Seen {
         {
             self.known.remove(&oldest);
         }
-        if let Some(note) = &mut self.note {
+        true
+    }
+}
+
+impl Delivery {
+    /// Waits until every subscriber that is not behind has it and asks for more. Cancel safe.
+    pub async fn taken(&mut self) {
+        // Nothing is ever said: this ends when the last parcel is gone.
+        let _ = (&mut self.taken).await;
+    }
+
+    /// Notes that it was told: the daemon after this one drops it when it comes again.
+    pub fn told(self) {
+        if let (Some(fingerprint), Some(note)) = (self.fingerprint, &mut self.exchange.lock().seen.note) {
             note(fingerprint);
         }
     }
@@ -186,12 +237,15 @@ impl Subscription {
     ///
     /// Cancel safe.
     pub async fn next(&mut self) -> Result<Arc<Envelope>> {
-        self.receiver.recv().await.ok_or_else(|| {
+        self.last = None;
+        let parcel = self.receiver.recv().await.ok_or_else(|| {
             Error::new(
                 crate::Class::ResourceExhausted,
                 format!("subscriber did not read {QUEUE} events and was cut off: subscribe again"),
             )
-        })
+        })?;
+        self.last = parcel.untaken;
+        Ok(parcel.envelope)
     }
 }
 
@@ -308,7 +362,7 @@ mod tests {
             said("/tasks/exit", 2, "a"),
             said("/tasks/exit", 2, "b"),
         ] {
-            bus.forward_once(envelope).unwrap();
+            bus.forward_once(envelope).unwrap().told();
         }
         bus.publish(&"default".parse().unwrap(), "/end", Any::default()).unwrap();
         let mut topics = Vec::new();
@@ -325,16 +379,46 @@ mod tests {
         let into = Arc::clone(&noted);
         before.remember([], Box::new(move |fingerprint| into.lock().unwrap().push(fingerprint)));
         for n in 0..KNOWN as i64 + 10 {
-            before.forward_once(said("/tasks/oom", n, "")).unwrap();
+            before.forward_once(said("/tasks/oom", n, "")).unwrap().told();
         }
         let after = Exchange::new();
         after.remember(noted.lock().unwrap().iter().copied(), Box::new(|_| ()));
         let mut all = after.subscribe();
-        after.forward_once(said("/tasks/oom", KNOWN as i64, "")).unwrap();
+        after.forward_once(said("/tasks/oom", KNOWN as i64, "")).unwrap().told();
         // So long ago that nobody tells it again.
-        after.forward_once(said("/tasks/oom", 0, "")).unwrap();
+        after.forward_once(said("/tasks/oom", 0, "")).unwrap().told();
         assert_eq!(block_on(all.next()).unwrap().timestamp, crate::time::from_unix(0, 7));
         assert_eq!(after.lock().seen.known.len(), KNOWN);
+    }
+
+    #[test]
+    fn an_event_is_noted_when_those_who_keep_up_have_it() {
+        let noted = Arc::new(Mutex::new(0));
+        let bus = Exchange::new();
+        let count = Arc::clone(&noted);
+        bus.remember([], Box::new(move |_| *count.lock().unwrap() += 1));
+        let (mut reads, slow) = (bus.subscribe(), bus.subscribe());
+        bus.publish(&"default".parse().unwrap(), "/before", Any::default()).unwrap();
+        block_on(reads.next()).unwrap();
+        let mut delivery = bus.forward_once(said("/tasks/oom", 1, "")).unwrap();
+        assert!(!is_taken(&mut delivery));
+        block_on(reads.next()).unwrap();
+        // It is in its hands, and may be lost with the daemon.
+        assert!(!is_taken(&mut delivery) && *noted.lock().unwrap() == 0);
+        drop(reads);
+        assert!(is_taken(&mut delivery));
+        delivery.told();
+        assert_eq!(*noted.lock().unwrap(), 1);
+        let mut repeat = bus.forward_once(said("/tasks/oom", 1, "")).unwrap();
+        assert!(is_taken(&mut repeat));
+        repeat.told();
+        drop(slow);
+        assert_eq!(*noted.lock().unwrap(), 1);
+    }
+
+    fn is_taken(delivery: &mut Delivery) -> bool {
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        std::pin::pin!(delivery.taken()).poll(&mut cx).is_ready()
     }
 
     #[test]

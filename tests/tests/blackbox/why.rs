@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use containerd_tests::binaries::beyond_upstream;
-use containerd_tests::{Daemon, Ledger, eventually};
+use containerd_tests::{Daemon, Ledger, eventually, proc};
 use serde_json::Value;
 
 fn why(daemon: &Daemon, id: &str) -> Value {
@@ -122,4 +122,48 @@ fn records_are_written_beside_the_exit_and_their_number_is_bounded() {
     daemon.ctr(&["run", "--rm", daemon.image(), &daemon.id("one-more"), "true"]).ok();
     assert!(std::fs::read_dir(&dir).unwrap().count() <= 256);
     daemon.ctr(&["why", "../older1"]).fails();
+}
+
+#[test]
+fn the_death_of_a_container_whose_shim_was_killed_is_told_as_far_as_it_is_known() {
+    if beyond_upstream("why") {
+        return;
+    }
+    let daemon = Daemon::start();
+    let (image, before) = (daemon.image(), Ledger::take(&daemon));
+    for daemon_is_there in [true, false] {
+        let id = daemon.id(if daemon_is_there { "orphan" } else { "forgotten" });
+        let fifo = daemon.dir().join(&id);
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0)
+            .unwrap();
+        // Nobody reads it: what is said waits on disk.
+        let uri = format!("fifo://{}", fifo.display());
+        let script = "echo said last; while :; do sleep 1; done";
+        daemon.ctr(&["run", "-d", "--log-uri", &uri, image, &id, "sh", "-c", script]).ok();
+        let pid = daemon.task_pid(&id);
+        let shim = proc::shim(daemon.namespace(), &id).unwrap();
+        let spool = daemon.root().join("io.containerd.runtime.v2.task").join(daemon.namespace()).join(&id);
+        let said = || std::fs::read(spool.join("spool/init.stdout")).is_ok_and(|bytes| !bytes.is_empty());
+        eventually("it waits on disk", said);
+        if !daemon_is_there {
+            daemon.kill();
+        }
+        proc::kill(shim.pid);
+        eventually("the shim is gone", || !proc::alive(shim.pid));
+        if !daemon_is_there {
+            daemon.launch();
+        }
+        eventually("the task is gone", || daemon.task(&id).is_none() && !proc::alive(pid));
+        eventually("the record is written", || daemon.ctr(&["why", &id]).run().code == 0);
+        let record = why(&daemon, &id);
+        assert_eq!((&record["exit_status"], &record["pid"]), (&137.into(), &pid.into()), "{record:#}");
+        assert!(record["reason"].as_str().unwrap().ends_with("its shim was gone"), "{record:#}");
+        assert!(["kernel", "estimate"].contains(&record["status_from"].as_str().unwrap()), "{record:#}");
+        assert_eq!(record["output"][0]["text"], "said last\n", "{record:#}");
+        let told = daemon.ctr(&["why", &id]).ok();
+        assert!(told.contains("timeline:    unknown") && told.contains("  | said last"), "{told}");
+        daemon.ctr(&["containers", "delete", &id]).ok();
+        std::fs::remove_file(fifo).unwrap();
+    }
+    Ledger::check(&before, &daemon);
 }

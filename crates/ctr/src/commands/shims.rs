@@ -15,7 +15,7 @@ use types::{Class, Error, Result};
 use super::{print, refused};
 use crate::cli::Globals;
 use crate::go::{Columns, json};
-use found::Found;
+use sys::shims::Shim;
 
 /// How long a shim may take to say who it is.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -77,7 +77,7 @@ fn address(globals: &Globals) -> &str {
 /// The one shim on this machine that was started for a container of that name, if there is one.
 pub fn pid_of(namespace: &str, id: &str) -> Option<u32> {
     let mut named =
-        found::all(None).ok()?.into_iter().filter(|shim| shim.namespace == namespace && shim.id == id);
+        sys::shims::running().ok()?.into_iter().filter(|shim| shim.namespace == namespace && shim.id == id);
     let first = named.next()?;
     named.next().is_none().then_some(first.pid)
 }
@@ -91,7 +91,7 @@ pub fn run(globals: &Globals, command: Command) -> Result<()> {
 }
 
 fn list(globals: &Globals, as_json: bool) -> Result<()> {
-    let found = found::all(Some(address(globals)))?;
+    let found = found::of_daemon(address(globals))?;
     let rows: Vec<Row> = side_by_side(&found, row);
     if as_json {
         return print(json::shown(&rows)?);
@@ -110,8 +110,8 @@ fn list(globals: &Globals, as_json: bool) -> Result<()> {
     print(table.finish())
 }
 
-fn row(shim: &Found) -> Row {
-    let (pss, private) = shim.memory();
+fn row(shim: &Shim) -> Row {
+    let (pss, private) = found::memory(shim);
     let asked = info(shim);
     let liveness = match &asked {
         Ok(_) => "answers",
@@ -128,12 +128,12 @@ fn row(shim: &Found) -> Row {
         pss,
         private,
         liveness,
-        binary: shim.binary(),
+        binary: found::binary(shim),
     }
 }
 
-fn info(shim: &Found) -> Result<InfoResponse> {
-    let mut connection = shim.connect(PATIENCE)?;
+fn info(shim: &Shim) -> Result<InfoResponse> {
+    let mut connection = found::connect(shim, PATIENCE)?;
     connection.call_service(api::ttrpc::SHIM, "Info", &InfoRequest {})
 }
 
@@ -141,9 +141,9 @@ fn upgrade(globals: &Globals, flags: &Upgrade) -> Result<()> {
     if flags.all != flags.ids.is_empty() {
         return refused("either ids of containers or --all must be given");
     }
-    let mut found = found::all(Some(address(globals)))?;
+    let mut found = found::of_daemon(address(globals))?;
     if !flags.all {
-        let named = |shim: &Found| shim.namespace == globals.namespace && flags.ids.contains(&shim.id);
+        let named = |shim: &Shim| shim.namespace == globals.namespace && flags.ids.contains(&shim.id);
         if let Some(missing) = flags.ids.iter().find(|id| !found.iter().any(|s| named(s) && s.id == **id)) {
             return Err(Error::not_found(format!(
                 "no shim of {}/{missing} for the daemon at {}: not found",
@@ -163,7 +163,7 @@ fn upgrade(globals: &Globals, flags: &Upgrade) -> Result<()> {
                 format!("goes on as {} {} after {milliseconds:.1} ms", answer.version, answer.revision)
             }
             Err(error) if error.class() == Class::Unimplemented && flags.all => {
-                format!("left alone: {} cannot be replaced while it runs", shim.binary())
+                format!("left alone: {} cannot be replaced while it runs", found::binary(shim))
             }
             Err(error) => {
                 failed += 1;
@@ -184,14 +184,14 @@ fn upgrade(globals: &Globals, flags: &Upgrade) -> Result<()> {
     Ok(())
 }
 
-fn replace(shim: &Found, binary: &str) -> Result<UpgradeResponse> {
-    let binary = if binary.is_empty() { shim.binary() } else { binary.to_owned() };
-    let mut connection = shim.connect(REPLACEMENT)?;
+fn replace(shim: &Shim, binary: &str) -> Result<UpgradeResponse> {
+    let binary = if binary.is_empty() { found::binary(shim) } else { binary.to_owned() };
+    let mut connection = found::connect(shim, REPLACEMENT)?;
     connection.call_service(api::ttrpc::SHIM, "Upgrade", &UpgradeRequest { binary })
 }
 
 /// Does `work` for each, some at a time, and keeps the order.
-fn side_by_side<T: Send>(found: &[Found], work: impl Fn(&Found) -> T + Sync) -> Vec<T> {
+fn side_by_side<T: Send>(found: &[Shim], work: impl Fn(&Shim) -> T + Sync) -> Vec<T> {
     let some = found.len().div_ceil(SIDE_BY_SIDE).max(1);
     std::thread::scope(|scope| {
         let threads: Vec<_> = found

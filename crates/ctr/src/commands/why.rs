@@ -47,12 +47,25 @@ fn told(record: &Value) -> String {
         Value::Null => "-".to_owned(),
         other => other.to_string(),
     };
-    for key in ["namespace", "id", "image", "reason", "exit_status", "signal", "pid", "oom_killed", "shim"] {
+    for key in [
+        "namespace",
+        "id",
+        "image",
+        "reason",
+        "exit_status",
+        "status_from",
+        "signal",
+        "pid",
+        "oom_killed",
+        "shim",
+        "written_by",
+    ] {
         if let Some(value) = record.get(key).filter(|value| !value.is_null()) {
             out.push_str(&format!("{:<12} {}\n", format!("{key}:"), text(value)));
         }
     }
-    out.push_str("timeline:\n");
+    // Nobody knows it where the shim was gone.
+    out.push_str(if record["timeline"].is_array() { "timeline:\n" } else { "timeline:    unknown\n" });
     for event in record["timeline"].as_array().into_iter().flatten() {
         out.push_str(&format!("  {}  {}", text(&event["at"]), text(&event["what"])));
         for key in ["exec", "pid", "status"] {

@@ -14,6 +14,7 @@ mod server;
 mod wire;
 
 pub use client::{Call, Client, Failure};
+pub(crate) use server::delivered;
 pub use server::{Request, forward_events, serve, serve_connection};
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use api::ttrpc::Kind;
 use prost::Message;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
-use types::events::Exchange;
+use types::events::{Delivery, Exchange};
 use types::{Error, Result};
 
 use super::decoder::Incoming;
@@ -19,6 +19,8 @@ use super::wire::Wire;
 
 /// How many calls of one peer may be under way.
 const IN_FLIGHT: usize = 1024;
+/// How long an event may take to those who subscribe. Then they do not read, and are behind.
+const DELIVERY: Duration = Duration::from_millis(200);
 
 /// A call from a peer.
 #[derive(Clone, Debug)]
@@ -152,14 +154,25 @@ fn answer(wire: &Wire, stream: u32, result: Result<Vec<u8>>) {
     }
 }
 
-/// The handler of the daemon's `<address>.ttrpc`: what shims forward is published on `exchange` as it is, once.
-pub fn forward_events(
-    exchange: Exchange,
-) -> impl Fn(Request) -> std::future::Ready<Result<Vec<u8>>> + Clone + Send + Sync + 'static {
-    move |request| std::future::ready(forward(&exchange, &request))
+/// The handler of the daemon's `<address>.ttrpc`: what shims forward is published on `exchange` as it is, once. A shim hears that
+/// its event was taken when those who subscribe have it, and tells it again if we die before.
+pub fn forward_events(exchange: Exchange) -> impl Fn(Request) -> Answer + Clone + Send + Sync + 'static {
+    move |request| {
+        let forwarded = forward(&exchange, &request);
+        Box::pin(async move {
+            delivered(forwarded?).await;
+            Ok(Vec::new())
+        })
+    }
 }
 
-fn forward(exchange: &Exchange, request: &Request) -> Result<Vec<u8>> {
+/// Waits until an event has reached those who subscribe, but not for one that does not read.
+pub(crate) async fn delivered(mut delivery: Delivery) {
+    let _ = tokio::time::timeout(DELIVERY, delivery.taken()).await;
+    delivery.told();
+}
+
+fn forward(exchange: &Exchange, request: &Request) -> Result<Delivery> {
     if request.service != "containerd.services.events.ttrpc.v1.Events" {
         return Err(Error::unimplemented(format!("service {}", request.service)));
     }
@@ -170,6 +183,5 @@ fn forward(exchange: &Exchange, request: &Request) -> Result<Vec<u8>> {
         .map_err(|e| Error::invalid(format!("decode ForwardRequest: {e}")))?
         .envelope
         .ok_or_else(|| Error::invalid("envelope is required"))?;
-    exchange.forward_once(api::convert::envelope(envelope))?;
-    Ok(Vec::new())
+    exchange.forward_once(api::convert::envelope(envelope))
 }

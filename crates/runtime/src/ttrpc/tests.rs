@@ -215,3 +215,33 @@ async fn forwarded_events_are_published_in_order() {
     let bad = client.call(call, forward("no-slash".into()).encode_to_vec()).await.unwrap_err();
     assert_eq!(Error::from(bad).class(), Class::InvalidArgument);
 }
+
+#[tokio::test]
+async fn a_shim_hears_that_its_event_was_taken_when_a_subscriber_that_keeps_up_has_it() {
+    use api::containerd::services::events::ttrpc::v1::ForwardRequest;
+    let exchange = Exchange::new();
+    let mut reads = exchange.subscribe();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    tokio::spawn(serve_connection(theirs, forward_events(exchange.clone())));
+    let (client, namespace) = (Client::new(ours), namespace());
+    let forward = |topic: &str| {
+        let (namespace, topic) = ("default".to_owned(), topic.to_owned());
+        let envelope = api::containerd::types::Envelope { timestamp: None, namespace, topic, event: None };
+        ForwardRequest { envelope: Some(envelope) }.encode_to_vec()
+    };
+    let service = "containerd.services.events.ttrpc.v1.Events";
+    let call = Call { service, method: "Forward", namespace: &namespace, timeout: None };
+    let mut told = std::pin::pin!(client.call(call, forward("/tasks/one")));
+    assert!(tokio::time::timeout(Duration::from_millis(50), told.as_mut()).await.is_err());
+    assert_eq!(reads.next().await.unwrap().topic, "/tasks/one");
+    // It has it in its hands, and may die with them.
+    assert!(tokio::time::timeout(Duration::from_millis(50), told.as_mut()).await.is_err());
+    assert!(tokio::time::timeout(Duration::ZERO, reads.next()).await.is_err());
+    told.await.unwrap();
+    // Whoever does not read is not waited for.
+    for topic in ["/tasks/two", "/tasks/three", "/tasks/four"] {
+        client.call(call, forward(topic)).await.unwrap();
+    }
+    drop(reads);
+    client.call(call, forward("/tasks/five")).await.unwrap();
+}

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, tee};
 
-use super::Object;
+use crate::json::Object;
 
 /// So many bytes of a stream are kept.
 pub const KEPT: usize = 64 << 10;

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use sys::cgroup::{Groups, Mode};
 
-use super::{Object, list};
+use crate::json::{Object, list};
 
 /// No more of a file than this.
 const FILE: u64 = 4 << 10;

@@ -197,6 +197,9 @@ fn first() -> wire::State {
             killed: 1,
             told: true,
         }],
+        // Added later: not there.
+        debug_listener: None,
+        debug_socket: None,
     }
 }
 

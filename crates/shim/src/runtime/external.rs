@@ -202,6 +202,13 @@ impl Runtime {
         pid.ok_or_else(|| Error::unknown(format!("failed to retrieve OCI runtime {what} pid: {text:?}")))
     }
 
+    /// Whether its `kill` of a container that runs is a signal to the process that we know, and nothing else. What bears another name may
+    /// have its containers elsewhere.
+    pub fn only_sends_signals(&self) -> bool {
+        let name = Path::new(self.command()).file_name();
+        ["runc", "crun"].iter().any(|known| name == Some(OsStr::new(known)))
+    }
+
     fn command(&self) -> &str {
         if self.options.binary_name.is_empty() { "runc" } else { &self.options.binary_name }
     }

@@ -10,6 +10,7 @@ use types::Result;
 use super::Shim;
 use crate::carriage::Logger;
 use crate::context::Context;
+use crate::debug::Door;
 use crate::driver::Driver;
 use crate::handover::{Kept, required};
 use crate::serve::Settings;
@@ -27,8 +28,18 @@ impl Shim {
 
     /// All of it, but what the replacement itself adds.
     pub fn write_down_parts<'a>(&'a self, kept: &mut Kept<'a>) -> wire::State {
-        let Self { cx, containers, signals: _, settings, socket, upgrade: _, ending: _, late: _, busy: _ } =
-            self;
+        let Self {
+            cx,
+            containers,
+            signals: _,
+            settings,
+            socket,
+            debug,
+            upgrade: _,
+            ending: _,
+            late: _,
+            busy: _,
+        } = self;
         let Context {
             namespace: _,
             // Made anew.
@@ -54,6 +65,9 @@ impl Shim {
             consoles: *consoles,
             ..wire::State::default()
         };
+        if let Some(door) = debug {
+            door.write_down(&mut state, kept);
+        }
         server.write_down(&mut state, kept);
         children.write_down(&mut state, kept);
         streams.write_down(&mut state, kept);
@@ -71,12 +85,15 @@ impl Shim {
         inherited: &mut Inherited,
     ) -> Result<Self> {
         let socket = crate::address::Socket::read_back(required(state.socket.take(), "socket")?);
+        let debug = Door::read_back(&mut state, inherited)?;
         let mut containers = BTreeMap::new();
         for container in state.containers {
             let driver = Driver::read_back(container, &cx.namespace, inherited)?;
             containers.insert(driver.id().to_owned(), driver);
         }
-        Ok(Self { containers, ..Self::new(cx, signals, settings, socket) })
+        let mut shim = Self { containers, ..Self::new(cx, signals, settings, socket) };
+        shim.open_to_debuggers(debug)?;
+        Ok(shim)
     }
 
     /// Looks at everything that may have become ready while nobody looked.

@@ -33,6 +33,14 @@ impl State {
         matches!(self.control, Some((Verb::Pause, _)))
     }
 
+    /// Whether a signal reaches init, and ends nobody else, without the runtime's help: it has a process namespace of its own, and
+    /// nothing freezes it.
+    pub fn is_plainly_alive(&self) -> bool {
+        let alive =
+            matches!(self.init.phase, Phase::Created | Phase::Starting { early: None } | Phase::Running);
+        alive && !self.policy.kill_all_on_exit && self.control.is_none() && !self.thawing
+    }
+
     pub(super) fn control(&mut self, what: Control, call: Call, todo: &mut Vec<Effect>) {
         self.controls.push_back((what, call));
         self.next_control(todo);

@@ -134,6 +134,7 @@ pub struct Rig {
     pub events: Events,
     first: String,
     variables: Vec<(&'static str, &'static str)>,
+    flags: Vec<&'static str>,
 }
 
 impl Rig {
@@ -144,11 +145,16 @@ impl Rig {
 
     /// The same, with variables in its environment.
     pub fn with_environment(id: &str, variables: &[(&'static str, &'static str)]) -> Self {
+        Self::with(id, variables, &[])
+    }
+
+    /// The same, with more flags as well.
+    pub fn with(id: &str, variables: &[(&'static str, &'static str)], flags: &[&'static str]) -> Self {
         let dir = tempfile::Builder::new().prefix("shim").tempdir().unwrap();
         let events = serve_events(&dir.path().join("d.sock.ttrpc"));
         let rootfs = dir.path().join("image/bin");
         std::fs::create_dir_all(&rootfs).unwrap();
-        std::fs::copy("/bin/busybox", rootfs.join("busybox")).unwrap();
+        std::fs::copy(busybox(), rootfs.join("busybox")).unwrap();
         for name in ["sh", "true", "cat", "sleep", "echo", "dd", "tty", "stty", "seq", "kill"] {
             std::os::unix::fs::symlink("busybox", rootfs.join(name)).unwrap();
         }
@@ -162,6 +168,7 @@ impl Rig {
             events,
             first: id.to_owned(),
             variables: variables.to_vec(),
+            flags: flags.to_vec(),
         };
         rig.bundle(id, &["true"]);
         rig.address = rig.start(id, "2");
@@ -183,6 +190,7 @@ impl Rig {
             .arg(self.path("d.sock"))
             .arg("-publish-binary")
             .arg(self.path("publish"))
+            .args(&self.flags)
             .arg(action)
             .env("TTRPC_ADDRESS", self.path("d.sock.ttrpc"))
             .env_remove("MAX_SHIM_VERSION")
@@ -359,13 +367,18 @@ pub fn checked(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
+/// The program that is in each container.
+fn busybox() -> PathBuf {
+    std::env::var_os("BUSYBOX").map_or_else(|| "/bin/busybox".into(), PathBuf::from)
+}
+
 /// Whether tests that run containers can run here: as root, with runc and busybox.
 pub fn can_run() -> bool {
     let root = std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0);
     let runc = Command::new("runc").arg("--version").output().is_ok();
-    let able = root && runc && Path::new("/bin/busybox").exists();
+    let able = root && runc && busybox().exists();
     if !able {
-        eprintln!("skipped: needs root, runc and /bin/busybox");
+        eprintln!("skipped: needs root, runc, and busybox in /bin or where BUSYBOX says");
     }
     able
 }

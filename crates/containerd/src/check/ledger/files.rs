@@ -6,7 +6,9 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::processes::{open_files, shims};
+use sys::shims::running;
+
+use super::processes::open_files;
 use super::{Row, Scene};
 use crate::check::report::quoted;
 
@@ -61,7 +63,7 @@ pub fn fifos(scene: &Scene<'_>) -> Vec<Row> {
         .bundles
         .iter()
         .map(|bundle| bundle.id.clone())
-        .chain(shims().into_iter().map(|shim| shim.id))
+        .chain(running().unwrap_or_default().into_iter().map(|shim| shim.id))
         .collect();
     let open = open_files();
     candidates

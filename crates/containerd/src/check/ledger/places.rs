@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use sys::cgroup::{directories, is_empty};
 use sys::mount::table::{self, Entry};
+use sys::shims::running;
 
-use super::processes::shims;
 use super::{Row, Scene};
 use crate::check::report::quoted;
 
@@ -62,7 +62,7 @@ pub fn cgroups(scene: &Scene<'_>) -> Vec<Row> {
         .bundles
         .iter()
         .map(|bundle| (bundle.namespace.to_string(), bundle.id.clone()))
-        .chain(shims().into_iter().map(|shim| (shim.namespace, shim.id)))
+        .chain(running().unwrap_or_default().into_iter().map(|shim| (shim.namespace, shim.id)))
         .collect();
     for namespace in namespaces(scene) {
         for dir in directories(&namespace).iter().flat_map(|dir| below(dir)) {

@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 
+use sys::shims::running;
+
 use super::{Row, Scene};
 
 /// A process's parent and state.
@@ -16,7 +18,8 @@ struct Stat {
 /// Children of the daemon and of its shims that have ended and that nobody collects.
 pub fn zombies(scene: &Scene<'_>) -> Vec<Row> {
     let address = scene.config.grpc.address.to_string_lossy().into_owned();
-    let shims = shims().into_iter().filter(|shim| shim.address == address).map(|shim| shim.pid);
+    let shims =
+        running().unwrap_or_default().into_iter().filter(|shim| shim.address == address).map(|shim| shim.pid);
     let parents: HashSet<u32> = shims.chain(scene.daemon).collect();
     let ended = all().filter_map(stat).filter(|stat| stat.state == 'Z' && parents.contains(&stat.parent));
     ended
@@ -42,32 +45,6 @@ fn stat(pid: u32) -> Option<Stat> {
     let mut fields = after.split(' ');
     let state = fields.next()?.chars().next()?;
     Some(Stat { pid, name, state, parent: fields.next()?.parse().ok()? })
-}
-
-/// A shim, whoever started it, by its command line.
-pub struct Shim {
-    pid: u32,
-    /// Of its first task.
-    pub namespace: String,
-    /// Of its first task.
-    pub id: String,
-    address: String,
-}
-
-/// Every shim that runs on this machine.
-pub fn shims() -> Vec<Shim> {
-    let shim = |pid: u32| {
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        let words: Vec<_> = line.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
-        let value = |flag: &str| {
-            let place = words.iter().position(|word| word.trim_start_matches('-') == flag)?;
-            words.get(place + 1).map(|word| word.clone().into_owned())
-        };
-        words.first().filter(|name| name.contains("containerd-shim"))?;
-        let address = value("address").unwrap_or_default();
-        Some(Shim { pid, namespace: value("namespace")?, id: value("id")?, address })
-    };
-    all().filter_map(shim).collect()
 }
 
 /// What the processes of this machine have open, by path.
