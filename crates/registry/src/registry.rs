@@ -201,7 +201,7 @@ pub(crate) fn object(reference: &Reference) -> Result<String> {
     match (&reference.digest, &reference.tag) {
         (Some(digest), _) => Ok(digest.to_string()),
         (None, Some(tag)) => checked_tag(tag).map(str::to_owned),
-        (None, None) => Err(Error::invalid(format!("{reference}: object required"))),
+        (None, None) => Err(Error::invalid("object required")),
     }
 }
 

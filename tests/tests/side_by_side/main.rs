@@ -18,6 +18,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod compare;
+mod config;
 mod descriptors;
 mod normal;
 mod pairs;

@@ -94,7 +94,9 @@ impl Order {
     }
 
     fn below(&self, name: &str) -> Option<&Self> {
-        self.below.get(name).or_else(|| self.below.get(ANY_NAME))
+        // All entries of a map are alike, also those that there are by default.
+        let entry = self.below.get(ANY_NAME).filter(|_| self.map);
+        entry.or_else(|| self.below.get(name))
     }
 }
 
@@ -222,6 +224,15 @@ mod tests {
              type = 'snapshot'\n    capabilities = ['c']\n\n    [proxy_plugins.p.exports]\n      z = '1'\n\n[timeouts]\n  \
              a = '1s'\n  b = '2s'\n\n[stream_processors]\n  [stream_processors.x]\n\n[grpc]\n  address = '/a'\n  uid = 1\n"
         );
+    }
+
+    #[test]
+    fn options_of_the_default_runtime_are_a_map_as_those_of_any() {
+        let runtimes = "plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes";
+        let text =
+            printed(&format!("[{runtimes}.runc.options]\nRoot=''\nNewer=1\n[{runtimes}.runc]\nsandboxer=''"));
+        let position = |part: &str| text.find(part).unwrap_or_else(|| panic!("{part} is not in {text}"));
+        assert!(position("sandboxer") < position("Newer") && position("Newer") < position("Root"));
     }
 
     #[test]
