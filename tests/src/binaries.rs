@@ -8,6 +8,8 @@
 //! | `CONTAINERD_SHIM_DIR` | where the shim is | the daemon's directory |
 //! | `PEER_DIR` | upstream's `containerd`, `ctr` and shim, for tests that mix | none: those tests say so and pass |
 //! | `SKOPEO_DIR` | where Debian's skopeo was unpacked, for tests that need another's tool | none: those tests say so and pass |
+//! | `CNI_DIR` | where Debian's CNI plugins and iptables were unpacked | none: tests of the network say so and pass |
+//! | `REFERENCE_DIR` | containerd 2.3, built by `cargo xtask reference` | none: what needs it says so and passes |
 //! | `RUNTIME_DIR` | where `runc` is, if not on PATH | none |
 //! | `CRIU_DIR` | where `criu` is | none: nothing is checkpointed |
 //! | `BUSYBOX` | a statically linked busybox | `/bin/busybox` |
@@ -105,6 +107,17 @@ pub fn debug() -> Binaries {
 pub fn peer() -> Option<Binaries> {
     let Some(dir) = env::var_os("PEER_DIR").map(PathBuf::from) else {
         eprintln!("skipped: PEER_DIR does not name a directory with upstream's containerd");
+        return None;
+    };
+    Some(Binaries { daemon: dir.join("containerd"), ctr: dir.join("ctr"), shim_dir: dir })
+}
+
+/// Today's containerd, written in Go; `None` (said aloud) where it was not built.
+pub fn reference() -> Option<Binaries> {
+    let Some(dir) = env::var_os("REFERENCE_DIR").map(PathBuf::from) else {
+        eprintln!(
+            "skipped: REFERENCE_DIR does not name containerd 2.3; `cargo xtask reference` builds it where Go is"
+        );
         return None;
     };
     Some(Binaries { daemon: dir.join("containerd"), ctr: dir.join("ctr"), shim_dir: dir })

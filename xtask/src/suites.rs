@@ -102,15 +102,12 @@ impl Side {
 
     /// Ours beside Debian's, and beside today's where it was built.
     fn both(dist: &Path, variables: Vec<(&'static str, PathBuf)>) -> Self {
-        let reference = reference::built(reference::Set::Containerd);
-        if reference.is_none() {
+        if variables.iter().all(|(key, _)| *key != "REFERENCE_DIR") {
             eprintln!(
                 "SKIPPED: nothing is compared with containerd 2.3; `./x reference` builds it where Go is"
             );
         }
-        let mut side = Self { name: "side by side".into(), ..Self::ours(dist, variables) };
-        side.variables.extend(reference.map(|dir| ("REFERENCE_DIR", dir)));
-        side
+        Self { name: "side by side".into(), ..Self::ours(dist, variables) }
     }
 }
 
@@ -130,6 +127,11 @@ pub fn environment(peers: Option<&Peers>) -> Vec<(&'static str, PathBuf)> {
         Ok(skopeo) => variables.push(("SKOPEO_DIR", skopeo)),
         Err(error) => eprintln!("SKIPPED: nothing is tried with skopeo: {error:#}"),
     }
+    match peers::fetch_cni() {
+        Ok(cni) => variables.push(("CNI_DIR", cni)),
+        Err(error) => eprintln!("SKIPPED: nothing is tried with CNI plugins: {error:#}"),
+    }
+    variables.extend(reference::built(reference::Set::Containerd).map(|dir| ("REFERENCE_DIR", dir)));
     if !machine::has_program("runc") {
         variables.push(("RUNTIME_DIR", peers.sbin()));
     }

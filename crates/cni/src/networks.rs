@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::join_all;
 use serde_json::{Map, Value};
-use tracing::{debug, warn};
+use tracing::debug;
 use types::{Class, Error, Result};
 
 use crate::cache::Entry;
@@ -218,14 +218,15 @@ impl Networks {
             let current: Vec<_> = results.iter().map(AddResult::current).collect();
             Merged::of(&current, &self.interface(0))
         });
-        if merged.is_err() {
-            for named in done {
-                if let Err(error) = self.cni.del(&named.network, &at(named)).await {
-                    warn!(network = named.network.name(), container, %error, "a network stays set up");
+        match merged {
+            Ok(merged) => Ok(merged),
+            Err(mut error) => {
+                for named in done {
+                    error = self.cni.taken_back(&named.network, &at(named), error).await;
                 }
+                Err(error)
             }
         }
-        merged
     }
 
     /// Takes a container out of all networks that it is in: those that were written down and those of the directory.

@@ -132,12 +132,18 @@ impl Cni {
             self.cache.write(&entry)?;
             Ok(result)
         });
-        if added.is_err()
-            && let Err(error) = self.del(network, at).await
-        {
-            warn!(network = network.name(), container = at.container, %error, "a network was added in part");
+        match added {
+            Ok(result) => Ok(result),
+            Err(error) => Err(self.taken_back(network, at, error).await),
         }
-        added
+    }
+
+    /// Takes back what was added in part; the error says if that did not work, too.
+    pub(crate) async fn taken_back(&self, network: &Network, at: &Attachment, error: Error) -> Error {
+        match self.del(network, at).await {
+            Ok(()) => error,
+            Err(left) => error.context(format!("network {} stays in part ({left})", network.name())),
+        }
     }
 
     async fn add_chain(&self, network: &Network, chain: &Chain<'_>, at: &Attachment) -> Result<AddResult> {

@@ -25,6 +25,7 @@ mod import;
 mod leases;
 mod mixed;
 mod namespaces;
+mod network;
 mod ownership;
 mod pipes;
 mod pull;
