@@ -23,6 +23,7 @@ pub mod command;
 pub mod daemon;
 pub mod deadline;
 pub mod ledger;
+pub mod network;
 pub mod proc;
 pub mod records;
 pub mod rpc;
@@ -35,5 +36,9 @@ pub use command::{Finished, Invocation};
 pub use daemon::Daemon;
 pub use deadline::{eventually, eventually_within};
 pub use ledger::Ledger;
+<<<<<<< HEAD
 pub use records::Records;
+=======
+pub use network::HostNetwork;
+>>>>>>> h7
 pub use rpc::Rpc;

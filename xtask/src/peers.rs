@@ -1,4 +1,4 @@
-//! Debian's containerd, runc, busybox and CRIU, downloaded and unpacked into `.cache/peers`: nothing is installed, no service
+//! Debian's containerd, runc, busybox, CRIU and CNI plugins, downloaded and unpacked into `.cache/peers`: nothing is installed, no service
 //! is started or replaced.
 
 use std::fs;
@@ -54,7 +54,7 @@ impl Peers {
 /// Fetches all that is missing, and says where it is.
 pub fn run() -> Result<ExitCode> {
     println!("{}", fetch()?.root().display());
-    for fetch in [fetch_docker, fetch_crun, fetch_criu] {
+    for fetch in [fetch_docker, fetch_crun, fetch_criu, fetch_cni] {
         println!("{}", fetch()?.display());
     }
     Ok(ExitCode::SUCCESS)
@@ -194,6 +194,57 @@ pub fn fetch_crun() -> Result<PathBuf> {
         }
     }
     Ok(bin)
+}
+
+/// CNI plugins, and iptables and nft, which they and those who look after them run.
+const CNI: [&str; 16] = [
+    "containernetworking-plugins",
+    "iptables",
+    "libbsd0",
+    "libedit2",
+    "libgmp10",
+    "libip4tc2",
+    "libip6tc2",
+    "libjansson4",
+    "libmd0",
+    "libmnl0",
+    "libnetfilter-conntrack3",
+    "libnfnetlink0",
+    "libnftables1",
+    "libnftnl11",
+    "libxtables12",
+    "nftables",
+];
+/// Each program under its name, and what it is run as.
+const FILTERS: [(&str, &str); 5] = [
+    ("iptables", "xtables-nft-multi\" iptables"),
+    ("ip6tables", "xtables-nft-multi\" ip6tables"),
+    ("iptables-save", "xtables-nft-multi\" iptables-save"),
+    ("ip6tables-save", "xtables-nft-multi\" ip6tables-save"),
+    ("nft", "nft\""),
+];
+/// Runs one with its own libraries.
+const FILTER_SCRIPT: &str = "#!/bin/sh
+root=$(dirname \"$(dirname \"$(readlink -f \"$0\")\")\")
+for libraries in \"$root\"/usr/lib/*-linux-gnu; do
+    export LD_LIBRARY_PATH=\"$libraries\" XTABLES_LIBDIR=\"$libraries/xtables\"
+    exec \"$root/usr/sbin/";
+
+/// The same for CNI plugins; gives the directory, in which `bin` has the programs for PATH.
+pub fn fetch_cni() -> Result<PathBuf> {
+    let root = paths::cache().join("cni");
+    let bin = root.join("bin");
+    if !bin.join("nft").exists() {
+        unpack(&CNI, &root)?;
+        fs::create_dir_all(&bin)?;
+        for (name, program) in FILTERS {
+            let script = bin.join(name);
+            let text = format!("{FILTER_SCRIPT}{program} \"$@\"\ndone\n");
+            fs::write(&script, text).with_context(|| format!("write {}", script.display()))?;
+            fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+        }
+    }
+    Ok(root)
 }
 
 /// apt, as the machine has it or with lists of its own.

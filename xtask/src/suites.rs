@@ -131,6 +131,10 @@ pub fn environment(peers: Option<&Peers>) -> Vec<(&'static str, PathBuf)> {
         Ok(registry) => variables.push(("REGISTRY_DIR", registry)),
         Err(error) => eprintln!("SKIPPED: nothing is tried with docker-registry: {error:#}"),
     }
+    match peers::fetch_cni() {
+        Ok(cni) => variables.push(("CNI_DIR", cni)),
+        Err(error) => eprintln!("SKIPPED: nothing is tried with CNI plugins: {error:#}"),
+    }
     variables.extend(reference::built(reference::Set::Containerd).map(|dir| ("REFERENCE_DIR", dir)));
     if !machine::has_program("runc") {
         variables.push(("RUNTIME_DIR", peers.sbin()));

@@ -19,6 +19,7 @@ mod flags;
 mod go;
 mod io;
 mod log;
+mod network;
 mod process;
 mod progress;
 mod registry;

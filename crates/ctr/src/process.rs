@@ -7,12 +7,14 @@ use api::containerd::services::tasks::v1 as wire;
 use futures_util::FutureExt as _;
 use remote::from_status;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use types::container::Container;
 use types::{Error, Result};
 
 use crate::client::Client;
 use crate::io::Streams;
 use crate::io::terminal::Console;
 use crate::log;
+use crate::network::Attached;
 
 const SIGKILL: u32 = 9;
 /// How long a shim waits for the output of a process that it deletes.
@@ -69,6 +71,12 @@ impl Process {
         let request = wire::GetRequest { container_id, exec_id };
         let process = self.client.tasks().get(request).await.map_err(from_status)?.into_inner().process;
         process.ok_or_else(|| Error::internal("tasks service answered no process"))
+    }
+
+    /// What to do about its container's networks when it has been ended.
+    pub async fn attached(&self, container: &Container) -> Option<Attached> {
+        let pid = self.get().await.ok().map(|process| process.pid);
+        Attached::of(&self.client, container, pid)
     }
 
     /// Deletes it after its end; answers the code.

@@ -27,6 +27,7 @@ mod interrupted;
 mod leases;
 mod mixed;
 mod namespaces;
+mod network;
 mod ownership;
 mod pipes;
 mod pull;

@@ -14,6 +14,7 @@ use crate::cli::Globals;
 use crate::client::Client;
 use crate::flags::{self, Words};
 use crate::go::Columns;
+use crate::network::Attached;
 use crate::{go, log};
 
 mod checkpoint;
@@ -151,7 +152,12 @@ async fn delete_one(client: &Client, keep_snapshot: bool, id: &str) -> Result<()
             }
         }
     }
-    container::remove(client, &container, !keep_snapshot).await
+    let attached = Attached::of(client, &container, None);
+    container::remove(client, &container, !keep_snapshot).await?;
+    if let Some(attached) = attached {
+        attached.remove().await;
+    }
+    Ok(())
 }
 
 async fn label(client: &Client, words: &Words) -> Result<()> {

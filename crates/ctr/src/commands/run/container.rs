@@ -27,7 +27,7 @@ use super::spec::Changes;
 use super::view::View;
 use super::{remap, runtime, specfile};
 use crate::client::{Client, Leased};
-use crate::{flags, log};
+use crate::{flags, log, network};
 
 /// Tells `tasks kill` which signal an image wants.
 pub const STOP_SIGNAL_LABEL: &str = "io.containerd.image.config.stop-signal";
@@ -190,7 +190,7 @@ impl Making<'_> {
             image: self.image.name.clone(),
             snapshotter: snapshotter.into(),
             snapshot_key: self.wanted.id.clone(),
-            ..bare(self.wanted, self.runtime.clone(), encode(&spec?)?)
+            ..bare(self.wanted, self.runtime.clone(), encode(&spec?)?)?
         };
         save(client, container).await
     }
@@ -232,13 +232,14 @@ impl Making<'_> {
 }
 
 async fn record_only(client: &Client, wanted: &Wanted, runtime: RuntimeInfo, spec: Any) -> Result<Created> {
-    let container = Container { labels: flags::labels(&wanted.flags.label), ..bare(wanted, runtime, spec) };
+    let container = Container { labels: flags::labels(&wanted.flags.label), ..bare(wanted, runtime, spec)? };
     Ok(Created { container: save(client, container).await?, rootfs: Vec::new(), lease: None })
 }
 
-fn bare(wanted: &Wanted, runtime: RuntimeInfo, spec: Any) -> Container {
+fn bare(wanted: &Wanted, runtime: RuntimeInfo, spec: Any) -> Result<Container> {
+    let extensions = wanted.run.cni.then(network::extension).transpose()?;
     let epoch = std::time::SystemTime::UNIX_EPOCH;
-    Container {
+    Ok(Container {
         id: wanted.id.clone(),
         labels: Labels::new(),
         image: String::new(),
@@ -248,9 +249,9 @@ fn bare(wanted: &Wanted, runtime: RuntimeInfo, spec: Any) -> Container {
         snapshot_key: String::new(),
         created_at: epoch,
         updated_at: epoch,
-        extensions: Default::default(),
+        extensions: extensions.into_iter().collect(),
         sandbox: wanted.flags.sandbox.clone(),
-    }
+    })
 }
 
 async fn save(client: &Client, container: Container) -> Result<Container> {

@@ -228,7 +228,6 @@ impl Wanted {
             device.split_once('=').is_some_and(|(kind, _)| kind.contains('/') && !kind.starts_with('/'))
         };
         let refusals = [
-            (self.run.cni, "--cni comes with the network commands and is not there yet"),
             (!self.flags.gpus.is_empty(), "--gpus comes with CDI devices and is not there yet"),
             (
                 self.flags.device.iter().any(cdi),

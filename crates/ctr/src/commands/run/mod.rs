@@ -3,9 +3,10 @@
 //! ```text
 //!  make the container          record, snapshot (`container`)
 //!  Tasks.Create                FIFOs on our side first; the lease ends meanwhile
+//!  ADD                         with --cni (`network`)
 //!  Wait, Start                 the wait is on its way before the start
 //!  copy, forward, resize       until the end (`process`)
-//!  Tasks.Delete                then with --rm the record and the snapshot
+//!  Tasks.Delete                then DEL, and with --rm the record and the snapshot
 //! ```
 //!
 //! Until the process has started, a signal that would end this program is looked at between the steps, so that what was
@@ -38,6 +39,7 @@ use crate::flags::Words;
 use crate::go;
 use crate::io::terminal::Console;
 use crate::log;
+use crate::network::{self, Attached};
 use crate::process::{Attended, Process, Signals};
 
 /// `ctr run`.
@@ -78,6 +80,7 @@ struct Plan {
     detach: bool,
     dump: Option<String>,
     pid_file: Option<String>,
+    cni: bool,
     task: new::Options,
 }
 
@@ -88,6 +91,7 @@ pub async fn run(globals: &Globals, flags: Flags) -> Result<u8> {
         detach: flags.detach,
         dump: flags.dump_config,
         pid_file: flags.container.pid_file.clone(),
+        cni: flags.run.cni,
         task: new::Options {
             null_io: flags.null_io,
             log_uri: flags.log_uri,
@@ -137,16 +141,23 @@ async fn with_container(
         dump(path, created)?;
     }
     let console = facts.terminal.then(Console::raw).transpose()?;
+    let networks = plan.cni.then(network::open).transpose()?;
     signals.check()?;
     let process = Process::init(client, &created.container.id);
     let NewTask { mut streams, pid } = signals
         .during(new::create(client, &created.container, Some(created.rootfs.clone()), &plan.task))
         .await?;
+    let mut attached = None;
     let attended = async {
         if let Some(path) = &plan.pid_file {
             crate::process::write_pid_file(path, pid)?;
         }
         signals.check()?;
+        if let Some(networks) = networks {
+            let network = attached.insert(Attached::new(client, networks, &created.container.id, pid)?);
+            signals.during(network.set_up(pid)).await?;
+            signals.check()?;
+        }
         if plan.detach {
             return process.start().await.map(|_| 0);
         }
@@ -163,6 +174,9 @@ async fn with_container(
     };
     if code.is_err() && !plan.detach {
         destroy(&process).await;
+    }
+    if let Some(attached) = attached {
+        attached.remove().await;
     }
     drop(console);
     code.map(exit_code)

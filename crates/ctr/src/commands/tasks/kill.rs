@@ -42,12 +42,22 @@ pub async fn run(globals: &Globals, flags: Flags) -> Result<()> {
     } else {
         &flags.signal
     };
+    let signal = number(named)?;
+    let stop = container.labels.get(STOP_SIGNAL_LABEL).is_some_and(|stop| number(stop).ok() == Some(signal));
     let process = Process { exec: flags.exec_id, ..Process::init(&client, id) };
-    match process.kill(number(named)?, flags.all).await {
-        Err(error) => Err(process.explain(error).await),
-        Ok(()) => Ok(()),
+    let ends = process.exec.is_empty() && (stop || ENDS.contains(&signal));
+    let attached = if ends { process.attached(&container).await } else { None };
+    if let Err(error) = process.kill(signal, flags.all).await {
+        return Err(process.explain(error).await);
     }
+    if let Some(attached) = attached {
+        attached.remove().await;
+    }
+    Ok(())
 }
+
+/// INT, QUIT, ABRT, KILL, TERM: whoever sends one of these wants the container to end, and its networks with it.
+const ENDS: [u32; 5] = [2, 3, 6, 9, 15];
 
 /// `9`, `KILL`, `SIGKILL`, `RTMIN+3`.
 fn number(text: &str) -> Result<u32> {

@@ -24,6 +24,7 @@ use crate::cli::Globals;
 use crate::client::Client;
 use crate::flags::Words;
 use crate::go::{Columns, quote};
+use crate::network::Attached;
 use crate::process::{Process, no_task};
 use crate::{io, log};
 
@@ -194,13 +195,16 @@ async fn limited<T>(force: bool, process: &Process, step: impl Future<Output = R
 /// Deletes a process that has ended, or with `force` ends it first; answers its code.
 async fn delete_one(process: &Process, force: bool) -> Result<u32> {
     use api::containerd::v1::types::Status;
-    process.client.container(&process.container).await?;
+    let container = process.client.container(&process.container).await?;
     let missing = |error: Error| match error.is_not_found() && !process.exec.is_empty() {
         true => error.context("no running process found"),
         false => no_task(error),
     };
     let found = process.get().await.map_err(missing)?;
     let status = found.status();
+    let alive = (status != Status::Stopped).then_some(found.pid);
+    let whole = process.exec.is_empty();
+    let attached = whole.then(|| Attached::of(&process.client, &container, alive)).flatten();
     if force && !matches!(status, Status::Stopped) {
         match limited(force, process, process.kill(9, true)).await {
             Ok(()) => drop(limited(force, process, process.wait()).await),
@@ -216,6 +220,9 @@ async fn delete_one(process: &Process, force: bool) -> Result<u32> {
         return Err(Error::precondition(text + ": failed precondition"));
     }
     let code = limited(force, process, process.delete()).await?;
+    if let Some(attached) = attached {
+        attached.remove().await;
+    }
     io::remove(&Stdio {
         stdin: found.stdin,
         stdout: found.stdout,
