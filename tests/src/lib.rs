@@ -36,9 +36,6 @@ pub use command::{Finished, Invocation};
 pub use daemon::Daemon;
 pub use deadline::{eventually, eventually_within};
 pub use ledger::Ledger;
-<<<<<<< HEAD
 pub use records::Records;
-=======
 pub use network::HostNetwork;
->>>>>>> h7
 pub use rpc::Rpc;
