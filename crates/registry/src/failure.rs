@@ -79,7 +79,9 @@ impl Failure {
             let kind = if matches!(tls, rustls::Error::InvalidMessage(_)) { Kind::NoTls } else { Kind::Tls };
             return Self::new(kind, origin, format!("TLS: {}", describe(tls)));
         }
-        let io = causes.iter().find_map(|e| e.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
+        // The innermost: those around it say no more than that something is other than it should be.
+        let io =
+            causes.iter().rev().find_map(|e| e.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
         let refused = io == Some(std::io::ErrorKind::PermissionDenied);
         let (kind, doing) = match () {
             () if error.is_timeout() && error.is_connect() => (Kind::Timeout, "connect: timed out"),

@@ -348,7 +348,7 @@ fn exits_around_deaths(rounds: u64) {
 
 /// Kills the shim of a container; the line of the exit that is told then, and how long that took.
 fn killed(daemon: &Daemon, id: &str, before: impl FnOnce(Pid)) -> (String, Duration) {
-    let events = daemon.ctr(&["events", "topic==/tasks/exit"]).start();
+    let events = daemon.ctr(&["events", r#"topic=="/tasks/exit""#]).start();
     let heard = daemon.id("heard");
     eventually("the listener hears", || {
         daemon.ctr(&["run", "--rm", daemon.image(), &heard, "true"]).run();
