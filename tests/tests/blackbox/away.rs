@@ -271,7 +271,7 @@ fn await_hearing(daemon: &Daemon, events: &Running, of: &str) {
 
 /// Listens to events of a topic. What was told since a restart over running tasks is heard too.
 fn listen(daemon: &Daemon, topic: &str) -> Running {
-    let events = daemon.ctr(&["events", &format!("topic=={topic}")]).start();
+    let events = daemon.ctr(&["events", &format!("topic==\"{topic}\"")]).start();
     let address = daemon.address().to_str().unwrap().to_owned();
     let sockets = || std::fs::read_to_string("/proc/net/unix").unwrap();
     eventually("it is connected", || sockets().lines().filter(|line| line.ends_with(&address)).count() > 1);
@@ -325,7 +325,7 @@ fn exits_around_deaths(rounds: u64) {
         let id = run(&daemon, &format!("exits{round}"), &[], waits);
         let (pid, go) = (daemon.task_pid(&id), root(&daemon, &id).join("tmp/go"));
         // Connected is not subscribed: what it has missed then nobody owes it.
-        let first = daemon.ctr(&["events", "topic==/tasks/exit", "topic==/tasks/oom"]).start();
+        let first = daemon.ctr(&["events", "topic==\"/tasks/exit\"", "topic==\"/tasks/oom\""]).start();
         await_hearing(&daemon, &first, &format!("heard{round}-"));
         signal(&go);
         // Somewhere between before the exit and after its telling.
@@ -351,7 +351,7 @@ fn exits_around_deaths(rounds: u64) {
 
 /// Kills the shim of a container; the line of the exit that is told then, and how long that took.
 fn killed(daemon: &Daemon, id: &str, before: impl FnOnce(Pid)) -> (String, Duration) {
-    let events = daemon.ctr(&["events", "topic==/tasks/exit"]).start();
+    let events = daemon.ctr(&["events", "topic==\"/tasks/exit\""]).start();
     let heard = daemon.id("heard");
     eventually("the listener hears", || {
         daemon.ctr(&["run", "--rm", daemon.image(), &heard, "true"]).run();

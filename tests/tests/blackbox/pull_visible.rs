@@ -33,7 +33,7 @@ fn a_slow_pull_is_seen_by_everybody_who_looks() {
     daemon.launch();
     let registry = Fake::start();
     let name = Image::named("x").layer(&base_layer(), Packing::Gzip).publish(&registry, "x", "1");
-    let events = daemon.ctr(&["events", "topic==/containerd-rs/pull"]).start();
+    let events = daemon.ctr(&["events", "topic==\"/containerd-rs/pull\""]).start();
     registry
         .fault(When::path("/blobs/").method("GET").after(1), Fault::Stall(100_000, Duration::from_secs(5)));
     let pull = daemon.ctr(&["images", "pull", &name]).start();

@@ -157,7 +157,7 @@ fn who_subscribes_after_a_restart_hears_of_an_exit_that_happened_meanwhile() {
     daemon.await_status(&id, "STOPPED");
     // By now the shim has told, as dockerd's is longer away: it waits up to three seconds before it connects again.
     std::thread::sleep(std::time::Duration::from_secs(1));
-    let events = daemon.ctr(&["events", "topic==/tasks/exit"]).start();
+    let events = daemon.ctr(&["events", "topic==\"/tasks/exit\""]).start();
     events.await_output(&format!("\"container_id\":\"{id}\""));
     events.await_output("\"exit_status\":43");
     events.signal(rustix::process::Signal::INT);
