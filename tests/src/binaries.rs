@@ -9,12 +9,9 @@
 //! | `PEER_DIR` | upstream's `containerd`, `ctr` and shim, for tests that mix | none: those tests say so and pass |
 //! | `REFERENCE_DIR` | upstream's 2.3, as `cargo xtask reference` builds it where Go is | none: those tests say so and pass |
 //! | `SKOPEO_DIR` | where Debian's skopeo was unpacked, for tests that need another's tool | none: those tests say so and pass |
-<<<<<<< HEAD
 //! | `REGISTRY_DIR` | where Debian's docker-registry was unpacked | none: those tests say so and pass |
-=======
 //! | `CNI_DIR` | where Debian's CNI plugins and iptables were unpacked | none: tests of the network say so and pass |
 //! | `REFERENCE_DIR` | containerd 2.3, built by `cargo xtask reference` | none: what needs it says so and passes |
->>>>>>> h7
 //! | `RUNTIME_DIR` | where `runc` is, if not on PATH | none |
 //! | `CRIU_DIR` | where `criu` is | none: nothing is checkpointed |
 //! | `BUSYBOX` | a statically linked busybox | `/bin/busybox` |
@@ -128,11 +125,8 @@ pub fn peer() -> Option<Binaries> {
     Some(Binaries { daemon: dir.join("containerd"), ctr: dir.join("ctr"), shim_dir: dir })
 }
 
-<<<<<<< HEAD
 /// Upstream's programs of 2.3; `None`, said aloud, where they were not built.
-=======
 /// Today's containerd, written in Go; `None` (said aloud) where it was not built.
->>>>>>> h7
 pub fn reference() -> Option<Binaries> {
     let Some(dir) = env::var_os("REFERENCE_DIR").map(PathBuf::from) else {
         eprintln!(

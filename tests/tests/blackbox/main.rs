@@ -19,6 +19,7 @@ mod events;
 mod exec;
 mod exit;
 mod export;
+mod figures;
 mod hung_create;
 mod hung_shim;
 mod idle;

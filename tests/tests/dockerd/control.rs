@@ -13,6 +13,8 @@ fn a_container_is_measured_paused_and_limited() {
     eventually("it counts", || logged(&docker, "one") > 1);
     let stats = docker.docker(&["stats", "--no-stream", "--format", "{{.MemUsage}} {{.PIDs}}", "one"]).ok();
     assert!(stats.contains("/ 64MiB") && !stats.starts_with("0B"), "{stats}");
+    let top = docker.docker(&["top", "one", "-eo", "pid,args"]).ok();
+    assert!(top.lines().count() >= 2 && top.contains("sh -c"), "{top}");
     docker.docker(&["pause", "one"]).ok();
     assert_eq!(docker.inspect("one", "{{.State.Status}} {{.State.Paused}}"), "paused true");
     let before = logged(&docker, "one");

@@ -220,7 +220,7 @@ async fn forwarded_events_are_published_in_order() {
 async fn a_shim_hears_that_its_event_was_taken_when_a_subscriber_that_keeps_up_has_it() {
     use api::containerd::services::events::ttrpc::v1::ForwardRequest;
     let exchange = Exchange::new();
-    let mut reads = exchange.subscribe();
+    let mut reads = exchange.catch_up();
     let (ours, theirs) = UnixStream::pair().unwrap();
     tokio::spawn(serve_connection(theirs, forward_events(exchange.clone())));
     let (client, namespace) = (Client::new(ours), namespace());
