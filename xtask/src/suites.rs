@@ -137,6 +137,7 @@ pub fn environment(peers: Option<&Peers>) -> Vec<(&'static str, PathBuf)> {
         Err(error) => eprintln!("SKIPPED: nothing is tried with CNI plugins: {error:#}"),
     }
     variables.extend(reference::built(reference::Set::Containerd).map(|dir| ("REFERENCE_DIR", dir)));
+    variables.extend(reference::built(reference::Set::Cni).map(|dir| ("REFERENCE_CNI_DIR", dir)));
     if !machine::has_program("runc") {
         variables.push(("RUNTIME_DIR", peers.sbin()));
     }

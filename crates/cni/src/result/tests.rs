@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+use proptest::sample;
 use serde_json::json;
 
 use super::*;
@@ -127,4 +129,36 @@ fn addresses_of_version_4_inside_of_6_are_of_version_4() {
     let cidr: Cidr = "::ffff:10.0.0.1/120".parse().unwrap();
     assert_eq!(cidr.to_string(), "10.0.0.1/24");
     assert!(cidr.is_v4());
+}
+
+/// Results of any version that are right more often than not.
+fn texts() -> impl Strategy<Value = String> {
+    let cidr = || {
+        sample::select(vec!["10.0.0.1/8", "fd00::1/64", "::ffff:1.2.3.4/100", "::ffff:1.2.3.4/9", "1.2.3.4"])
+    };
+    let version = sample::select(vec!["", "0.1.0", "0.2.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0", "7.0.0"]);
+    let dns = sample::select(vec!["null", "{}", r#"{"domain":"d"}"#, r#"{"search":["a","b"]}"#, "[]"]);
+    (version, cidr(), cidr(), dns, "[ -~\\n]{0,4}").prop_map(|(version, ip, dst, dns, name)| {
+        let name = Value::String(name);
+        format!(
+            r#"{{"cniVersion":"{version}","ip4":{{"ip":"{ip}","routes":[{{"dst":"{dst}"}}]}},"dns":{dns},
+            "ips":[{{"version":"4","interface":0,"address":"{ip}","gateway":""}}],
+            "interfaces":[{{"name":{name},"mtu":0}}],"routes":[{{"dst":"{dst}","gw":"::1","mtu":5}}]}}"#
+        )
+    })
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_read_can_be_kept_and_converted(text in texts()) {
+        if let Ok(result) = AddResult::parse(text.as_bytes(), "1.0.0") {
+            prop_assert_eq!(AddResult::kept(result.to_json().unwrap()).unwrap(), result.clone());
+            prop_assert!(result.current().interfaces.iter().all(|i| !i.name.contains(char::is_control)));
+            for version in crate::version::SUPPORTED {
+                let Ok(converted) = result.to(version) else { continue };
+                prop_assert_eq!(converted.version(), version);
+                prop_assert_eq!(AddResult::kept(converted.to_json().unwrap()).unwrap(), converted);
+            }
+        }
+    }
 }
