@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::containerd::events::TaskDelete;
-use tokio::task::JoinSet;
-use types::events::Envelope;
+use types::events::{Envelope, Subscription};
 use types::task::{Deleted, Status};
 use types::{Class, Error, Namespace, Result, crash};
 
@@ -32,7 +31,7 @@ impl Runtime {
             ));
         }
         let deleting = shim.deleting.lock().await;
-        let heard = self.hear_delete(&shim.key);
+        let heard = self.inner.events.subscribe();
         let deleted = shim.delete("", None).await;
         crash::point("deleted");
         if let Err(Failure::Closed) = deleted {
@@ -74,25 +73,17 @@ impl Runtime {
         });
     }
 
-    /// Ends when somebody has told of the task's delete. On a task of its own: a shim goes only when all who subscribe have its
-    /// last event.
-    fn hear_delete(&self, key: &TaskKey) -> JoinSet<()> {
-        let (mut events, key) = (self.inner.events.subscribe(), key.clone());
-        let mut heard = JoinSet::new();
-        heard.spawn(async move {
-            while let Ok(envelope) = events.next().await {
+    /// Tells of the delete in place of a shim that went before it had sent its last event, as upstream's may: it does
+    /// not wait for its own queue.
+    async fn tell_delete(self, key: TaskKey, end: Deleted, mut heard: Subscription) {
+        let told = async {
+            while let Ok(envelope) = heard.next().await {
                 if envelope.topic == TASK_DELETE && is_of(&envelope, &key) {
                     return;
                 }
             }
-        });
-        heard
-    }
-
-    /// Tells of the delete in place of a shim that went before it had sent its last event, as upstream's may: it does
-    /// not wait for its own queue.
-    async fn tell_delete(self, key: TaskKey, end: Deleted, mut heard: JoinSet<()>) {
-        if tokio::time::timeout(LAST_EVENT, heard.join_next()).await.is_err() {
+        };
+        if tokio::time::timeout(LAST_EVENT, told).await.is_err() {
             tracing::warn!(task = %key, "shim did not tell of the delete");
             self.publish_delete(&key, end);
         }
