@@ -11,7 +11,6 @@
 //! | `SKOPEO_DIR` | where Debian's skopeo was unpacked, for tests that need another's tool | none: those tests say so and pass |
 //! | `REGISTRY_DIR` | where Debian's docker-registry was unpacked | none: those tests say so and pass |
 //! | `CNI_DIR` | where Debian's CNI plugins and iptables were unpacked | none: tests of the network say so and pass |
-//! | `REFERENCE_DIR` | containerd 2.3, built by `cargo xtask reference` | none: what needs it says so and passes |
 //! | `RUNTIME_DIR` | where `runc` is, if not on PATH | none |
 //! | `CRIU_DIR` | where `criu` is | none: nothing is checkpointed |
 //! | `BUSYBOX` | a statically linked busybox | `/bin/busybox` |

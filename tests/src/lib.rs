@@ -36,6 +36,6 @@ pub use command::{Finished, Invocation};
 pub use daemon::Daemon;
 pub use deadline::{eventually, eventually_within};
 pub use ledger::Ledger;
-pub use records::Records;
 pub use network::HostNetwork;
+pub use records::Records;
 pub use rpc::Rpc;

@@ -103,11 +103,7 @@ pub fn atomic_write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     written.context(doing)
 }
 
-fn create_temporary(
-    dir: &OwnedFd,
-    name: &OsStr,
-    mode: u32,
-) -> io::Result<(File, std::ffi::OsString)> {
+fn create_temporary(dir: &OwnedFd, name: &OsStr, mode: u32) -> io::Result<(File, std::ffi::OsString)> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     loop {
         let mut temporary = std::ffi::OsString::from(".");
