@@ -12,14 +12,14 @@ seconds=${1:-30}
 
 host=$(rustc -vV | sed -n 's/^host: //p')
 [ -e Cargo.lock ] || cp ../Cargo.lock Cargo.lock
-# Optimised, as some targets do much for each input, but with the checks of a debug build.
-export CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true CARGO_PROFILE_RELEASE_OPT_LEVEL=1
-export RUSTFLAGS="--cfg fuzzing -Ccodegen-units=1 -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+# With the checks of a debug build, and optimised a little, as some targets do much for each input.
+export CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_PROFILE_DEV_DEBUG=0
+export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
--Cllvm-args=-sanitizer-coverage-trace-compares"
+-Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1"
 # With --target, what runs at build time is not instrumented.
-cargo build --release --target "$host"
-programs=${CARGO_TARGET_DIR:-target}/$host/release
+cargo build --target "$host"
+programs=${CARGO_TARGET_DIR:-target}/$host/debug
 
 # Targets make stores and trees: on a disk they would wait for it all the time.
 TMPDIR=$(mktemp -d -p /dev/shm)
