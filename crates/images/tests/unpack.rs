@@ -17,7 +17,6 @@ use snapshots::native::Native;
 use snapshots::overlay::{self, Overlay};
 use tar_core::EntryType;
 use tar_core::builder::EntryBuilder;
-use types::filters::Filters;
 use types::mount::Mount;
 use types::oci::image::{chain_id, media};
 use types::oci::{Descriptor, Manifest};
