@@ -87,9 +87,9 @@ async fn bad_topics_and_bad_filters_are_refused() {
             "{topic}"
         );
     }
-    let bad = SubscribeRequest { filters: vec!["topic~=[".into()] };
+    let bad = SubscribeRequest { filters: vec!["topic==".into()] };
     let refused = client.subscribe(bad).await.unwrap_err();
-    assert!(refused.message().contains("filters: parse error: [topic~=[]"), "{refused}");
+    assert!(refused.message().contains("filters: parse error: [topic=="), "{refused}");
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ use std::ffi::OsStr;
 use std::fs::{File, TryLockError};
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -145,10 +146,32 @@ pub fn lock(file: &File) -> io::Result<bool> {
         match file.try_lock() {
             Ok(()) => return Ok(true),
             Err(TryLockError::Error(error)) => return Err(error),
-            Err(TryLockError::WouldBlock) if Instant::now() >= end => return Ok(false),
-            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(10)),
+            Err(TryLockError::WouldBlock) if Instant::now() < end && is_orphaned(file) => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(TryLockError::WouldBlock) => return Ok(false),
         }
     }
+}
+
+/// Whether whoever took the lock is gone.
+fn is_orphaned(file: &File) -> bool {
+    let Ok(inode) = file.metadata().map(|metadata| metadata.ino()) else { return false };
+    let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+    // A process that has ended, but that nobody has waited for, has no program.
+    locks
+        .lines()
+        .filter_map(|line| holder(line, inode))
+        .any(|pid| !Path::new(&format!("/proc/{pid}/exe")).exists())
+}
+
+/// Who holds the flock of a file, by a line of proc_locks(5): `1: FLOCK  ADVISORY  WRITE 123 08:01:4567 0 EOF`. A process
+/// that we cannot see is 0.
+fn holder(line: &str, inode: u64) -> Option<u32> {
+    let mut words = line.split_whitespace().skip(1);
+    let pid = (words.next()? == "FLOCK").then(|| words.nth(2))??.parse().ok()?;
+    let locked: u64 = words.next()?.rsplit(':').next()?.parse().ok()?;
+    (locked == inode && pid != 0).then_some(pid)
 }
 
 #[cfg(test)]
@@ -159,17 +182,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lock_is_waited_for_a_moment() {
+    fn a_lock_is_waited_for_if_its_taker_is_gone_and_only_then() {
         let dir = tempfile::tempdir().unwrap();
-        let [first, second] = [(); 2].map(|()| File::open(dir.path()).unwrap());
-        assert!(lock(&first).unwrap());
-        assert!(!lock(&second).unwrap());
-        std::thread::scope(|scope| {
-            let waits = scope.spawn(|| lock(&second).unwrap());
-            std::thread::sleep(Duration::from_millis(50));
-            drop(first);
-            assert!(waits.join().unwrap());
-        });
+        let file = || File::open(dir.path()).unwrap();
+        let begun = Instant::now();
+        let taken = file();
+        assert!(lock(&taken).unwrap() && !lock(&file()).unwrap());
+        assert!(begun.elapsed() < Duration::from_millis(500));
+        drop(taken);
+        // flock(1) takes it and ends; sleep(1) has the same open file.
+        let script = r#"exec 9<"$0"; flock 9; sleep 0.5 >&- 2>&- &"#;
+        let mut shell = std::process::Command::new("sh");
+        assert!(shell.arg("-c").arg(script).arg(dir.path()).status().unwrap().success());
+        assert!(file().try_lock().is_err());
+        assert!(lock(&file()).unwrap());
+    }
+
+    #[test]
+    fn who_holds_a_lock_is_read() {
+        let line = "42: FLOCK  ADVISORY  WRITE 4711 fe:00:1835010 0 EOF";
+        assert_eq!((holder(line, 1_835_010), holder(line, 10)), (Some(4711), None));
+        assert_eq!(holder("1: POSIX  ADVISORY  WRITE 4711 fe:00:7 0 EOF", 7), None);
+        assert_eq!(holder("1: FLOCK  ADVISORY  WRITE 0 fe:00:7 0 EOF", 7), None);
+        assert_eq!(holder("1: -> FLOCK ADVISORY WRITE 4 fe:00:7 0 EOF", 7), None);
     }
 
     #[test]

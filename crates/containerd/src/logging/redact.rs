@@ -20,18 +20,24 @@ pub fn redact(text: &str) -> Cow<'_, str> {
             .find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>' | '\\'))
             .unwrap_or(url.len());
         // A second URL may stand in the query of the first.
-        let (url, after) = url.split_at(end);
-        let authority = url.find(['/', '?', '#']).unwrap_or(url.len());
-        let (authority, path) = url.split_at(authority);
+        let (whole, after) = url.split_at(end);
+        let mut host_end = whole.find(['/', '?', '#']).unwrap_or(whole.len());
+        // Or be the first one's host and path.
+        if whole[..host_end].ends_with(':') && whole[host_end..].starts_with("//") {
+            host_end -= 1;
+        }
+        let (authority, path) = whole.split_at(host_end);
         match authority.rsplit_once('@') {
             Some((_, host)) => clean.extend([BLOT, "@", host]),
             None => clean.push_str(authority),
         }
-        match path.find('?') {
-            Some(query) => clean.extend([&path[..=query], BLOT]),
-            None => clean.push_str(path),
-        }
-        rest = after;
+        rest = match path.find('?') {
+            Some(query) => {
+                clean.extend([&*redact(&path[..query]), "?", BLOT]);
+                after
+            }
+            None => &url[host_end..],
+        };
     }
     clean.push_str(rest);
     Cow::Owned(clean)
@@ -64,6 +70,8 @@ mod tests {
             ),
             ("a://b?u=c://d:e@f", "a://b?[REDACTED]"),
             ("://", "://"),
+            ("://http://:p@h/", "://http://[REDACTED]@h/"),
+            ("a://u:p@h://v:q@i/x://w:r@j?t", "a://[REDACTED]@h://[REDACTED]@i/x://[REDACTED]@j?[REDACTED]"),
             ("\u{e9}://\u{e9}@\u{e9}", "\u{e9}://[REDACTED]@\u{e9}"),
         ];
         for (text, clean) in cases {
