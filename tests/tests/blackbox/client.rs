@@ -65,7 +65,9 @@ fn records_that_are_larger_together_than_a_message_are_listed() {
     let listed = daemon.ctr(&["containers", "ls", "-q"]).ok();
     assert!(listed.lines().eq(&ids), "{listed}");
     assert_eq!(daemon.ctr(&["containers", "ls"]).ok().lines().count(), 1 + ids.len());
-    daemon.ctr(&["images", "prune", "--all"]).ok();
+    if !daemon.lacks_flag(&["images", "prune"], "--all") {
+        daemon.ctr(&["images", "prune", "--all"]).ok();
+    }
 }
 
 #[test]

@@ -113,20 +113,18 @@ impl Driver {
         // Init is our child: no runtime has to find it where it would do nothing else than send the signal.
         let init = self.processes.get(INIT).and_then(|live| live.child);
         let direct = !all && self.runtime.only_sends_signals() && self.state.is_plainly_alive();
-        let done = match init.and_then(|child| cx.children.process(child)).filter(|_| direct) {
-            Some(init) => init.signal(signal).map(|()| true).map_err(|e| match e.raw_os_error() {
-                Some(libc::ESRCH) => Error::not_found("process already finished: not found"),
-                _ => Error::unknown(format!(
-                    "unknown error after kill: {}",
-                    crate::runtime::external::reason(&e)
-                )),
-            }),
-            None => self.follow(cx, self.runtime.kill(Task::Kill(call), signal, all)).map(|()| false),
-        };
-        match done {
-            Ok(false) => {}
-            Ok(true) => cx.reply(call, Ok(message::answer(&Answer::Empty))),
-            Err(error) => cx.reply(call, Err(error)),
+        let init = init.and_then(|child| cx.children.process(child)).filter(|_| direct);
+        match init.map(|init| init.signal(signal)) {
+            Some(Ok(())) => cx.reply(call, Ok(message::answer(&Answer::Empty))),
+            Some(Err(e)) if e.raw_os_error() == Some(libc::ESRCH) => {
+                cx.reply(call, Err(Error::not_found("process already finished: not found")));
+            }
+            // Why a signal cannot be sent the runtime says in its own words.
+            Some(Err(_)) | None => {
+                if let Err(error) = self.follow(cx, self.runtime.kill(Task::Kill(call), signal, all)) {
+                    cx.reply(call, Err(error));
+                }
+            }
         }
     }
 
