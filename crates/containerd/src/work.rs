@@ -32,7 +32,7 @@ pub struct Work {
 }
 
 /// How long no client must have come before memory is given back.
-const QUIET: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 2000 });
+const QUIET: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 1000 });
 
 /// Whether clients come.
 #[derive(Debug, Default)]
