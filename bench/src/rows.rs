@@ -161,7 +161,7 @@ fn sleeper(daemon: &Daemon) -> Result<String> {
 
 /// Lets event batches and timers of the last container go by.
 fn settle() {
-    sleep(Duration::from_secs(2));
+    sleep(Duration::from_secs(5));
 }
 
 fn kilobytes(value: u64) -> f64 {
