@@ -124,7 +124,6 @@ pub fn peer() -> Option<Binaries> {
     Some(Binaries { daemon: dir.join("containerd"), ctr: dir.join("ctr"), shim_dir: dir })
 }
 
-/// Upstream's programs of 2.3; `None`, said aloud, where they were not built.
 /// Today's containerd, written in Go; `None` (said aloud) where it was not built.
 pub fn reference() -> Option<Binaries> {
     let Some(dir) = env::var_os("REFERENCE_DIR").map(PathBuf::from) else {

@@ -92,7 +92,6 @@ pub struct Side {
 impl Side {
     fn ours(dist: &Path, mut variables: Vec<(&'static str, PathBuf)>) -> Self {
         variables.extend([("SUITE", "ours".into()), ("CONTAINERD_BIN", dist.join("containerd"))]);
-        variables.extend(reference::built(reference::Set::Containerd).map(|dir| ("REFERENCE_DIR", dir)));
         Self { name: "ours".into(), variables, wrapper: None }
     }
 

@@ -68,7 +68,11 @@ impl Leases {
 
     /// An id that no lease has: nanoseconds and four random characters, as upstream's clients are used to see them.
     pub fn random_id() -> String {
-        random_id()
+        const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        let (_, nanos) = types::time::unix(SystemTime::now());
+        let random: u32 = rand::random();
+        let text: String = (0..4).map(|i| char::from(ALPHABET[(random >> (6 * i) & 63) as usize])).collect();
+        format!("{nanos}-{text}")
     }
 
     /// Makes a lease, under a random id if none is given.
@@ -76,7 +80,7 @@ impl Leases {
         labels::validate_all(&labels).map_err(|e| e.context("lease.Labels"))?;
         labels::writable(&labels)?;
         let (namespace, labels) = (self.namespace.clone(), stored(labels));
-        let id = id.filter(|id| !id.is_empty()).unwrap_or_else(random_id);
+        let id = id.filter(|id| !id.is_empty()).unwrap_or_else(Self::random_id);
         self.db
             .mutate(move |tx| {
                 let key = (namespace.as_str(), id.as_str());
@@ -230,14 +234,6 @@ fn validate(resource: &Resource) -> Result<()> {
         }
         _ => Err(Error::unimplemented(format!("resource type {kind} not supported yet: not implemented"))),
     }
-}
-
-fn random_id() -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let (_, nanos) = types::time::unix(SystemTime::now());
-    let random: u32 = rand::random();
-    let text: String = (0..4).map(|i| char::from(ALPHABET[(random >> (6 * i) & 63) as usize])).collect();
-    format!("{nanos}-{text}")
 }
 
 impl LeaseRecord {

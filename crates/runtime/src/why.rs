@@ -68,8 +68,7 @@ fn kept(bundle: &Bundle) -> Result<PathBuf> {
 /// Puts the record of a task that goes where it outlives the task. None is no error.
 pub(crate) fn keep(bundle: &Bundle) -> Result<()> {
     let from = bundle.work.join(NAME);
-    let usable = std::fs::symlink_metadata(&from).is_ok_and(|m| m.is_file() && m.len() <= LARGEST);
-    if !usable {
+    if !usable(&from) {
         return Ok(());
     }
     let to = kept(bundle)?;
@@ -80,6 +79,11 @@ pub(crate) fn keep(bundle: &Bundle) -> Result<()> {
     std::fs::rename(&from, &to).context(|| format!("keep the record {from:?}"))?;
     sweep_one(dir);
     Ok(())
+}
+
+/// Whether it may be a file of a shim of ours.
+fn usable(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|m| m.is_file() && m.len() <= LARGEST)
 }
 
 /// Removes the records below `root` that have had their day.

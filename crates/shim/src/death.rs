@@ -177,11 +177,7 @@ fn text(record: &Record<'_>, oom: Option<&str>) -> String {
 }
 
 fn reason(ended: Option<Ended>, status: u32, oom: bool) -> String {
-    let how = match ended {
-        Some(Ended::Signal(signal)) => format!("killed by signal {signal}"),
-        Some(Ended::Code(code)) => format!("exited with code {code}"),
-        None => format!("ended with status {status}"),
-    };
+    let how = ended.map_or_else(|| format!("ended with status {status}"), |ended| ended.to_string());
     if oom { format!("{how}, after memory ran out") } else { how }
 }
 

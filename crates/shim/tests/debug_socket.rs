@@ -65,10 +65,7 @@ fn all_that_is_going_on_is_told() {
     rig.state("c1", "").unwrap();
     assert!(begun.elapsed() < Duration::from_secs(5));
     drop(silent);
-    rig.kill("c1", "", 9).unwrap();
-    rig.wait("c1", "");
-    rig.delete("c1", "").unwrap();
-    rig.shut_down();
+    rig.end("c1");
     assert!(!socket(&rig).exists());
 }
 

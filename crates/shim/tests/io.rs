@@ -181,10 +181,7 @@ fn an_exec_whose_input_is_closed_before_it_starts_sees_the_end() {
     rig.client().call::<wire::StartResponse>("Start", &start).unwrap();
     assert_eq!(rig.wait("c1", "e"), 0);
     assert!(sys::fifo::open_writer_if_read(&input).unwrap().is_none());
-    rig.kill("c1", "", 9).unwrap();
-    rig.wait("c1", "");
-    rig.delete("c1", "").unwrap();
-    rig.shut_down();
+    rig.end("c1");
 }
 
 #[test]

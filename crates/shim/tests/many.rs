@@ -64,10 +64,7 @@ fn short_processes(count: u32, width: u32) {
     for n in 0..count {
         assert_eq!(told.get(&format!("e{n}")), Some(&ending(n).1));
     }
-    rig.kill("c1", "", 9).unwrap();
-    rig.wait("c1", "");
-    rig.delete("c1", "").unwrap();
-    rig.shut_down();
+    rig.end("c1");
 }
 
 #[test]
@@ -123,10 +120,7 @@ fn early_exits(count: u32) {
     let topics: Vec<String> = rig.topics().into_iter().skip(2).collect();
     let life = ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"];
     assert!(topics.chunks(4).all(|told| told == life), "{topics:?}");
-    rig.kill("keeper", "", 9).unwrap();
-    rig.wait("keeper", "");
-    rig.delete("keeper", "").unwrap();
-    rig.shut_down();
+    rig.end("keeper");
 }
 
 #[test]
@@ -164,10 +158,7 @@ fn execs_leave_no_memory_behind(count: u32) {
     let after = memory(&rig);
     println!("{before} kB before {count} execs, {after} kB after");
     assert!(after <= before + 64, "{before} kB, then {after} kB");
-    rig.kill("c1", "", 9).unwrap();
-    rig.wait("c1", "");
-    rig.delete("c1", "").unwrap();
-    rig.shut_down();
+    rig.end("c1");
 }
 
 #[test]

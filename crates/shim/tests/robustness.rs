@@ -87,10 +87,7 @@ fn a_client_that_dies_or_reads_nothing_does_not_stop_what_it_began() {
     deaf.raw().set_nonblocking(false).unwrap();
     deaf.raw().read_exact(&mut header).unwrap();
     drop(deaf);
-    rig.kill("c1", "", 9).unwrap();
-    rig.wait("c1", "");
-    rig.delete("c1", "").unwrap();
-    rig.shut_down();
+    rig.end("c1");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Processes by descriptor: a pid names whoever has it now, a pidfd the one process it was opened on.
 
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::{fmt, io};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
@@ -27,6 +27,15 @@ impl Ended {
     /// Whether it exited with code 0.
     pub fn is_success(self) -> bool {
         self == Self::Code(0)
+    }
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exited with code {code}"),
+            Self::Signal(signal) => write!(f, "killed by signal {signal}"),
+        }
     }
 }
 

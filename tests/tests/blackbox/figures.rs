@@ -70,12 +70,7 @@ fn a_container_is_measured_as_by_upstreams_shim() {
         return;
     }
     // Today's, if it is there: an older one knows fewer fields.
-    let reference = std::env::var_os("REFERENCE_DIR").map(std::path::PathBuf::from);
-    let Some(dir) = reference else {
-        eprintln!("skipped: REFERENCE_DIR does not name a directory with today's containerd");
-        return;
-    };
-    let theirs = Binaries { daemon: dir.join("containerd"), ctr: dir.join("ctr"), shim_dir: dir };
+    let Some(theirs) = binaries::reference() else { return };
     let ours = measured(&binaries::tested(), "ours").expect("our shim measures");
     let Some(theirs) = measured(&theirs, "theirs") else {
         // A hierarchy of version 1 that was mounted once, and is not any more, is enough.

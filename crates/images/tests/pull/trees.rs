@@ -148,15 +148,20 @@ async fn an_artifact_is_fetched_and_not_unpacked() {
     assert_eq!(labels["containerd.io/gc.ref.content.1"], body.digest.to_string());
 }
 
+/// The manifest of an image that the registry has, to be changed.
+fn manifest_for(bench: &Bench, platform: &str) -> serde_json::Value {
+    let image = image_for(bench, platform);
+    let (_, manifest) = bench.registry.manifest("library/x", image.digest.as_str()).unwrap();
+    serde_json::from_slice(&manifest).unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_descriptor_brings_along_is_not_fetched_but_verified() {
     if !is_root() {
         return;
     }
     let bench = Bench::new();
-    let image = image_for(&bench, "linux/amd64");
-    let (_, manifest) = bench.registry.manifest("library/x", image.digest.as_str()).unwrap();
-    let mut manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    let mut manifest = manifest_for(&bench, "linux/amd64");
     let digest: Digest = manifest["config"]["digest"].as_str().unwrap().parse().unwrap();
     let config = bench.registry.blob("library/x", &digest).unwrap();
     bench.registry.remove_blob("library/x", &digest);
@@ -196,9 +201,7 @@ async fn types_of_configs_and_layers_may_be_a_way_s_own() {
         return;
     }
     let bench = Bench::new();
-    let image = image_for(&bench, "linux/amd64");
-    let (_, manifest) = bench.registry.manifest("library/x", image.digest.as_str()).unwrap();
-    let mut manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    let mut manifest = manifest_for(&bench, "linux/amd64");
     manifest["config"]["mediaType"] = SPECIAL_CONFIG.into();
     manifest["layers"][0]["mediaType"] = SPECIAL_LAYER.into();
     let manifest = manifest.to_string();

@@ -13,7 +13,7 @@ use sys::pidfd::Ended;
 use types::task::Deleted;
 use types::{Result, ResultExt, version};
 
-use super::{LARGEST, NAME};
+use super::{NAME, usable};
 use crate::bundle::Bundle;
 use crate::key::TaskKey;
 
@@ -50,10 +50,7 @@ pub(crate) fn write(key: &TaskKey, bundle: &Bundle, end: Deleted, witness: Witne
 
 fn record(key: &TaskKey, bundle: &Bundle, end: Deleted, witness: Witness) -> Value {
     let (how, source, status) = match witness {
-        Witness::Kernel(Ended::Signal(signal)) => {
-            (format!("killed by signal {signal}"), "kernel", 128 + signal)
-        }
-        Witness::Kernel(Ended::Code(code)) => (format!("exited with code {code}"), "kernel", code),
+        Witness::Kernel(ended) => (ended.to_string(), "kernel", ended.status()),
         Witness::Bundle | Witness::None if bundle.knows_exit() => {
             (format!("ended with status {}", end.exit.status), "shim", end.exit.status)
         }
@@ -61,7 +58,9 @@ fn record(key: &TaskKey, bundle: &Bundle, end: Deleted, witness: Witness) -> Val
             (format!("ended with status {}, which is a guess", end.exit.status), "estimate", end.exit.status)
         }
     };
-    let oom = small(&bundle.work.join(OOM)).and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+    let oom = bundle.work.join(OOM);
+    let oom = usable(&oom).then(|| std::fs::read(&oom).ok()).flatten();
+    let oom = oom.and_then(|text| serde_json::from_slice::<Value>(&text).ok());
     let memory = if oom.is_some() { ", after memory ran out" } else { "" };
     let mut record = json!({
         "version": 1,
@@ -108,14 +107,6 @@ fn last_of(path: &Path) -> std::io::Result<Vec<u8>> {
     let delivered = bytes.iter().take_while(|byte| **byte == 0).count();
     bytes.drain(..delivered);
     Ok(bytes)
-}
-
-fn small(path: &Path) -> Option<Vec<u8>> {
-    let about = std::fs::symlink_metadata(path).ok()?;
-    if !about.is_file() || about.len() > LARGEST {
-        return None;
-    }
-    std::fs::read(path).ok()
 }
 
 #[cfg(test)]

@@ -332,6 +332,14 @@ impl Rig {
         table.lines().filter(|line| line.contains(&prefix)).map(str::to_owned).collect()
     }
 
+    /// Kills a container, deletes it, and lets the shim end.
+    pub fn end(&self, id: &str) {
+        self.kill(id, "", 9).unwrap();
+        self.wait(id, "");
+        self.delete(id, "").unwrap();
+        self.shut_down();
+    }
+
     /// Asks the shim to end, and waits until it and its socket are gone.
     pub fn shut_down(&self) {
         self.client().call::<()>("Shutdown", &wire::ShutdownRequest::default()).unwrap();

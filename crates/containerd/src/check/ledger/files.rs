@@ -6,7 +6,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sys::shims::running;
+use sys::shims::Shim;
 
 use super::processes::open_files;
 use super::{Row, Scene};
@@ -47,7 +47,7 @@ fn is_refused(path: &Path) -> bool {
 }
 
 /// FIFOs of clients whose tasks nobody knows any more.
-pub fn fifos(scene: &Scene<'_>) -> Vec<Row> {
+pub fn fifos(scene: &Scene<'_>, running: &[Shim]) -> Vec<Row> {
     let mut candidates: Vec<PathBuf> =
         entries(Path::new(FIFOS)).iter().flat_map(|dir| entries(dir)).collect();
     candidates.retain(|path| {
@@ -63,7 +63,7 @@ pub fn fifos(scene: &Scene<'_>) -> Vec<Row> {
         .bundles
         .iter()
         .map(|bundle| bundle.id.clone())
-        .chain(running().unwrap_or_default().into_iter().map(|shim| shim.id))
+        .chain(running.iter().map(|shim| shim.id.clone()))
         .collect();
     let open = open_files();
     candidates

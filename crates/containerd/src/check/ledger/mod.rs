@@ -72,11 +72,13 @@ impl Scene<'_> {
     }
 
     fn rows(&self) -> Vec<Row> {
-        let mut rows = processes::zombies(self);
+        // Where they cannot be seen there are none.
+        let running = sys::shims::running().unwrap_or_default();
+        let mut rows = processes::zombies(self, &running);
         rows.extend(places::mounts(self));
-        rows.extend(places::cgroups(self));
+        rows.extend(places::cgroups(self, &running));
         rows.extend(files::sockets(self));
-        rows.extend(files::fifos(self));
+        rows.extend(files::fifos(self, &running));
         rows.extend(files::files(self));
         rows
     }

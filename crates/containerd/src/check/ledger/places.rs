@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use sys::cgroup::{directories, is_empty};
 use sys::mount::table::{self, Entry};
-use sys::shims::running;
+use sys::shims::Shim;
 
 use super::{Row, Scene};
 use crate::check::report::quoted;
@@ -48,7 +48,7 @@ fn is_temporary(mount: &Entry, root: &Path) -> bool {
 }
 
 /// Control groups of tasks that are gone.
-pub fn cgroups(scene: &Scene<'_>) -> Vec<Row> {
+pub fn cgroups(scene: &Scene<'_>, running: &[Shim]) -> Vec<Row> {
     let mut rows = Vec::new();
     for bundle in scene.dead() {
         for dir in bundle.cgroup.iter().flat_map(|path| directories(path)) {
@@ -62,7 +62,7 @@ pub fn cgroups(scene: &Scene<'_>) -> Vec<Row> {
         .bundles
         .iter()
         .map(|bundle| (bundle.namespace.to_string(), bundle.id.clone()))
-        .chain(running().unwrap_or_default().into_iter().map(|shim| (shim.namespace, shim.id)))
+        .chain(running.iter().map(|shim| (shim.namespace.clone(), shim.id.clone())))
         .collect();
     for namespace in namespaces(scene) {
         for dir in directories(&namespace).iter().flat_map(|dir| below(dir)) {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 
-use sys::shims::running;
+use sys::shims::Shim;
 
 use super::{Row, Scene};
 
@@ -16,10 +16,9 @@ struct Stat {
 }
 
 /// Children of the daemon and of its shims that have ended and that nobody collects.
-pub fn zombies(scene: &Scene<'_>) -> Vec<Row> {
-    let address = scene.config.grpc.address.to_string_lossy().into_owned();
-    let shims =
-        running().unwrap_or_default().into_iter().filter(|shim| shim.address == address).map(|shim| shim.pid);
+pub fn zombies(scene: &Scene<'_>, running: &[Shim]) -> Vec<Row> {
+    let address = scene.config.grpc.address.to_string_lossy();
+    let shims = running.iter().filter(|shim| shim.address == address).map(|shim| shim.pid);
     let parents: HashSet<u32> = shims.chain(scene.daemon).collect();
     let ended = all().filter_map(stat).filter(|stat| stat.state == 'Z' && parents.contains(&stat.parent));
     ended

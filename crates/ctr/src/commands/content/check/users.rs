@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sys::mount::table::{self, Entry};
 
@@ -13,14 +13,13 @@ const POLL: Duration = Duration::from_millis(50);
 
 /// Where `dir` is part of a mount that does not go by itself.
 pub(super) async fn that_stay(dir: &Path) -> Vec<String> {
-    let gone = async {
-        while !of(dir).is_empty() {
-            tokio::time::sleep(POLL).await;
+    let end = Instant::now() + PASSING;
+    loop {
+        let users = of(dir);
+        if users.is_empty() || Instant::now() >= end {
+            return users;
         }
-    };
-    match tokio::time::timeout(PASSING, gone).await {
-        Ok(()) => Vec::new(),
-        Err(_) => of(dir),
+        tokio::time::sleep(POLL).await;
     }
 }
 
