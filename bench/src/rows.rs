@@ -160,7 +160,7 @@ fn sleeper(daemon: &Daemon) -> Result<String> {
 }
 
 /// Lets event batches and timers of the last container go by.
-fn settle() {
+pub fn settle() {
     sleep(Duration::from_secs(5));
 }
 

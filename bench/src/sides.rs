@@ -1,12 +1,21 @@
 //! The two daemons that are compared, each with the same image.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use containerd_tests::Daemon;
 use containerd_tests::binaries::{Binaries, Suite};
+
+/// Where the programs of both are.
+#[derive(Debug, Default)]
+pub struct Programs {
+    /// This project's.
+    pub ours: PathBuf,
+    /// The other's.
+    pub peer: PathBuf,
+}
 
 /// This project's daemon and another, both running.
 pub struct Sides {
@@ -18,10 +27,10 @@ pub struct Sides {
 
 impl Sides {
     /// Starts both and imports the image into both.
-    pub fn start(ours: &Path, peer: &Path) -> Self {
+    pub fn start(programs: &Programs) -> Self {
         let sides = Self {
-            ours: Daemon::start_of(binaries(ours), Suite::Ours),
-            peer: Daemon::start_of(binaries(peer), Suite::Upstream),
+            ours: Daemon::start_of(binaries(&programs.ours), Suite::Ours),
+            peer: Daemon::start_of(binaries(&programs.peer), Suite::Upstream),
         };
         sides.ours.image();
         sides.peer.image();
@@ -29,7 +38,8 @@ impl Sides {
     }
 }
 
-fn binaries(dir: &Path) -> Binaries {
+/// The programs in a directory.
+pub fn binaries(dir: &Path) -> Binaries {
     Binaries { daemon: dir.join("containerd"), ctr: dir.join("ctr"), shim_dir: dir.to_path_buf() }
 }
 

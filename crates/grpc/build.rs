@@ -13,6 +13,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .flat_map(|dir| std::fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()))
         .collect();
     files.sort();
+    files.push(proto.join("cri/runtime.proto"));
     let descriptors = protox::compile(&files, [proto])?;
     tonic_prost_build::configure()
         .build_transport(false)
@@ -63,6 +64,7 @@ fn config() -> tonic_prost_build::Config {
         );
     }
     config.extern_path(".containerdrs.services.diagnosis.v1", "::api::containerdrs::services::diagnosis::v1");
+    config.extern_path(".runtime.v1", "::api::cri");
     config.extern_path(".containerd.v1.types", "::api::containerd::v1::types");
     config.extern_path(".google.rpc", "::api::google::rpc");
     config

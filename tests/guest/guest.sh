@@ -4,9 +4,12 @@
 # times slower than the host); a guest that runs `true` takes six seconds.
 #
 #   guest.sh [option...] -- COMMAND [ARG...]
+#   guest.sh --fetch          only downloads the kernel, if it is not there
 #
 #   --out DIR       writable in the guest as /out; needed
 #   --root DIR      the guest's root (default: this machine's /)
+#   --show DIR      seen in the guest where it is here, even below /tmp, /var/tmp, /run or /var/lib, which are new and empty there
+#   --apparmor DIR  where Debian's apparmor was unpacked, if it is not installed: its parser and what profiles include
 #   --systemd       boot the root's systemd; COMMAND is a unit of its own, started after multi-user.target
 #   --cgroup v2|v1|hybrid    (v2; systemd mounts v2)
 #   --lsm apparmor|selinux|none   (apparmor)
@@ -20,11 +23,14 @@
 set -euo pipefail
 
 cache=${GUEST_CACHE:-/var/cache/containerd-rs-guest}
-out='' root=/ systemd='' cgroup=v2 lsm=apparmor timeout=1800 memory=4096 disk=() mark='' cut=0
+out='' root=/ show='' fetch='' apparmor='' systemd='' cgroup=v2 lsm=apparmor timeout=1800 memory=4096 disk=() mark='' cut=0
 while [ $# -gt 0 ]; do
     case $1 in
+    --fetch) fetch=yes && shift ;;
     --out) out=$2 && shift 2 ;;
     --root) root=$2 && shift 2 ;;
+    --show) show=$2 && shift 2 ;;
+    --apparmor) apparmor=$2 && shift 2 ;;
     --systemd) systemd=yes && shift ;;
     --cgroup) cgroup=$2 && shift 2 ;;
     --lsm) lsm=$2 && shift 2 ;;
@@ -36,8 +42,8 @@ while [ $# -gt 0 ]; do
     *) echo "guest.sh: unknown option $1" >&2 && exit 2 ;;
     esac
 done
-if [ $# -eq 0 ] || [ -z "$out" ]; then
-    sed -n '2,22p' "$0"
+if [ -z "$fetch" ] && { [ $# -eq 0 ] || [ -z "$out" ]; }; then
+    sed -n '2,25p' "$0"
     exit 2
 fi
 
@@ -91,9 +97,11 @@ INIT
 write_orders() {
     mkdir -p "$out/.guest" && rm -f "$out/.guest/status"
     {
-        echo 'export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root'
-        declare -p $(compgen -v | grep -E '^(TEST_|RUST_|CONTAINERD_|CTR_|PEER_|RUNTIME_DIR|SUITE)' || true) 2>/dev/null \
-            | sed 's/^declare -[^ ]* /export /'
+        echo 'export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb'
+        # Without a name it would be all variables.
+        declare -p PATH $(compgen -v | grep -E '^(TEST_|RUST_|CARGO_MANIFEST_DIR|CONTAINERD_|CTR_|SUITE|BUSYBOX|[A-Z_]+_DIR$)' || true) \
+            2> /dev/null \
+            | sed '/^declare -[^ ]* PATH=/d; s/^declare -[^ ]* /export /'
         printf 'cd %q 2> /dev/null || cd /\n' "$PWD"
         printf '%q ' "$@"
         echo
@@ -140,14 +148,22 @@ RUN
 write_init() {
     cat > "$out/.guest/init" <<INIT
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+show=$(printf %q "$show")
+apparmor=$(printf %q "$apparmor")
+# What its parser is configured to read is in /usr/share.
+[ -z "\$apparmor" ] || { cp -a "\$apparmor/etc/." /etc/ && cp -a "\$apparmor/sbin/." /sbin/ && cp -a "\$apparmor/usr/share/." /usr/share/; }
+[ -z "\$show" ] || { mkdir /shown && mount --bind "\$show" /shown; }
 for dir in /tmp /var/tmp /run /var/lib; do mount -t tmpfs -o mode=1777 tmpfs \$dir; done
 chmod 755 /run /var/lib
+[ -z "\$show" ] || { mkdir -p "\$show" && mount --move /shown "\$show"; }
 mkdir -p /dev/pts /dev/shm /dev/mqueue
 mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts /dev/pts
 mount -t tmpfs shm /dev/shm
 mount -t mqueue mqueue /dev/mqueue
 mount -t securityfs securityfs /sys/kernel/security
+# What udev makes; crun reads what it is told from /dev/stdin.
 [ -e /dev/fd ] || ln -s /proc/self/fd /dev/fd
+[ -e /dev/stdin ] || { ln -s fd/0 /dev/stdin; ln -s fd/1 /dev/stdout; ln -s fd/2 /dev/stderr; }
 if [ $cgroup = v2 ]; then
     mount -t cgroup2 cgroup2 /sys/fs/cgroup
     for name in \$(cat /sys/fs/cgroup/cgroup.controllers); do echo +\$name > /sys/fs/cgroup/cgroup.subtree_control; done
@@ -186,10 +202,17 @@ cleanup() {
     rm -rf "$work" "$out/.guest/modules"
 }
 
+if [ -n "$fetch" ]; then
+    fetch_kernel
+    exit
+fi
 virtiofsd=$(command -v virtiofsd || echo /usr/lib/qemu/virtiofsd)
 work=$(mktemp -d)
 trap cleanup EXIT
 mkdir -p "$out" && out=$(realpath "$out")
+# Orders and answers lie there: two guests at once would take each other's.
+exec 8> "$out/.lock"
+flock -w 60 8 || { echo "guest.sh: another guest has $out" >&2 && exit 1; }
 fetch_kernel
 write_orders "$@"
 share root "$root" always

@@ -14,6 +14,8 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
+use crate::deadline;
+
 /// A connection to a daemon, in one namespace.
 #[derive(Debug)]
 pub struct Api {
@@ -60,7 +62,7 @@ impl Api {
     /// If it takes longer.
     #[track_caller]
     pub fn call<T>(&self, call: impl Future<Output = Result<tonic::Response<T>, Status>>) -> Result<T, Code> {
-        let limited = async { tokio::time::timeout(Duration::from_secs(60), call).await };
+        let limited = async { tokio::time::timeout(deadline::default(), call).await };
         let answer = self.runtime.block_on(limited).expect("an answer within a minute");
         answer.map(tonic::Response::into_inner).map_err(|status| status.code())
     }

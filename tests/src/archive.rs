@@ -30,6 +30,7 @@ pub struct Image {
     name: String,
     layers: Vec<(Vec<u8>, Packing)>,
     config: Value,
+    annotations: Value,
 }
 
 impl Image {
@@ -40,7 +41,7 @@ impl Image {
             "Cmd": ["sh"],
             "WorkingDir": "/",
         });
-        Self { name: name.into(), layers: Vec::new(), config }
+        Self { name: name.into(), layers: Vec::new(), config, annotations: json!({}) }
     }
 
     /// The suite's three-layer image: busybox and users; a change, a whiteout and an opaque directory; a data file.
@@ -80,6 +81,13 @@ impl Image {
         self
     }
 
+    /// Sets an annotation of the manifest.
+    #[must_use]
+    pub fn annotation(mut self, key: &str, value: &str) -> Self {
+        self.annotations[key] = value.into();
+        self
+    }
+
     /// The entries of the image as an OCI layout; tests damage them before they make the archive.
     pub fn oci_entries(&self) -> Vec<Entry> {
         let mut entries = vec![
@@ -99,12 +107,15 @@ impl Image {
             .map(|(bytes, packing)| add(media_type(*packing), pack(bytes, *packing)))
             .collect();
         let config = add("application/vnd.oci.image.config.v1+json", self.config_bytes());
-        let manifest = json!({
+        let mut manifest = json!({
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
             "config": config,
             "layers": layers,
         });
+        if self.annotations != json!({}) {
+            manifest["annotations"] = self.annotations.clone();
+        }
         let mut manifest =
             add("application/vnd.oci.image.manifest.v1+json", manifest.to_string().into_bytes());
         manifest["annotations"] = json!({"io.containerd.image.name": self.name});

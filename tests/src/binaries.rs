@@ -13,6 +13,7 @@
 //! | `CNI_DIR` | where Debian's CNI plugins and iptables were unpacked | none: tests of the network say so and pass |
 //! | `RUNTIME_DIR` | where `runc` is, if not on PATH | none |
 //! | `CRIU_DIR` | where `criu` is | none: nothing is checkpointed |
+//! | `TEST_PATIENCE` | how many times longer than elsewhere things may take | 1 |
 //! | `BUSYBOX` | a statically linked busybox | `/bin/busybox` |
 
 use std::env;
@@ -141,6 +142,21 @@ pub fn search_path(shim_dir: &Path) -> String {
     let runtime = env::var("RUNTIME_DIR").map(|dir| format!("{dir}:")).unwrap_or_default();
     let criu = env::var("CRIU_DIR").map(|dir| format!("{dir}:")).unwrap_or_default();
     format!("{}:{runtime}{criu}{inherited}:/usr/local/sbin:/usr/sbin:/sbin", shim_dir.display())
+}
+
+/// crun under its own name, where it is the runtime; there it is called runc too.
+pub fn crun() -> Option<PathBuf> {
+    env::var_os("RUNTIME_DIR").map(|dir| Path::new(&dir).join("crun")).filter(|crun| crun.exists())
+}
+
+/// Whether the tested shim is this project's, whoever's daemon it is tested with.
+///
+/// # Panics
+/// If it cannot be asked.
+pub fn shim_is_ours() -> bool {
+    let shim = tested().shim_dir.join("containerd-shim-runc-v2");
+    let said = std::process::Command::new(shim).arg("-v").output().expect("the shim's version");
+    String::from_utf8_lossy(&said.stdout).contains("+rs.")
 }
 
 /// A statically linked busybox, the only program in the suite's images.

@@ -41,9 +41,9 @@ pub struct Finished {
 }
 
 impl Invocation {
-    /// `command`, with no input and [`deadline::DEFAULT`].
+    /// `command`, with no input and [`deadline::default`].
     pub fn new(command: Command) -> Self {
-        Self { command, input: None, limit: deadline::DEFAULT }
+        Self { command, input: None, limit: deadline::default() }
     }
 
     /// Feeds `bytes` to its standard input, then closes it.
@@ -139,7 +139,7 @@ impl Running {
     #[track_caller]
     pub fn finish(mut self) -> Finished {
         let status = wait(&mut self.child, self.limit);
-        let grace = Duration::from_secs(if status.is_some() { 5 } else { 1 });
+        let grace = deadline::patient(Duration::from_secs(if status.is_some() { 5 } else { 1 }));
         let stdout = self.stdout.complete(grace);
         let stderr = self.stderr.complete(grace);
         let code = status.map_or(-1, |s| s.code().unwrap_or_else(|| 128 + s.signal().unwrap_or(0)));

@@ -3,6 +3,7 @@
 //! Whatever it started is gone when it is dropped: containers, shims, mounts, cgroups, sockets, files. It ends only
 //! processes of its own namespaces, which carry this process's id in their names.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -24,6 +25,8 @@ pub struct Daemon {
     binaries: Binaries,
     namespace: String,
     sockets: PathBuf,
+    log_level: &'static str,
+    wrapper: OnceLock<Vec<String>>,
     child: Mutex<Option<Child>>,
     imported: OnceLock<()>,
 }
@@ -79,6 +82,8 @@ impl Daemon {
             binaries,
             namespace: unique("bb"),
             sockets: PathBuf::from("/run/containerd/s"),
+            log_level: "info",
+            wrapper: OnceLock::new(),
             child: Mutex::new(None),
             imported: OnceLock::new(),
         };
@@ -99,6 +104,13 @@ impl Daemon {
         self.configured(&section)
     }
 
+    /// The same daemon, which logs as much as this, and has its shims do so.
+    #[must_use]
+    pub fn with_log_level(mut self, level: &'static str) -> Self {
+        self.log_level = level;
+        self
+    }
+
     /// The same daemon, with more in its configuration.
     ///
     /// # Panics
@@ -106,6 +118,16 @@ impl Daemon {
     #[must_use]
     pub fn configured(self, section: &str) -> Self {
         let config = fs::read_to_string(self.config()).expect("read the configuration") + section;
+        fs::write(self.config(), config).expect("write the configuration");
+        self
+    }
+
+    /// The same daemon, with this configuration.
+    ///
+    /// # Panics
+    /// If it cannot be written.
+    #[must_use]
+    pub fn with_config(self, config: &str) -> Self {
         fs::write(self.config(), config).expect("write the configuration");
         self
     }
@@ -121,6 +143,17 @@ impl Daemon {
         let config = fs::read_to_string(self.config()).expect("read the configuration") + &section;
         fs::write(self.config(), config).expect("write the configuration");
         self
+    }
+
+    /// Has it started with mounts of its own, which this shell script makes before it becomes the daemon. The script gets `arguments`,
+    /// from `$0` on, and then the daemon's command line.
+    ///
+    /// # Panics
+    /// If there is such a script already.
+    pub fn set_own_mounts(&self, script: &str, arguments: &[&str]) {
+        let shell = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script];
+        let words = shell.iter().chain(arguments).map(|word| (*word).to_owned());
+        self.wrapper.set(words.collect()).expect("one script");
     }
 
     /// Where its shims keep their sockets.
@@ -200,8 +233,11 @@ impl Daemon {
 
     /// The daemon's command line, to be started by the caller.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(&self.binaries.daemon);
+        let wrapper = self.wrapper.get().map(Vec::as_slice).unwrap_or_default();
+        let mut words = wrapper.iter().map(OsStr::new).chain([self.binaries.daemon.as_os_str()]);
+        let mut command = Command::new(words.next().expect("the daemon at least"));
         command
+            .args(words)
             .arg("--config")
             .arg(self.config())
             .arg("--address")
@@ -210,7 +246,7 @@ impl Daemon {
             .arg(self.root())
             .arg("--state")
             .arg(self.state())
-            .args(["--log-level", "info"])
+            .args(["--log-level", self.log_level])
             .env("PATH", binaries::search_path(&self.binaries.shim_dir))
             .stdin(Stdio::null())
             .stdout(Stdio::null());
@@ -359,7 +395,9 @@ impl Drop for Daemon {
         pids.extend(shims);
         pids.iter().for_each(|pid| proc::kill(*pid));
         let start = std::time::Instant::now();
-        while pids.iter().any(|pid| proc::alive(*pid)) && start.elapsed() < Duration::from_secs(10) {
+        while pids.iter().any(|pid| proc::alive(*pid))
+            && start.elapsed() < deadline::patient(Duration::from_secs(10))
+        {
             std::thread::sleep(Duration::from_millis(5));
         }
         for mount in proc::mounts_below(self.dir()) {

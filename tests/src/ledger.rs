@@ -15,6 +15,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use crate::{Daemon, proc};
 
@@ -37,7 +38,9 @@ impl Ledger {
             lines.insert(format!("mount {}", mount.display()));
         }
         for line in fs::read_to_string("/proc/self/mountinfo").unwrap_or_default().lines() {
-            if line.contains(" - nsfs ") {
+            // Pods of other daemons come and go.
+            let pods = line.contains("/io.containerd.grpc.v1.cri/netns/");
+            if line.contains(" - nsfs ") && (!pods || line.contains(&*daemon.dir().to_string_lossy())) {
                 lines.insert(format!("netns {line}"));
             }
         }
@@ -58,17 +61,37 @@ impl Ledger {
     /// With the list of what is left behind.
     #[track_caller]
     pub fn check(before: &Self, daemon: &Daemon) {
-        let start = std::time::Instant::now();
-        loop {
-            let now = Self::take(daemon);
-            let left: Vec<&String> = now.lines.difference(&before.lines).collect();
-            if left.is_empty() {
-                return;
-            }
-            assert!(start.elapsed().as_secs() < 10, "left behind:\n{left:#?}");
-            std::thread::sleep(std::time::Duration::from_millis(100));
-        }
+        nothing_added(&before.lines, || Self::take(daemon).lines, Duration::from_secs(10));
     }
+}
+
+/// Checks that nothing comes to the lines of `before`; what goes by itself has this long.
+///
+/// # Panics
+/// With the list of what is left behind.
+#[track_caller]
+pub fn nothing_added(before: &BTreeSet<String>, take: impl Fn() -> BTreeSet<String>, patience: Duration) {
+    let start = Instant::now();
+    loop {
+        let left = added(before, &take());
+        if left.is_empty() {
+            return;
+        }
+        assert!(start.elapsed() < patience, "left behind:\n{left:#?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The lines that came to those of `before`. A process is the same under another command line: a container's first one may not
+/// have come to its program yet.
+fn added(before: &BTreeSet<String>, now: &BTreeSet<String>) -> Vec<String> {
+    let process = |line: &str| {
+        let number = line.strip_prefix("process ")?.split(' ').next()?;
+        Some(number.to_owned())
+    };
+    let known: BTreeSet<String> = before.iter().filter_map(|line| process(line)).collect();
+    let is_known = |line: &str| process(line).is_some_and(|number| known.contains(&number));
+    now.difference(before).filter(|line| !is_known(line)).cloned().collect()
 }
 
 fn stale_sockets(dir: &Path, lines: &mut BTreeSet<String>) {

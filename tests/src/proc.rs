@@ -25,12 +25,25 @@ pub fn all() -> Vec<Process> {
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .filter_map(|pid: i32| {
-            let cmdline = fs::read(format!("/proc/{pid}/cmdline")).ok().filter(|bytes| !bytes.is_empty())?;
-            let cmdline = String::from_utf8_lossy(&cmdline).replace('\0', " ");
+            let cmdline = arguments(pid)?;
             let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
             Some(Process { pid, cmdline, cgroups })
         })
         .collect()
+}
+
+/// The arguments of a process; one that is about to execute another program has none for a moment.
+fn arguments(pid: i32) -> Option<String> {
+    for _ in 0..50 {
+        let bytes = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        if !bytes.is_empty() {
+            return Some(String::from_utf8_lossy(&bytes).replace('\0', " "));
+        }
+        // Kernel threads and zombies have no program.
+        fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    None
 }
 
 /// The shims of a namespace.

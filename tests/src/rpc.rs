@@ -26,6 +26,8 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 
+use crate::deadline;
+
 /// How long a call may take before it counts as stuck.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
@@ -476,7 +478,7 @@ fn spec_any(kind: &str, value: &serde_json::Value) -> ProtoAny {
 
 /// The answer, or `deadline exceeded` where there is none in time.
 async fn done<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> Answer<T> {
-    match tokio::time::timeout(LIMIT, call).await {
+    match tokio::time::timeout(deadline::patient(LIMIT), call).await {
         Ok(answer) => answer.map(Response::into_inner),
         Err(_) => Err(Status::deadline_exceeded("no answer within a minute")),
     }

@@ -62,7 +62,7 @@ impl Terminal {
         let start = std::time::Instant::now();
         while !self.screen().contains(text) {
             assert!(
-                start.elapsed() < deadline::DEFAULT,
+                start.elapsed() < deadline::default(),
                 "the terminal does not show {text:?}, but {:?}",
                 self.screen()
             );
@@ -92,7 +92,7 @@ impl Terminal {
     /// If it does not end in time.
     #[track_caller]
     pub fn finish(mut self) -> i32 {
-        let status = command::wait(&mut self.child, deadline::DEFAULT);
+        let status = command::wait(&mut self.child, deadline::default());
         let status =
             status.unwrap_or_else(|| panic!("the program on the terminal goes on; {:?}", self.screen()));
         status.code().unwrap_or(-1)

@@ -31,6 +31,10 @@ pub fn run(flags: &[String]) -> Result<ExitCode> {
     bench.arg("--ours").arg(dist).arg("--peer").arg(std::path::absolute(peer)?);
     bench.arg("--json").arg(paths::target().join("bench.json")).args(rows);
     bench.env("BUSYBOX", debian.busybox());
+    match peers::fetch_cni() {
+        Ok(cni) => drop(bench.env("CNI_DIR", cni)),
+        Err(error) => eprintln!("SKIPPED: rows of CRI: there are no CNI plugins: {error:#}"),
+    }
     if !machine::has_program("runc") {
         bench.env("RUNTIME_DIR", debian.sbin());
     }

@@ -1,11 +1,17 @@
 //! `guest`: suites in a virtual machine with Debian 12's own kernel: 6.1, cgroup v2, AppArmor enforcing, and a real systemd.
 //!
 //! ```text
-//!   blackbox   run, exec, kill, restart, garbage and all else of the black-box suite (about fifteen minutes)
+//!   systemd    our unit under systemd: restart with twenty containers, and pods whose groups systemd keeps
 //!   crash      the daemon killed at every step, and the runtime's tests with the real shim
-//!   systemd    our unit under systemd: restart with twenty containers
+//!   blackbox   run, exec, kill, restart, garbage, pods and all else of the black-box suite
+//!   apparmor   Kubernetes' suite for runtimes: its specs of AppArmor
+//!   critest    all of Kubernetes' suite
 //! ```
+//!
+//! Nothing there is fast: a processor is emulated where there is no KVM. `matrix --guest` tries other daemons, shims and
+//! runtimes in it.
 
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -15,14 +21,21 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::peers::Peers;
-use crate::suites::build_tests;
+use crate::suites::{Side, TestProgram, black_box, build_tests, environment};
 use crate::tally::{Suite, Tally, by_module};
-use crate::{dist, machine, paths, peers, program, reference};
+use crate::{critest, dist, machine, paths, peers, program};
 
 /// The suites, in the order in which they run.
-const SUITES: [&str; 3] = ["systemd", "crash", "blackbox"];
+const SUITES: [&str; 5] = ["systemd", "crash", "blackbox", "apparmor", "critest"];
 /// What boots a guest, as Debian packages.
 const PACKAGES: [&str; 5] = ["qemu-system-x86", "busybox-static", "cpio", "kmod", "debootstrap"];
+/// The programs of these that are called.
+const PROGRAMS: [&str; 5] = ["qemu-system-x86_64", "busybox", "cpio", "modprobe", "debootstrap"];
+/// How long the black-box suite may take, in seconds.
+const TIMEOUT: u32 = 3 * 3600;
+
+/// How many times slower the guest may be than other machines, for those that wait for something there.
+pub const PATIENCE: &str = "10";
 
 /// Runs the suites that `arguments` name, or all.
 pub fn run(arguments: &[String]) -> Result<ExitCode> {
@@ -33,69 +46,77 @@ pub fn run(arguments: &[String]) -> Result<ExitCode> {
     let peers = peers::fetch()?;
     let dist = dist::build()?;
     let out = paths::target().join("guest");
-    let programs = gather(&dist, &peers, &out)?;
+    let programs = build_tests()?;
     let mut tally = Tally::default();
     for suite in
         SUITES.into_iter().filter(|suite| arguments.is_empty() || arguments.iter().any(|a| a == suite))
     {
-        let started = Instant::now();
-        let (output, success) = match suite {
-            "systemd" => boot(
-                &out,
-                &["--systemd", "--root", &systemd_root()?.display().to_string()],
-                &programs.systemd,
-            )?,
-            "crash" => boot(&out, &[], &programs.crash)?,
-            _ => boot(&out, &[], &programs.black_box)?,
+        let named = |name: &str| {
+            programs.iter().find(|test| test.is_called(name)).context("cargo built no such test")
         };
-        let mut suites = by_module(&format!("guest {suite}: "), &output);
-        if !success && suites.iter().all(|suite| suite.failed == 0) {
-            suites.push(Suite { name: format!("guest {suite}: crashed"), passed: 0, failed: 1 });
-        }
-        for suite in suites {
-            tally.add(suite, started.elapsed());
+        let side = || Side::ours(&dist, environment(Some(&peers))).in_guest(&out, TIMEOUT);
+        match suite {
+            "systemd" => systemd(&mut tally, &dist, &peers, named("systemd")?)?,
+            "crash" => black_box(&mut tally, named("kill_points")?, side()?, &["--test-threads=2"])?,
+            "blackbox" => black_box(&mut tally, named("blackbox")?, side()?, &["--test-threads=2"])?,
+            _ => critest::in_guest(&mut tally, &dist, &out, suite)?,
         }
     }
     Ok(tally.finish())
 }
 
-/// The command lines of the suites, as the guest's shell reads them.
-struct Programs {
-    systemd: String,
-    crash: String,
-    black_box: String,
+/// The command line before another that runs that in the guest, which writes into `out`, sees the checkout where it is, and
+/// has these options of `tests/guest/guest.sh`.
+pub fn wrapper(out: &Path, options: &[&str]) -> Result<Vec<OsString>> {
+    let mut cache = OsString::from("GUEST_CACHE=");
+    cache.push(paths::cache().join("guest-kernel"));
+    let mut words: Vec<OsString> = vec!["env".into(), cache, script().into()];
+    words.extend(["--show".into(), paths::repository().into(), "--out".into(), out.into()]);
+    words.extend(["--apparmor".into(), peers::fetch_apparmor()?.into()]);
+    words.extend(options.iter().map(OsString::from));
+    words.push("--".into());
+    Ok(words)
 }
 
-/// Copies all that the guest needs into the directory that it sees as `/out`.
-fn gather(dist: &Path, peers: &Peers, out: &Path) -> Result<Programs> {
-    // Tests find debug builds of our programs one directory above their own, as cargo puts them.
-    let (bin, tests) = (out.join("bin"), out.join("debug/deps"));
-    for dir in [&bin, &tests] {
-        fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
-    }
-    for test in build_tests()?.iter() {
-        if ["blackbox", "systemd", "kill_points"].contains(&test.target.as_str()) {
-            copy(&test.path, &tests.join(&test.target))?;
-        }
-    }
+fn script() -> PathBuf {
+    paths::repository().join("tests/guest/guest.sh")
+}
+
+/// The test of systemd, in a tree that has one. It sees nothing of this machine but what lies in `/out`.
+fn systemd(tally: &mut Tally, dist: &Path, peers: &Peers, test: &TestProgram) -> Result<()> {
+    let started = Instant::now();
+    let out = paths::target().join("guest");
+    let bin = out.join("bin");
+    fs::create_dir_all(&bin).with_context(|| format!("create {}", bin.display()))?;
     for name in ["containerd", "ctr", "containerd-shim-runc-v2"] {
         copy(&dist.join(name), &bin.join(name))?;
-        copy(&paths::target().join("debug").join(name), &out.join("debug").join(name))?;
     }
+    copy(&test.path, &bin.join("systemd"))?;
     copy(&peers.sbin().join("runc"), &bin.join("runc"))?;
     copy(&peers.busybox(), &bin.join("busybox"))?;
     copy(&paths::repository().join("dist/containerd.service"), &bin.join("containerd.service"))?;
-    // The guest sees this machine's files: today's containerd is where it is here.
-    let reference = reference::built(reference::Set::Containerd)
-        .map(|dir| format!("export REFERENCE_DIR={}; ", dir.display()))
-        .unwrap_or_default();
-    let run = |suite: &str| {
-        format!(
-            "{reference}export SUITE=ours BUSYBOX=/out/bin/busybox RUNTIME_DIR=/out/bin CONTAINERD_BIN=/out/bin/containerd \
-             TEST_SYSTEMD=/out/bin; cd /tmp; /out/debug/deps/{suite} --test-threads 2"
-        )
-    };
-    Ok(Programs { systemd: run("systemd"), crash: run("kill_points"), black_box: run("blackbox") })
+    let (plugins, from) = (out.join("cni/usr/lib/cni"), peers::fetch_cni()?.join("usr/lib/cni"));
+    fs::create_dir_all(&plugins).with_context(|| format!("create {}", plugins.display()))?;
+    for name in ["bridge", "host-local", "loopback"] {
+        copy(&from.join(name), &plugins.join(name))?;
+    }
+    // Roots of daemons are below /tmp, and no overlay can lie on the guest's own.
+    let command = "export SUITE=ours BUSYBOX=/out/bin/busybox RUNTIME_DIR=/out/bin CONTAINERD_BIN=/out/bin/containerd \
+                   CONTAINERD_SHIM_DIR=/out/bin CNI_DIR=/out/cni TEST_SYSTEMD=/out/bin TEST_PATIENCE=10; \
+                   mount -t tmpfs tmpfs /tmp && cd /tmp && /out/bin/systemd --test-threads 2";
+    let root = systemd_root()?;
+    let mut guest = Command::new(script());
+    guest.env("GUEST_CACHE", paths::cache().join("guest-kernel"));
+    guest.arg("--systemd").arg("--root").arg(root).arg("--out").arg(&out).args(["--", "bash", "-c", command]);
+    let (output, success) = program::tee(&mut guest)?;
+    let mut suites = by_module("guest systemd: ", &output);
+    if !success && suites.iter().all(|suite| suite.failed == 0) {
+        suites.push(Suite { name: "guest systemd: crashed".into(), passed: 0, failed: 1 });
+    }
+    for suite in suites {
+        tally.add(suite, started.elapsed());
+    }
+    Ok(())
 }
 
 /// Copies a program.
@@ -103,14 +124,6 @@ pub fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::copy(from, to).with_context(|| format!("copy {} to {}", from.display(), to.display()))?;
     fs::set_permissions(to, fs::Permissions::from_mode(0o755))?;
     Ok(())
-}
-
-/// Boots the guest and runs `script` in it; what it printed, and whether it ended well.
-fn boot(out: &Path, options: &[&str], script: &str) -> Result<(String, bool)> {
-    let mut guest = Command::new(paths::repository().join("tests/guest/guest.sh"));
-    guest.env("GUEST_CACHE", paths::cache().join("guest-kernel"));
-    guest.args(options).arg("--out").arg(out).args(["--", "bash", "-c", script]);
-    program::tee(&mut guest)
 }
 
 /// A Debian 12 with systemd and nothing else, made once.
@@ -134,17 +147,28 @@ fn systemd_root() -> Result<PathBuf> {
     Ok(root)
 }
 
+/// Why no guest can be booted here, after all that can be installed is.
+pub fn unbootable() -> Option<String> {
+    if !cfg!(target_arch = "x86_64") {
+        return Some("its processor is x86_64".into());
+    }
+    let mut fetch = Command::new(script());
+    fetch.arg("--fetch").env("GUEST_CACHE", paths::cache().join("guest-kernel"));
+    let ready = install_missing().and_then(|()| program::run(&mut fetch));
+    ready.err().map(|error| format!("{error:#}"))
+}
+
 /// Installs what boots a guest; none of it starts a service.
 pub fn install_missing() -> Result<()> {
     machine::require_containers()?;
-    if ["qemu-system-x86_64", "busybox", "cpio", "modprobe", "debootstrap"]
-        .into_iter()
-        .all(machine::has_program)
-    {
+    if PROGRAMS.into_iter().all(machine::has_program) {
         return Ok(());
     }
     eprintln!("installing {}", PACKAGES.join(" "));
-    let mut apt = Command::new("apt-get");
-    apt.args(["install", "-y", "-q", "--no-install-recommends"]).args(PACKAGES);
-    program::run(&mut apt)
+    let install = || {
+        let mut apt = Command::new("apt-get");
+        apt.args(["install", "-y", "-q", "--no-install-recommends"]).args(PACKAGES);
+        program::run(&mut apt)
+    };
+    install().or_else(|_| peers::refresh().and_then(|()| install()))
 }

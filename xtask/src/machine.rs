@@ -1,5 +1,6 @@
 //! What this machine must offer before a container can run on it.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -35,6 +36,14 @@ pub fn require_containers() -> Result<()> {
 pub fn has_program(name: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|dir| dir.join(name).exists())
+}
+
+/// PATH for a child: these directories, and then our own.
+pub fn search_path(first: impl IntoIterator<Item = PathBuf>) -> OsString {
+    let own = std::env::var_os("PATH").unwrap_or_default();
+    let all = first.into_iter().chain(std::env::split_paths(&own));
+    // A checkout below a directory with a colon has none of ours.
+    std::env::join_paths(all).unwrap_or(own)
 }
 
 /// Whether cgroups are version 1 with some controllers in a version 2 tree beside them, which crun does not take.

@@ -9,14 +9,16 @@
 //!   check-static formatting, lints, layering, documentation
 //!   deps         who uses whom, compared with the law in deps/law.rs
 //!   bench        side by side with containerd; `--peer DIR` for another than Debian's
-//!   guest        suites in a virtual machine: kernel 6.1, cgroup v2, AppArmor, systemd; `systemd`, `crash` or `blackbox`
+//!   guest        suites in a virtual machine: kernel 6.1, cgroup v2, AppArmor, systemd; `systemd`, `crash`, `blackbox`,
+//!                `apparmor` (its specs of critest), `critest`
 //!   power-cut    a pull whose machine loses power, and what is left of it; `--cuts N`, `--peer DIR`, `--undurable`
 //!   interrupt    pulls that are interrupted at random, and what the next ones make of it; `--cuts N`, `--seed N`
 //!   reference    today's containerd, CRI tools and CNI plugins in Go, built into .cache/reference; `--print` only says where
 //!   peers        Debian's programs that tests use, fetched into .cache: containerd, runc, crun, busybox, dockerd, CRIU
-//!   matrix       the suite of tasks with every daemon, shim and runtime; `--short` for ten tests and one cell of each
+//!   matrix       the suite of tasks with every daemon, shim and runtime; `--short` for ten tests and one cell of each,
+//!                `--guest` for cells in that virtual machine
 //!   soak         an hour of random operations while the daemon is killed every minute; `--minutes N`, `--kill-every S`,
-//!                `--seed N`, `--points`; `leaks`: a thousand containers, and what they leave
+//!                `--seed N`, `--points`; `leaks`: a thousand containers, a hundred pods, and what they leave; `pods`: the pods
 //! ```
 
 #![forbid(unsafe_code)]
@@ -24,12 +26,14 @@
 mod benches;
 mod check;
 mod chroot;
+mod critest;
 mod cross;
 mod deps;
 mod dist;
 mod docs;
 mod guest;
 mod interrupt;
+mod kubelet;
 mod machine;
 mod map;
 mod matrix;
@@ -47,7 +51,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
-const USAGE: &str = "usage: ./x quickstart | test | build | dist-docs | check | check-static | deps | bench [--peer DIR] [ROW...] | guest [SUITE...] | power-cut [--cuts N] | interrupt [--cuts N] [--seed N] | soak | peers | reference | matrix [--short] [CELL...]";
+const USAGE: &str = "usage: ./x quickstart | test | build | dist-docs | check | check-static | deps | bench [--peer DIR] [ROW...] | critest [suite|ws|bench] [--peer] | kubelet [--peer] [WORD...] | guest [SUITE...] | power-cut [--cuts N] | interrupt [--cuts N] [--seed N] | soak | peers | reference | matrix [--short] [--guest] [CELL...]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -62,8 +66,10 @@ fn main() -> ExitCode {
 
 fn run(arguments: &[String]) -> Result<ExitCode> {
     let Some((command, rest)) = arguments.split_first() else { bail!("{USAGE}") };
-    if matches!(command.as_str(), "quickstart" | "test" | "check" | "bench" | "soak" | "interrupt" | "matrix")
-        && let Some(code) = chroot::make_it_a_root()?
+    if matches!(
+        command.as_str(),
+        "quickstart" | "test" | "check" | "bench" | "critest" | "kubelet" | "soak" | "interrupt" | "matrix"
+    ) && let Some(code) = chroot::make_it_a_root()?
     {
         return Ok(code);
     }
@@ -80,6 +86,8 @@ fn run(arguments: &[String]) -> Result<ExitCode> {
         ("power-cut", flags) => power_cut::run(flags),
         ("interrupt", flags) => interrupt::run(flags),
         ("reference", words) => reference::run(words),
+        ("critest", words) => critest::run(words),
+        ("kubelet", words) => kubelet::run(words),
         ("peers", []) => peers::run(),
         ("matrix", words) => matrix::run(words),
         ("soak", flags) => soak::run(flags),

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! A cell is named `daemon/shim/runtime`, and prints its own `N passed, N failed`. `--short` takes ten tests and one cell
-//! for each daemon, shim and runtime; words choose cells that contain them.
+//! for each daemon, shim and runtime; words choose cells that contain them. With `--guest` each cell is a virtual machine
+//! with Debian's kernel, cgroup v2 and AppArmor.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,7 +18,7 @@ use anyhow::{Result, bail};
 use crate::peers::Peers;
 use crate::suites::{Side, black_box_as_one, build_tests, environment};
 use crate::tally::Tally;
-use crate::{dist, machine, paths, peers, reference};
+use crate::{dist, guest, machine, paths, peers, reference};
 
 /// The modules of the suite that are about tasks.
 const MODULES: [&str; 7] = ["control::", "events::", "exec::", "exit::", "pipes::", "run::", "terminal::"];
@@ -39,6 +40,9 @@ const TEN: [&str; 10] = [
 /// Each daemon, shim and runtime once.
 const DIAGONAL: [&str; 4] = ["ours/ours/crun", "1.6/ours/runc", "2.3/ours/runc", "ours/theirs/runc"];
 
+/// Of a cell in the guest, in seconds.
+const TIMEOUT: u32 = 3600;
+
 /// A daemon with its client, and a shim.
 struct Cell {
     name: String,
@@ -57,11 +61,15 @@ enum Runtime {
 pub fn run(arguments: &[String]) -> Result<ExitCode> {
     machine::require_containers()?;
     let (flags, words): (Vec<_>, Vec<_>) = arguments.iter().partition(|word| word.starts_with('-'));
-    let short = match flags.as_slice() {
-        [] => false,
-        [flag] if flag.as_str() == "--short" => true,
-        _ => bail!("usage: ./x matrix [--short] [WORD...]"),
-    };
+    if flags.iter().any(|flag| !["--short", "--guest"].contains(&flag.as_str())) {
+        bail!("usage: ./x matrix [--short] [--guest] [WORD...]");
+    }
+    let [short, in_guest] = ["--short", "--guest"].map(|name| flags.iter().any(|flag| *flag == name));
+    if in_guest && let Some(why) = guest::unbootable() {
+        println!("NOT RUN: the guest: {why}");
+        println!("0 passed, 0 failed");
+        return Ok(ExitCode::SUCCESS);
+    }
     let peers = peers::fetch()?;
     let dist = dist::build()?;
     let programs = build_tests()?;
@@ -82,7 +90,11 @@ pub fn run(arguments: &[String]) -> Result<ExitCode> {
     flags.extend(short.then_some("--exact"));
     let mut tally = Tally::default();
     for cell in cells {
-        black_box_as_one(&mut tally, test, cell.side(&peers, crun.as_deref()), &flags)?;
+        let mut side = cell.side(&peers, crun.as_deref());
+        if in_guest {
+            side = side.in_guest(&paths::target().join("guest"), TIMEOUT)?;
+        }
+        black_box_as_one(&mut tally, test, side, &flags)?;
     }
     Ok(tally.finish())
 }
@@ -110,7 +122,8 @@ fn cells(dist: &Path, peers: &Peers) -> Vec<Cell> {
 
 impl Cell {
     fn side(&self, peers: &Peers, crun: Option<&Path>) -> Side {
-        let mut side = Side { name: self.name.clone(), variables: environment(Some(peers)), wrapper: None };
+        let mut side =
+            Side { name: self.name.clone(), variables: environment(Some(peers)), wrapper: Vec::new() };
         // What promises more than upstream needs both of ours.
         let suite = if self.name.starts_with("ours/ours") { "ours" } else { "upstream" };
         side.variables.extend([
@@ -122,7 +135,10 @@ impl Cell {
             // There crun is called runc.
             side.variables.retain(|(name, _)| *name != "RUNTIME_DIR");
             side.variables.push(("RUNTIME_DIR", crun.to_owned()));
-            side.wrapper = machine::is_hybrid().then(|| paths::repository().join("tests/hybrid.sh"));
+            side.wrapper = machine::is_hybrid()
+                .then(|| paths::repository().join("tests/hybrid.sh").into())
+                .into_iter()
+                .collect();
         }
         side
     }

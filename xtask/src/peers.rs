@@ -247,6 +247,15 @@ pub fn fetch_cni() -> Result<PathBuf> {
     Ok(root)
 }
 
+/// The same for AppArmor's parser and what profiles include.
+pub fn fetch_apparmor() -> Result<PathBuf> {
+    let root = paths::cache().join("apparmor");
+    if !root.join("etc/apparmor.d/abstractions/base").exists() {
+        unpack(&["apparmor"], &root)?;
+    }
+    Ok(root)
+}
+
 /// apt, as the machine has it or with lists of its own.
 #[derive(Default)]
 struct Apt {
@@ -322,6 +331,11 @@ fn unpack_from(apt: &Apt, packages: &[&str], root: &Path) -> Result<()> {
 
 fn download(apt: &Apt, packages: &[&str], dir: &Path) -> Result<()> {
     program::run(apt.command().arg("download").args(packages).current_dir(dir))
+}
+
+/// Refreshes the machine's lists of packages.
+pub fn refresh() -> Result<()> {
+    update_lists(&Apt::default())
 }
 
 /// Refreshes apt's lists; waits while another program holds their lock.

@@ -1,5 +1,5 @@
-//! `reference`: today's containerd, the CRI tools and the CNI plugins, built from pinned Go modules into
-//! `.cache/reference`, where suites and benches find them.
+//! `reference`: today's containerd, the CRI tools, the CNI plugins and, if it is asked for by name, the kubelet, built from
+//! pinned Go modules into `.cache/reference`, where suites and benches find them.
 //!
 //! ```text
 //!   tests/reference/<set>/go.mod, go.sum     what is built
@@ -27,17 +27,25 @@ pub enum Set {
     Cni,
     /// `crictl` and `critest`.
     CriTools,
+    /// Kubernetes' `kubelet`. It takes as long to build as all the others together, three times over.
+    Kubelet,
 }
 
 impl Set {
-    const ALL: [Self; 3] = [Self::Containerd, Self::Cni, Self::CriTools];
+    const ALL: [Self; 4] = [Self::Containerd, Self::Cni, Self::CriTools, Self::Kubelet];
 
     fn name(self) -> &'static str {
         match self {
             Self::Containerd => "containerd",
             Self::Cni => "cni",
             Self::CriTools => "cri-tools",
+            Self::Kubelet => "kubelet",
         }
+    }
+
+    /// Whether it is built only when it is named.
+    fn is_on_request(self) -> bool {
+        self == Self::Kubelet
     }
 
     fn pins(self) -> PathBuf {
@@ -51,25 +59,28 @@ impl Set {
     /// Packages whose tests are the program.
     fn test_programs(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Containerd | Self::Cni => &[],
+            Self::Containerd | Self::Cni | Self::Kubelet => &[],
             Self::CriTools => &[("critest", "sigs.k8s.io/cri-tools/cmd/critest")],
         }
     }
 }
 
-/// Builds what is missing of the named sets (all, if none is named) and prints what there is; with `--print` it only
-/// prints.
+/// Builds what is missing of the named sets (all but the kubelet, if none is named) and prints what there is; with `--print`
+/// it only prints.
 pub fn run(arguments: &[String]) -> Result<ExitCode> {
     let (flags, names): (Vec<_>, Vec<_>) = arguments.iter().partition(|word| word.starts_with('-'));
     let mut sets = Set::ALL.to_vec();
     if let Some(name) = names.iter().find(|name| sets.iter().all(|set| set.name() != name.as_str())) {
-        bail!("no set {name:?}; there are containerd, cni and cri-tools");
+        bail!("no set {name:?}; there are containerd, cni, cri-tools and kubelet");
     }
-    sets.retain(|set| names.is_empty() || names.iter().any(|name| name.as_str() == set.name()));
+    sets.retain(|set| match names.is_empty() {
+        true => !set.is_on_request(),
+        false => names.iter().any(|name| name.as_str() == set.name()),
+    });
     match flags.as_slice() {
         [] => build(&sets),
         [flag] if flag.as_str() == "--print" => Ok(print(&sets)),
-        _ => bail!("usage: ./x reference [--print] [containerd] [cni] [cri-tools]"),
+        _ => bail!("usage: ./x reference [--print] [containerd] [cni] [cri-tools] [kubelet]"),
     }
 }
 

@@ -10,11 +10,14 @@ use anyhow::{Context, Result};
 use crate::reference::{self, Set};
 use crate::{machine, paths, peers, program, suites};
 
-/// Builds and runs it. `leaks` is another one: a thousand containers one after another, and what they leave.
+/// Builds and runs it. `leaks` is another one: a thousand containers one after another, a hundred pods, and what they leave;
+/// `pods` are the pods alone.
 pub fn run(flags: &[String]) -> Result<ExitCode> {
     machine::require_containers()?;
-    if matches!(flags, [word] if word == "leaks") {
-        return suites::soak();
+    match flags {
+        [word] if word == "leaks" => return suites::soak(&[]),
+        [word] if word == "pods" => return suites::soak(&["pod_faults::"]),
+        _ => {}
     }
     let packages = ["containerd", "ctr", "containerd-shim-runc-v2", "containerd-tests"];
     let mut build = program::cargo(&["build", "--locked", "--bins"]);

@@ -1,5 +1,6 @@
 //! `test`: the crates' own tests, then the black-box suite against our programs and against Debian's.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -10,7 +11,7 @@ use serde_json::Value;
 
 use crate::peers::Peers;
 use crate::tally::{Suite, Tally, as_one, by_module, not_run};
-use crate::{dist, machine, peers, program, reference};
+use crate::{dist, guest, machine, peers, program, reference};
 
 /// A test program that cargo built.
 pub struct TestProgram {
@@ -35,7 +36,7 @@ pub fn run() -> Result<ExitCode> {
     let programs = build_tests()?;
     for test in programs.iter().filter(|test| !test.is_black_box()) {
         let started = Instant::now();
-        let done = execute(test, None, &environment, &[])?;
+        let done = execute(test, &[], &environment, &[])?;
         // A program that prints no result crashed.
         let mut suite = as_one(&format!("{} {}", test.package, test.target), &done.output);
         suite.failed += usize::from(!done.success && suite.failed == 0);
@@ -55,15 +56,16 @@ pub fn run() -> Result<ExitCode> {
     Ok(tally.finish())
 }
 
-/// The long version of the leak tests.
-pub fn soak() -> Result<ExitCode> {
+/// The long version of the leak tests, of all behaviours or of those that are named.
+pub fn soak(behaviours: &[&str]) -> Result<ExitCode> {
     machine::require_containers()?;
     let mut tally = Tally::default();
     let peers = fetch_peers(&mut tally);
     let dist = dist::build()?;
     let programs = build_tests()?;
+    let flags = [&["--ignored"], behaviours].concat();
     if let Some(test) = programs.iter().find(|test| test.is_called("blackbox")) {
-        black_box(&mut tally, test, Side::ours(&dist, environment(peers.as_ref())), &["--ignored"])?;
+        black_box(&mut tally, test, Side::ours(&dist, environment(peers.as_ref())), &flags)?;
     }
     Ok(tally.finish())
 }
@@ -85,19 +87,27 @@ pub struct Side {
     pub name: String,
     /// The environment.
     pub variables: Vec<(&'static str, PathBuf)>,
-    /// A program that runs the tests, where they need another view of the machine.
-    pub wrapper: Option<PathBuf>,
+    /// What runs the tests, where they need another view of the machine or another machine: a command line before theirs.
+    pub wrapper: Vec<OsString>,
 }
 
 impl Side {
-    fn ours(dist: &Path, mut variables: Vec<(&'static str, PathBuf)>) -> Self {
+    pub fn ours(dist: &Path, mut variables: Vec<(&'static str, PathBuf)>) -> Self {
         variables.extend([("SUITE", "ours".into()), ("CONTAINERD_BIN", dist.join("containerd"))]);
-        Self { name: "ours".into(), variables, wrapper: None }
+        Self { name: "ours".into(), variables, wrapper: Vec::new() }
+    }
+
+    /// The same in a guest (`tests/guest/guest.sh`) that ends after so many seconds.
+    pub fn in_guest(self, out: &Path, timeout: u32) -> Result<Self> {
+        let wrapper = guest::wrapper(out, &["--timeout", &timeout.to_string()])?;
+        let mut variables = self.variables;
+        variables.push(("TEST_PATIENCE", PathBuf::from(guest::PATIENCE)));
+        Ok(Self { name: format!("guest {}", self.name), variables, wrapper })
     }
 
     fn debian(peers: &Peers, mut variables: Vec<(&'static str, PathBuf)>) -> Self {
         variables.extend([("SUITE", "upstream".into()), ("CONTAINERD_BIN", peers.bin().join("containerd"))]);
-        Self { name: "debian".into(), variables, wrapper: None }
+        Self { name: "debian".into(), variables, wrapper: Vec::new() }
     }
 
     /// Ours beside Debian's, and beside today's where it was built.
@@ -139,6 +149,8 @@ pub fn environment(peers: Option<&Peers>) -> Vec<(&'static str, PathBuf)> {
     variables.extend(reference::built(reference::Set::Cni).map(|dir| ("REFERENCE_CNI_DIR", dir)));
     if !machine::has_program("runc") {
         variables.push(("RUNTIME_DIR", peers.sbin()));
+        // Tests of single crates look for it where their shim does.
+        variables.push(("PATH", machine::search_path([peers.sbin()]).into()));
     }
     variables
 }
@@ -158,11 +170,12 @@ fn fetch_peers(tally: &mut Tally) -> Option<Peers> {
     }
 }
 
-fn black_box(tally: &mut Tally, test: &TestProgram, side: Side, flags: &[&str]) -> Result<()> {
+/// Runs the tests that `flags` choose, and counts each of their modules as a suite.
+pub fn black_box(tally: &mut Tally, test: &TestProgram, side: Side, flags: &[&str]) -> Result<()> {
     println!("--- black box: {}", side.name);
     let started = Instant::now();
     let flags = [&["--show-output"], flags].concat();
-    let done = execute(test, side.wrapper.as_deref(), &side.variables, &flags)?;
+    let done = execute(test, &side.wrapper, &side.variables, &flags)?;
     for (path, reason) in not_run(&done.output) {
         println!("NOT RUN {}: {path}: {reason}", side.name);
     }
@@ -181,7 +194,7 @@ pub fn black_box_as_one(tally: &mut Tally, test: &TestProgram, side: Side, flags
     println!("--- {}", side.name);
     let started = Instant::now();
     let flags = [&["--show-output"], flags].concat();
-    let done = execute(test, side.wrapper.as_deref(), &side.variables, &flags)?;
+    let done = execute(test, &side.wrapper, &side.variables, &flags)?;
     let skipped = not_run(&done.output);
     for (path, reason) in &skipped {
         println!("NOT RUN {}: {path}: {reason}", side.name);
@@ -233,17 +246,17 @@ struct Done {
 /// Runs a test program; shows its lines as they come.
 fn execute(
     test: &TestProgram,
-    wrapper: Option<&Path>,
+    wrapper: &[OsString],
     variables: &[(&str, PathBuf)],
     flags: &[&str],
 ) -> Result<Done> {
     let mut command = match wrapper {
-        Some(wrapper) => {
-            let mut command = Command::new(wrapper);
-            command.arg(&test.path);
+        [program, arguments @ ..] => {
+            let mut command = Command::new(program);
+            command.args(arguments).arg(&test.path);
             command
         }
-        None => Command::new(&test.path),
+        [] => Command::new(&test.path),
     };
     command.args(flags).current_dir(&test.dir).stdin(Stdio::null()).stdout(Stdio::piped());
     command.env("CARGO_MANIFEST_DIR", &test.dir).env("RUST_BACKTRACE", "0");
@@ -254,7 +267,8 @@ fn execute(
     let mut section = Section::Tests;
     for line in BufReader::new(stdout).split(b'\n') {
         let line = line.with_context(|| format!("read from {}", test.path.display()))?;
-        let line = String::from_utf8_lossy(&line);
+        // What comes from the guest's terminal has two signs at its end.
+        let line = String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(&line));
         // Single tests of the crates that pass are thousands of lines; those of the black box show that it goes on.
         section = section.at(&line);
         if section != Section::Successes && (test.is_black_box() || !line.ends_with(" ... ok")) {

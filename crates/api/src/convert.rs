@@ -132,6 +132,41 @@ pub fn container_to_wire(c: types::container::Container) -> wire::containers::v1
     }
 }
 
+/// A sandbox record from the wire.
+pub fn sandbox(s: crate::containerd::types::Sandbox) -> types::sandbox::Sandbox {
+    let runtime = s.runtime.unwrap_or_default();
+    types::sandbox::Sandbox {
+        id: s.sandbox_id,
+        runtime: types::container::RuntimeInfo {
+            name: runtime.name,
+            options: runtime.options.map(any::from_wire),
+        },
+        spec: s.spec.map(any::from_wire),
+        labels: s.labels,
+        created_at: time(s.created_at),
+        updated_at: time(s.updated_at),
+        extensions: s.extensions.into_iter().map(|(k, v)| (k, any::from_wire(v))).collect(),
+        sandboxer: s.sandboxer,
+    }
+}
+
+/// A sandbox record for the wire.
+pub fn sandbox_to_wire(s: types::sandbox::Sandbox) -> crate::containerd::types::Sandbox {
+    crate::containerd::types::Sandbox {
+        sandbox_id: s.id,
+        runtime: Some(crate::containerd::types::sandbox::Runtime {
+            name: s.runtime.name,
+            options: s.runtime.options.map(any::to_wire),
+        }),
+        spec: s.spec.map(any::to_wire),
+        labels: s.labels,
+        created_at: timestamp(s.created_at),
+        updated_at: timestamp(s.updated_at),
+        extensions: s.extensions.into_iter().map(|(k, v)| (k, any::to_wire(v))).collect(),
+        sandboxer: s.sandboxer,
+    }
+}
+
 /// An image record from the wire.
 pub fn image(i: wire::images::v1::Image) -> Result<types::image::Image> {
     Ok(types::image::Image {

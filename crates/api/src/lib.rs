@@ -14,10 +14,13 @@ pub mod any;
 pub mod convert;
 pub mod encode;
 pub mod journal;
+pub mod json;
 pub mod status;
 pub mod ttrpc;
 
 /// Well-known types, for crates that build messages.
 pub use prost_types::{Any as ProtoAny, FieldMask, Timestamp};
 pub use proto::io::containerd::cgroups;
-pub use proto::{containerd, containerdrs, google};
+pub use proto::nri::pkg::api::v1alpha1 as nri;
+pub use proto::runtime::v1 as cri;
+pub use proto::{containerd, containerdrs, google, runtimeoptions};

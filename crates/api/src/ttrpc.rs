@@ -23,6 +23,8 @@ pub const NAMESPACE: &str = "containerd-namespace-ttrpc";
 
 /// The service of `proto/shim`, which only shims of this project have.
 pub const SHIM: &str = "containerdrs.shim.v1.Shim";
+/// The service of `proto/shim/v1/output.proto`; a shim that has it says so under this name in its metadata.
+pub const OUTPUT: &str = "containerdrs.shim.v1.Output";
 
 /// What a frame carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

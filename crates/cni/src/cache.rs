@@ -82,6 +82,10 @@ pub struct Entry {
     /// What the plugins were told.
     #[serde(skip_serializing_if = "Map::is_empty", deserialize_with = "nullable")]
     pub capability_args: Map<String, Value>,
+    /// Which of the network's plugins were built in when they did it: DEL asks the same ones. None if whoever wrote this
+    /// did not say; libcni passes over it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub builtin: Option<Vec<String>>,
     /// What they answered, if they did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result: Option<Map<String, Value>>,
@@ -143,6 +147,19 @@ impl Cache {
         Self { results: dir.join("results") }
     }
 
+    /// Removes what programs that were killed while they wrote have left.
+    pub fn sweep(&self) {
+        for entry in fs::read_dir(&self.results).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let left =
+                name.to_str().and_then(|name| name.strip_prefix(NEW)?.split('-').next()?.parse::<u32>().ok());
+            if left.is_some_and(|writer| !Path::new(&format!("/proc/{writer}")).exists()) {
+                // Nobody reads it: the next sweep may have more luck.
+                drop(fs::remove_file(entry.path()));
+            }
+        }
+    }
+
     /// Writes an entry: whoever reads sees the old one or the whole new one.
     pub fn write(&self, entry: &Entry) -> Result<()> {
         let name = entry.key().file()?;
@@ -151,7 +168,7 @@ impl Cache {
         let written =
             fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.results).and_then(|()| {
                 // Short, as the name may be as long as a name can be; no name of a network begins with a dot.
-                let temporary = self.results.join(format!(".new-{}", unique()));
+                let temporary = self.results.join(format!("{NEW}{}", unique()));
                 let mut file = File::options().write(true).create_new(true).mode(0o600).open(&temporary)?;
                 let done = file.write_all(&bytes).and_then(|()| fs::rename(&temporary, &path));
                 done.inspect_err(|_| drop(fs::remove_file(&temporary)))
@@ -214,6 +231,9 @@ fn shown(path: &Path) -> String {
 }
 
 /// A name that no other write uses.
+/// How the names of half-written entries begin; the pid of who writes follows.
+const NEW: &str = ".new-";
+
 fn unique() -> String {
     use std::sync::atomic::{AtomicU64, Ordering};
     static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -248,6 +268,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::new(&dir.path().join("cni"));
         (dir, cache)
+    }
+
+    #[test]
+    fn what_a_killed_program_left_is_swept_and_what_is_being_written_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::new(dir.path());
+        fs::create_dir(&cache.results).unwrap();
+        let dead = cache.results.join(format!("{NEW}{}-0", u32::MAX));
+        let alive = cache.results.join(format!("{NEW}{}", unique()));
+        fs::write(&dead, "{").unwrap();
+        fs::write(&alive, "{").unwrap();
+        cache.sweep();
+        assert!(!dead.exists() && alive.exists());
     }
 
     #[test]

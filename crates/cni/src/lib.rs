@@ -5,7 +5,8 @@
 //!    Cni         the verbs for one network: ADD, CHECK, DEL, STATUS, GC, VERSION
 //!      conf      a network: its plugins, in order        directory   networks in files
 //!      result    what ADD answers, in all its versions   cache       what was added, for those who remove it
-//!      plugin    a program: found, run, bounded, killed
+//!      runner    who does it:                            abandoned   programs whose caller was killed
+//!        plugin  a program: found, run, bounded, killed        builtin    the same without a program
 //! ```
 //!
 //! Files and bytes are libcni's, so that a container which a Go program has attached is detached here, and the other way
@@ -16,6 +17,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod abandoned;
+mod builtin;
 mod cache;
 pub mod capability;
 pub mod conf;
@@ -26,9 +29,11 @@ pub mod names;
 mod networks;
 mod plugin;
 pub mod result;
+mod runner;
 mod verbs;
 pub mod version;
 
+pub use builtin::Builtin;
 pub use cache::{Entry, Key};
 pub use conf::Network;
 pub use error::PluginError;

@@ -17,6 +17,7 @@ use serde_json::{Map, Value};
 use tracing::debug;
 use types::{Class, Error, Result};
 
+use crate::builtin::Builtin;
 use crate::cache::Entry;
 use crate::conf::Network;
 use crate::directory::{self, Fingerprint, NOT_INITIALIZED};
@@ -42,12 +43,14 @@ pub struct Settings {
     pub prefix: String,
     /// Whether `lo` is among the networks.
     pub loopback: Loopback,
-    /// Whether a container's networks are set up one after another.
+    /// Whether a container's networks are set up, and taken away, one after another.
     pub order: Order,
     /// Where what was added is written down.
     pub cache: PathBuf,
     /// What a plugin may take.
     pub limits: Limits,
+    /// Which plugins are run without their programs.
+    pub builtin: Builtin,
 }
 
 impl Default for Settings {
@@ -62,6 +65,7 @@ impl Default for Settings {
             order: Order::Parallel,
             cache: verbs::CACHE.into(),
             limits: Limits::default(),
+            builtin: Builtin::default(),
         }
     }
 }
@@ -75,7 +79,7 @@ pub enum Loopback {
     Plugin,
 }
 
-/// In which order a container's networks are set up.
+/// In which order a container's networks are set up, and taken away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// All at once.
@@ -120,7 +124,13 @@ impl Networks {
     /// Looks at nothing yet.
     pub fn new(settings: Settings) -> Self {
         let cni = Cni::new(settings.plugin_dirs.clone(), &settings.cache, settings.limits);
+        let cni = cni.with_builtin(settings.builtin);
         Self { settings, cni, loaded: Mutex::default() }
+    }
+
+    /// Removes what programs that were killed have left half-written in the cache.
+    pub fn sweep(&self) {
+        self.cni.sweep();
     }
 
     /// Loads the networks, if the directory has changed since the last time. While it cannot be read there are none.
@@ -241,11 +251,21 @@ impl Networks {
         let is_of = |named: &Named, entry: &Entry| {
             entry.network_name == named.network.name() && entry.if_name == named.interface
         };
-        let mut errors = Vec::new();
-        for named in networks.iter() {
+        let del = async |named: &Named| {
             let at = attachment(container, netns, &named.interface, options);
-            errors.extend(self.cni.del(&named.network, &at).await.err());
-        }
+            self.cni.del(&named.network, &at).await.err()
+        };
+        let mut errors: Vec<Error> = match self.settings.order {
+            // Each is in an interface of its own: what was added side by side goes so.
+            Order::Parallel => join_all(networks.iter().map(del)).await.into_iter().flatten().collect(),
+            Order::Serial => {
+                let mut errors = Vec::new();
+                for named in networks.iter() {
+                    errors.extend(del(named).await);
+                }
+                errors
+            }
+        };
         for entry in &entries {
             if !networks.iter().any(|named| is_of(named, entry)) {
                 errors.extend(self.cni.del_entry(entry, netns).await.err());

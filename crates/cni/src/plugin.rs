@@ -135,7 +135,7 @@ impl Program<'_> {
     }
 
     async fn converse(&self, verb: Verb, environment: &Environment, question: &[u8]) -> Result<Done> {
-        let mut running = Running(self.spawn(verb, environment).await?);
+        let mut running = self.spawn(verb, environment).await?;
         let talk = converse(&mut running.0, question, self.limits);
         tokio::time::timeout(self.limits.time, talk).await.unwrap_or_else(|_| {
             let (shown, time) = (self.path.display(), self.limits.time);
@@ -143,7 +143,7 @@ impl Program<'_> {
         })
     }
 
-    async fn spawn(&self, verb: Verb, environment: &Environment) -> Result<Child> {
+    async fn spawn(&self, verb: Verb, environment: &Environment) -> Result<Running> {
         let dirs: Vec<&OsStr> = self.dirs.iter().map(|dir| dir.as_os_str()).collect();
         let mut command = Command::new(self.path);
         command
@@ -162,13 +162,25 @@ impl Program<'_> {
             .kill_on_drop(true);
         let (tries, pause) = BUSY;
         for _ in 1..tries {
-            match command.spawn() {
+            let (again, spawned) = execute(command).await?;
+            match spawned {
                 Err(error) if error.raw_os_error() == Some(TEXT_BUSY) => tokio::time::sleep(pause).await,
                 spawned => return spawned.context(|| format!("execute {}", self.path.display())),
             }
+            command = again;
         }
-        command.spawn().context(|| format!("execute {}", self.path.display()))
+        execute(command).await?.1.context(|| format!("execute {}", self.path.display()))
     }
+}
+
+/// Executes a command; gives it back, for another time. The thread that does stands still until the program's first page is there,
+/// which on a busy machine takes milliseconds: it must not be one that others wait for.
+async fn execute(mut command: Command) -> Result<(Command, std::io::Result<Running>)> {
+    let executed = tokio::task::spawn_blocking(move || {
+        let spawned = command.spawn().map(Running);
+        (command, spawned)
+    });
+    executed.await.map_err(|error| Error::internal(format!("execute a plugin: {error}")))
 }
 
 /// A program with all that it has started. Dropping it before its end kills them.

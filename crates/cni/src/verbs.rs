@@ -1,7 +1,7 @@
 //! The verbs, for one network and one container.
 //!
 //! ```text
-//!  ADD      check all names, find all programs | intent | plugin 1 -> plugin 2 -> ... | entry
+//!  ADD      check all names, find all plugins | intent | plugin 1 -> plugin 2 -> ... | entry
 //!             a plugin fails: DEL, and the first error is told
 //!  DEL      plugin n -> ... -> plugin 1 | no entry       with the configuration and the arguments of ADD
 //!  CHECK    plugin 1 -> plugin 2 -> ...                  with the result of ADD
@@ -11,7 +11,7 @@
 //! DEL stops at the first plugin that fails, as libcni does: the one that would give an address back must not run while
 //! rules of another one still lead to it. Done again it goes on.
 //!
-//! Cancel safety: a plugin that runs is killed. What it has done stays, and the entry tells of it.
+//! Cancel safety: a program that runs is killed, and what is built in comes to its end. What it has done stays, and the entry tells of it.
 
 use std::path::{Path, PathBuf};
 
@@ -19,11 +19,13 @@ use serde_json::{Map, Value, json};
 use tracing::warn;
 use types::{Class, Error, Result, ResultExt};
 
+use crate::builtin::Builtin;
 use crate::cache::{Cache, Entry, Key};
 use crate::conf::{Network, Plugin};
 use crate::names;
-use crate::plugin::{self, Environment, Limits, Program, Verb};
+use crate::plugin::{Environment, Limits, Verb};
 use crate::result::AddResult;
+use crate::runner::{Call, Chain, Runner, Runners, built_in, failed};
 use crate::version::{self, WITH_CHECK, WITH_STATUS};
 
 /// Where upstream keeps what was added.
@@ -86,44 +88,39 @@ impl Attachment {
 /// Who runs plugins.
 #[derive(Clone, Debug)]
 pub struct Cni {
-    dirs: Vec<PathBuf>,
     cache: Cache,
-    limits: Limits,
+    runners: Runners,
 }
-
-/// One call of a program.
-struct Call<'a> {
-    /// What errors begin with.
-    doing: String,
-    path: &'a Path,
-    verb: Verb,
-}
-
-impl<'a> Call<'a> {
-    fn of(plugin: &Plugin, path: &'a Path, verb: Verb) -> Self {
-        Self { doing: failed(plugin, verb), path, verb }
-    }
-}
-
-/// A network's plugins with their programs, in order.
-type Chain<'a> = Vec<(&'a Plugin, PathBuf)>;
 
 impl Cni {
     /// With plugins in `dirs` and what was added below `cache`.
     pub fn new(dirs: Vec<PathBuf>, cache: &Path, limits: Limits) -> Self {
-        Self { dirs, cache: Cache::new(cache), limits }
+        let runners = Runners { dirs, limits, builtin: Builtin::default() };
+        Self { cache: Cache::new(cache), runners }
+    }
+
+    /// The same, with other plugins built in.
+    #[must_use]
+    pub fn with_builtin(self, builtin: Builtin) -> Self {
+        Self { runners: Runners { builtin, ..self.runners }, ..self }
+    }
+
+    /// See [`crate::Networks::sweep`].
+    pub fn sweep(&self) {
+        self.cache.sweep();
     }
 
     /// Attaches a container, or changes nothing that can be taken back.
     pub async fn add(&self, network: &Network, at: &Attachment) -> Result<AddResult> {
         let key = at.check(network)?;
-        let chain = self.chain(network)?;
+        let chain = self.runners.chain(network)?;
         self.remove_earlier_life(network, &key, at).await;
         let mut entry = Entry {
             config: network.source().to_vec(),
             netns: at.netns.clone(),
             cni_args: at.arguments.iter().map(|(key, value)| [key.clone(), value.clone()]).collect(),
             capability_args: at.capabilities.clone(),
+            builtin: Some(built_in(&chain)),
             ..Entry::of(&key)
         };
         self.cache.write(&entry)?;
@@ -150,7 +147,8 @@ impl Cni {
         let mut result = None;
         for (plugin, program) in chain {
             let question = network.question(plugin, result.as_ref(), &at.capabilities)?;
-            let answer = self.run(Call::of(plugin, program, Verb::Add), at, &question).await?;
+            let answer =
+                self.runners.run(Call::of(plugin, program, Verb::Add), &at.environment(), &question).await?;
             let parsed = AddResult::parse(&answer, network.cni_version());
             result = Some(parsed.context(|| failed(plugin, Verb::Add))?);
         }
@@ -179,9 +177,12 @@ impl Cni {
         let kept = entry.as_ref().and_then(|entry| Network::kept(&entry.config).ok());
         let kept = kept.filter(|kept| kept.name() == network.name());
         // A plugin of back then may be gone from the node; what stands there now is the best there is.
-        let (network, chain) = match kept.as_ref().map(|kept| (kept, self.chain(kept))) {
+        let as_added = |network| {
+            self.runners.chain_of(network, entry.as_ref().and_then(|entry| entry.builtin.as_deref()))
+        };
+        let (network, chain) = match kept.as_ref().map(|kept| (kept, as_added(kept))) {
             Some((kept, Ok(chain))) if !chain.is_empty() => (kept, chain),
-            _ => (network, self.chain(network)?),
+            _ => (network, as_added(network)?),
         };
         let as_added = entry.as_ref().map(|entry| Attachment::of(entry, &at.netns));
         let previous = entry.and_then(|entry| previous(network, entry));
@@ -198,7 +199,7 @@ impl Cni {
     ) -> Result<()> {
         for (plugin, program) in chain.iter().rev() {
             let question = network.question(plugin, previous.as_ref(), &at.capabilities)?;
-            self.run(Call::of(plugin, program, Verb::Del), at, &question).await?;
+            self.runners.run(Call::of(plugin, program, Verb::Del), &at.environment(), &question).await?;
         }
         Ok(())
     }
@@ -217,11 +218,12 @@ impl Cni {
             return Ok(());
         }
         let entry = self.cache.read(&key)?;
+        let built_in = entry.as_ref().and_then(|entry| entry.builtin.clone());
         let result = entry.and_then(|entry| entry.result).map(AddResult::kept).transpose()?;
         let result = result.map(|result| result.to(network.cni_version())).transpose()?;
-        for (plugin, program) in self.chain(network)? {
+        for (plugin, runner) in self.runners.chain_of(network, built_in.as_deref())? {
             let question = network.question(plugin, result.as_ref(), &at.capabilities)?;
-            self.run(Call::of(plugin, &program, Verb::Check), at, &question).await?;
+            self.runners.run(Call::of(plugin, &runner, Verb::Check), &at.environment(), &question).await?;
         }
         Ok(())
     }
@@ -231,10 +233,11 @@ impl Cni {
         if network.version() < WITH_STATUS {
             return Ok(());
         }
-        for plugin in network.plugins() {
-            let program = plugin::find(plugin.kind(), &self.dirs)?;
+        for (plugin, runner) in self.runners.chain(network)? {
             let question = network.ask(plugin, Map::new())?;
-            self.run(Call::of(plugin, &program, Verb::Status), &Attachment::default(), &question).await?;
+            self.runners
+                .run(Call::of(plugin, &runner, Verb::Status), &Environment::default(), &question)
+                .await?;
         }
         Ok(())
     }
@@ -276,22 +279,28 @@ impl Cni {
         for name in ["cni.dev/valid-attachments", "cni.dev/attachments"] {
             more.insert(name.into(), claimed.clone());
         }
-        let program = plugin::find(plugin.kind(), &self.dirs)?;
         let question = network.ask(plugin, more)?;
-        self.run(Call::of(plugin, &program, Verb::Gc), &Attachment::default(), &question).await.map(drop)
+        let runner = self.runners.find(plugin.kind())?;
+        self.runners
+            .run(Call::of(plugin, &runner, Verb::Gc), &Environment::default(), &question)
+            .await
+            .map(drop)
     }
 
     /// The versions that a plugin speaks.
     pub async fn versions(&self, kind: &str) -> Result<Vec<String>> {
-        let program = plugin::find(kind, &self.dirs)?;
+        let runner = self.runners.find(kind)?;
+        if let Runner::Builtin(_) = runner {
+            return Ok(version::SUPPORTED.map(str::to_owned).to_vec());
+        }
         // Very old plugins look at these even for VERSION.
         let dummy = || "dummy".to_owned();
-        let at = Attachment { netns: dummy(), interface: dummy(), ..Attachment::default() };
+        let at = Environment { netns: dummy(), interface: dummy(), ..Environment::default() };
         let question = json!({"cniVersion": version::CURRENT}).to_string();
         let call =
-            Call { doing: format!("plugin {kind} failed (version)"), path: &program, verb: Verb::Version };
+            Call { doing: format!("plugin {kind} failed (version)"), runner: &runner, verb: Verb::Version };
         let early = |versions: &[&str]| Ok(versions.iter().map(|text| (*text).to_owned()).collect());
-        let answer = match self.run(call, &at, question.as_bytes()).await {
+        let answer = match self.runners.run(call, &at, question.as_bytes()).await {
             Err(error) if error.to_string().ends_with("unknown CNI_COMMAND: VERSION") => {
                 return early(&["0.1.0"]);
             }
@@ -345,19 +354,6 @@ impl Cni {
         let network = Network::kept(&entry.config).context(doing)?;
         self.del(&network, &Attachment::of(entry, netns)).await
     }
-
-    /// Finds all programs, before any is run.
-    fn chain<'a>(&self, network: &'a Network) -> Result<Chain<'a>> {
-        let found =
-            network.plugins().iter().map(|plugin| Ok((plugin, plugin::find(plugin.kind(), &self.dirs)?)));
-        found.collect()
-    }
-
-    async fn run(&self, call: Call<'_>, at: &Attachment, question: &[u8]) -> Result<Vec<u8>> {
-        let Call { doing, path, verb } = call;
-        let program = Program { doing: &doing, path, dirs: &self.dirs, limits: self.limits };
-        program.run(verb, &at.environment(), question).await
-    }
 }
 
 /// What plugins of DEL are told of ADD; nothing, if the version cannot say it or it cannot be read.
@@ -365,10 +361,6 @@ fn previous(network: &Network, entry: Entry) -> Option<AddResult> {
     let result = entry.result.filter(|_| network.version() >= WITH_CHECK)?;
     let converted = AddResult::kept(result).and_then(|result| result.to(network.cni_version()));
     converted.inspect_err(|error| warn!(network = network.name(), %error, "a cached result is as none")).ok()
-}
-
-fn failed(plugin: &Plugin, verb: Verb) -> String {
-    format!("plugin {} failed ({})", plugin.description(), verb.word())
 }
 
 /// Several errors as one, with the class of the first.

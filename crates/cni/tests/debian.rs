@@ -6,36 +6,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output};
-use std::time::{Duration, Instant};
+mod host;
 
-use cni::{Attachment, Loopback, Networks, Options, Settings};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cni::{Attachment, Builtin, Loopback, Networks, Options, Settings};
 use serde_json::{Value, json};
 use types::Class;
 
-const INSIDE: &str = "CNI_TEST_INSIDE";
-
-/// Runs the test `name` inside; `true` if this is there and the test may begin.
-fn inside(name: &str) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
-        return true;
-    }
-    let Some(dir) = std::env::var_os("CNI_DIR").map(PathBuf::from) else {
-        eprintln!("skipped: CNI_DIR does not name unpacked CNI plugins");
-        return false;
-    };
-    let path = format!("{}:{}", dir.join("bin").display(), std::env::var("PATH").unwrap_or_default());
-    let mut command = Command::new("unshare");
-    command.args(["--net", "--mount", "--propagation", "private", "sh", "-c"]);
-    command.args(["mount -t tmpfs tmpfs /var/lib && exec \"$@\"", "sh"]);
-    command.arg(std::env::current_exe().unwrap()).args(["--exact", name, "--nocapture"]);
-    // Its output is ours only if it fails: a test is counted once.
-    let done = command.env(INSIDE, "1").env("PATH", path).output().unwrap();
-    let said = [done.stdout, done.stderr].concat();
-    assert!(done.status.success(), "inside:\n{}", String::from_utf8_lossy(&said));
-    false
-}
+use crate::host::{Container, becomes, busybox, fetch, inside, plugins, run, state, text};
 
 /// A program's directory, if it is at hand.
 fn reference() -> Option<PathBuf> {
@@ -44,101 +24,6 @@ fn reference() -> Option<PathBuf> {
         eprintln!("skipped: REFERENCE_CNI_DIR does not name what `cargo xtask reference cni` builds");
     }
     dir
-}
-
-fn plugins() -> PathBuf {
-    PathBuf::from(std::env::var_os("CNI_DIR").unwrap()).join("usr/lib/cni")
-}
-
-fn busybox() -> PathBuf {
-    std::env::var_os("BUSYBOX").map_or_else(|| "/bin/busybox".into(), PathBuf::from)
-}
-
-fn run(command: &mut Command) -> Output {
-    let done = command.output().unwrap();
-    assert!(done.status.success(), "{command:?}: {}", String::from_utf8_lossy(&done.stderr));
-    done
-}
-
-fn text(command: &mut Command) -> String {
-    String::from_utf8(run(command).stdout).unwrap()
-}
-
-/// Rules and links, without what counts.
-fn state() -> Vec<String> {
-    let rules = text(Command::new("nft").args(["list", "ruleset"]));
-    let rules = rules.lines().map(|line| line.split("counter packets").next().unwrap_or_default().to_owned());
-    let links = text(Command::new(busybox()).args(["ip", "-o", "link"]));
-    let links = links.lines().filter_map(|line| line.split(": ").nth(1).map(str::to_owned));
-    rules.chain(links).collect()
-}
-
-#[track_caller]
-fn becomes(wanted: &[String]) {
-    let begun = Instant::now();
-    while state() != wanted {
-        assert!(begun.elapsed() < Duration::from_secs(20), "{:#?} is not {wanted:#?}", state());
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-/// Something in a network namespace of its own, and what runs there.
-struct Container(Vec<Child>);
-
-impl Container {
-    fn new() -> Self {
-        let sleeps = Command::new("unshare").args(["--net", "sleep", "1000"]).spawn().unwrap();
-        let container = Self(vec![sleeps]);
-        let own = std::fs::read_link("/proc/self/ns/net").unwrap();
-        let begun = Instant::now();
-        while std::fs::read_link(container.netns()).is_ok_and(|netns| netns == own) {
-            assert!(begun.elapsed() < Duration::from_secs(20));
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        container
-    }
-
-    fn netns(&self) -> String {
-        format!("/proc/{}/ns/net", self.0[0].id())
-    }
-
-    fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new("nsenter");
-        command.arg(format!("--net={}", self.netns())).arg(busybox()).args(words);
-        command
-    }
-
-    /// Serves a page that says `words`.
-    fn serve(&mut self, dir: &Path, words: &str) {
-        std::fs::write(dir.join("index.html"), words).unwrap();
-        let serving = self.command(&["httpd", "-f", "-p", "80", "-h", &dir.to_string_lossy()]).spawn();
-        self.0.push(serving.unwrap());
-    }
-}
-
-impl Drop for Container {
-    fn drop(&mut self) {
-        for child in self.0.iter_mut().rev() {
-            // It may have ended by itself.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-/// Fetches a page; waits for it.
-#[track_caller]
-fn fetch(url: &str) -> String {
-    let begun = Instant::now();
-    loop {
-        let mut wget = Command::new(busybox());
-        let done = wget.args(["wget", "-q", "-O", "-", url]).output().unwrap();
-        if done.status.success() {
-            return String::from_utf8(done.stdout).unwrap();
-        }
-        assert!(begun.elapsed() < Duration::from_secs(20), "{url} does not answer");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// A network over a bridge, with ports of the host and a firewall, and addresses of both versions.
@@ -164,6 +49,7 @@ fn networks(dir: &Path, plugins: PathBuf, version: &str, cache: &Path) -> Networ
         conf_dir: conf(dir, version),
         cache: cache.into(),
         loopback: Loopback::Plugin,
+        builtin: Builtin::Never,
         ..Settings::default()
     })
 }
@@ -208,7 +94,7 @@ async fn a_container_has_addresses_routes_ports_and_loses_them() {
         let seen = text(&mut container.command(&["ip", "-o", "addr"]));
         assert!(addresses.iter().all(|address| seen.contains(address.as_str())), "{seen}");
         assert!(text(&mut container.command(&["ip", "link", "show", "lo"])).contains("LOOPBACK,UP"));
-        run(&mut container.command(&["ping", "-c", "1", "-w", "10", "10.98.7.1"]));
+        container.reaches("10.98.7.1");
         let www = dir.join("www");
         std::fs::create_dir(&www).unwrap();
         container.serve(&www, version);
@@ -317,6 +203,8 @@ async fn what_libcni_adds_we_remove_and_the_other_way_round() {
         }
     };
     let mut theirs = theirs;
+    // Who did it, which theirs does not say.
+    assert_eq!(kept.as_object_mut().unwrap().remove("builtin"), Some(json!([])));
     plain(&mut theirs);
     plain(&mut kept);
     assert_eq!(kept, theirs);

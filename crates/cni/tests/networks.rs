@@ -109,6 +109,27 @@ async fn a_removal_goes_on_after_an_error_and_tells_of_all() {
 }
 
 #[tokio::test]
+async fn a_container_is_taken_out_of_all_networks_at_once_unless_it_was_put_there_one_after_another() {
+    let node = node().await;
+    // Ends when the others have begun, too.
+    let waits = r#"if [ $CNI_COMMAND = DEL ]; then touch "$DIR/begun-$CNI_IFNAME"; n=0
+until [ -e "$DIR/begun-eth0" ] && [ -e "$DIR/begun-eth1" ] && [ -e "$DIR/begun-eth2" ]; do
+[ $n -lt 3000 ] || exit 1; n=$((n + 1)); sleep 0.01; done; fi"#;
+    node.plugin("a", &format!("{waits}\n{TELLS}"));
+    let networks = Networks::new(settings(&node, Order::Parallel));
+    networks.setup("c1", "/proc/self/ns/net", &Options::default()).await.unwrap();
+    networks.remove("c1", "", &Options::default()).await.unwrap();
+    log(&node);
+    node.plugin("a", TELLS);
+    let networks = Networks::new(settings(&node, Order::Serial));
+    networks.setup("c1", "/proc/self/ns/net", &Options::default()).await.unwrap();
+    networks.remove("c1", "", &Options::default()).await.unwrap();
+    let lines: Vec<String> = node.read("log").lines().map(str::to_owned).collect();
+    assert_eq!(lines, [ADDED, DELETED].concat());
+    node.leaves_nothing();
+}
+
+#[tokio::test]
 async fn networks_that_are_gone_from_the_directory_are_known_from_the_cache() {
     let node = node().await;
     let first = Networks::new(settings(&node, Order::Parallel));

@@ -21,10 +21,21 @@ pub fn make_state(state: &Path) -> Result<()> {
     make(state, 0o711)
 }
 
-fn make_private(path: &Path) -> Result<()> {
+/// Makes a directory that containers pass through: their root may be another user on the host.
+pub fn make_passable(path: &Path) -> Result<()> {
+    make(path, 0o711)?;
+    set_mode(path, 0o711)
+}
+
+/// Makes a directory for nobody else's eyes.
+pub fn make_private(path: &Path) -> Result<()> {
     make(path, 0o700)?;
     // An older release, or an administrator, may have made it with other permissions.
-    std::fs::set_permissions(path, Permissions::from_mode(0o700))
+    set_mode(path, 0o700)
+}
+
+fn set_mode(path: &Path, mode: u32) -> Result<()> {
+    std::fs::set_permissions(path, Permissions::from_mode(mode))
         .context(|| format!("set mode of {}", path.display()))
 }
 

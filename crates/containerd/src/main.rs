@@ -4,10 +4,12 @@
 
 #![forbid(unsafe_code)]
 
+mod authority;
 mod calls;
 mod check;
 mod cli;
 mod config;
+mod cri;
 mod debug;
 mod directories;
 mod estimates;
@@ -29,6 +31,7 @@ mod transfers;
 mod verifier;
 mod wiring;
 mod work;
+mod written;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -107,7 +110,9 @@ async fn live(config: &Config, begun: Instant) -> Result<()> {
     };
     let observed = house.clone();
     signals.dump(move || debug::dump(&observed));
+    let cri = cri::open(&house, config, &mut plugins).await?;
     let doors = services::Doors {
+        cri: cri.clone(),
         plugins: &plugins,
         listed: plugins.to_wire(config),
         size: config.message_size,
@@ -115,13 +120,13 @@ async fn live(config: &Config, begun: Instant) -> Result<()> {
     };
     let routes = services::routes(&house, house.db.server_uuid(), doors).await;
     let sockets = serve::Sockets::bind(config)?;
-    metrics::start(config, &house).await?;
+    metrics::start(config, &house, cri.is_some()).await?;
     let _debug = debug::start(config, &house).await?;
     traces::start(config, &house.calls);
     let calls = house.calls.clone();
     let monitor = plugins.wants(plugins::Kind::Monitor, "restart");
     let monitor = monitor.then(|| monitor::start(&house, config.restart_interval));
-    serve::serve(house, serve::Open { routes, sockets, monitor }, &mut signals, begun).await;
+    serve::serve(house, serve::Open { routes, sockets, monitor, cri }, &mut signals, begun).await;
     traces::stop(&calls).await;
     Ok(())
 }

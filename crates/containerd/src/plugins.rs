@@ -12,6 +12,7 @@ use types::{Error, Result};
 
 use crate::config::{Config, Proxy, ProxyKind};
 
+const CRI: &str = "io.containerd.cri.v1";
 const CONTENT: &str = "io.containerd.content.v1";
 const DIFFER: &str = "io.containerd.differ.v1";
 const EVENT: &str = "io.containerd.event.v1";
@@ -22,6 +23,8 @@ const LEASE: &str = "io.containerd.lease.v1";
 const MOUNT_MANAGER: &str = "io.containerd.mount-manager.v1";
 const METADATA: &str = "io.containerd.metadata.v1";
 const MONITOR: &str = "io.containerd.monitor.container.v1";
+const NRI: &str = "io.containerd.nri.v1";
+const PODSANDBOX: &str = "io.containerd.podsandbox.controller.v1";
 const RUNTIME: &str = "io.containerd.runtime.v2";
 const SERVER: &str = "io.containerd.server.v1";
 const SHIM: &str = "io.containerd.shim.v1";
@@ -82,6 +85,9 @@ const TABLE: &[Plugin] = &[
         capabilities: &["no", "always", "on-failure", "unless-stopped"],
         ..optional(MONITOR, "restart", &[EVENT, METADATA, RUNTIME])
     },
+    optional(CRI, "images", &[METADATA, SNAPSHOTTER, TRANSFER]),
+    optional(CRI, "runtime", &[RUNTIME]),
+    optional(PODSANDBOX, "podsandbox", &[EVENT, LEASE, CRI]),
     service("containers", &[METADATA, EVENT]),
     service("content", &[METADATA, EVENT]),
     service("diagnosis", &[RUNTIME]),
@@ -93,11 +99,15 @@ const TABLE: &[Plugin] = &[
     service("leases", &[LEASE]),
     service("mounts", &[MOUNT_MANAGER]),
     service("namespaces", &[METADATA, EVENT]),
+    service("sandbox-controllers", &[EVENT, SHIM]),
+    service("sandboxes", &[METADATA]),
     service("snapshots", &[METADATA, EVENT]),
     service("streaming", &[STREAMING]),
     service("tasks", &[EVENT, METADATA, RUNTIME]),
     service("transfer", &[TRANSFER, STREAMING]),
     service("version", &[]),
+    optional(NRI, "nri", &[]),
+    service("cri", &[CRI, PODSANDBOX, EVENT, LEASE, TRANSFER]),
     core(SERVER, "ttrpc", &[EVENT]),
     core(SERVER, "grpc", &[GRPC]),
 ];
@@ -151,6 +161,16 @@ impl Plugins {
             self.failed.insert(uri, why.to_owned());
         }
         tracing::warn!(why, "failed to load transfers");
+        Ok(())
+    }
+
+    /// Records that Kubernetes' front door could not be opened; an error if it is required.
+    pub fn failed_cri(&mut self, config: &Config, error: &Error) -> Result<()> {
+        let uri = format!("{GRPC}.cri");
+        if config.required.contains(&uri) {
+            return Err(Error::precondition(format!("load required plugin {uri}: {error}")));
+        }
+        self.failed.insert(uri, error.to_string());
         Ok(())
     }
 
@@ -213,6 +233,8 @@ pub enum Kind {
     Service,
     /// Who watches containers.
     Monitor,
+    /// Plugins that follow pods and containers.
+    Nri,
 }
 
 impl Kind {
@@ -221,6 +243,7 @@ impl Kind {
             Self::Snapshotter => SNAPSHOTTER,
             Self::Service => GRPC,
             Self::Monitor => MONITOR,
+            Self::Nri => NRI,
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Listening, and stopping: the order in which doors open and close.
 //!
 //! ```text
-//!  sockets bound -> shims answered -> READY -> ... TERM or INT -> STOPPING -> no new calls, changes under way are finished (or cut off at
-//!  the deadline, and said so) -> sockets removed -> exit 0. Containers are not touched.
+//!  sockets bound -> shims answered -> READY -> ... TERM or INT -> STOPPING -> no new calls, changes that are nearly done are finished,
+//!  others cut off, and said so -> sockets removed -> exit 0. Containers are not touched.
 //! ```
 
 use std::time::{Duration, Instant};
@@ -24,8 +24,9 @@ use crate::signals::{Signals, notify};
 use crate::socket::{self, SocketFile};
 use crate::work::Work;
 
-/// How long changes under way may take when the daemon is told to stop.
-const DRAIN: Duration = Duration::from_secs(10);
+/// How long changes under way may take when the daemon is told to stop. A longer one is cut off, and its caller told so, as containerd
+/// does: the next start deals with it as after a kill -9, so that nothing is gained by waiting but a restart that is late.
+const DRAIN: Duration = Duration::from_millis(500);
 /// How long shims are waited for before the daemon calls itself ready; each has a shorter time limit of its own.
 const SHIMS: Duration = Duration::from_secs(20);
 /// How long replies may take to be read once everything is done.
@@ -60,11 +61,13 @@ pub struct Open {
     pub sockets: Sockets,
     /// Who starts containers again, if anybody does.
     pub monitor: Option<JoinHandle<()>>,
+    /// Kubernetes' front door, if it is open.
+    pub cri: Option<cri::Cri>,
 }
 
 /// Serves until told to stop.
 pub async fn serve(house: House, open: Open, signals: &mut Signals, begun: Instant) {
-    let Open { routes, sockets, monitor } = open;
+    let Open { routes, sockets, monitor, cri } = open;
     let (grpc, grpc_file) = sockets.grpc;
     let (ttrpc, ttrpc_file) = sockets.ttrpc;
     let (stop, stopped) = oneshot::channel::<()>();
@@ -73,6 +76,15 @@ pub async fn serve(house: House, open: Open, signals: &mut Signals, begun: Insta
     house.work.disturbed();
     let mut server = tokio::spawn(grpc_server((grpc, house.work.clone()), routes, observe, stopped));
     let shims = tokio::spawn(ttrpc_server(ttrpc, house.events.clone()));
+    if let Some(cri) = cri {
+        let loaded = house.runtime.clone();
+        tokio::spawn(async move {
+            // What its containers are is known when shims have been asked.
+            drop(tokio::time::timeout(SHIMS, loaded.loaded()).await);
+            cri.start().await;
+            cri.serve_streams().await;
+        });
+    }
     ready(&house, signals, begun).await;
     drop(stop);
     monitor.iter().for_each(JoinHandle::abort);

@@ -2,7 +2,7 @@
 //!
 //! | signal        | answer                                                                              |
 //! | ------------- | ----------------------------------------------------------------------------------- |
-//! | TERM, INT     | it stops: STOPPING to systemd, changes under way are finished, exit 0               |
+//! | TERM, INT     | it stops: STOPPING to systemd, what is nearly done is finished, exit 0              |
 //! | HUP           | none, and a line in the log: a terminal that closes ends no node                    |
 //! | USR1          | what it is doing, into a file in the state directory that root alone can read       |
 //! | USR2          | none, and a line in the log                                                         |

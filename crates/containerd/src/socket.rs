@@ -12,6 +12,7 @@ use tracing::warn;
 use types::{Class, Error, Result, ResultExt};
 
 use crate::config::Listener;
+use crate::written::Connection;
 
 /// A socket file of ours. It is removed when this is dropped, unless somebody has put another in its place.
 #[derive(Debug)]
@@ -84,14 +85,14 @@ fn remove_stale(path: &Path) -> Result<()> {
 pub fn connections(
     listener: UnixListener,
     came: impl Fn(),
-) -> impl Stream<Item = std::io::Result<UnixStream>> {
+) -> impl Stream<Item = std::io::Result<Connection<UnixStream>>> {
     futures_util::stream::unfold((listener, came), |(listener, came)| async move {
         let mut told = false;
         loop {
             match listener.accept().await {
                 Ok((connection, _)) => {
                     came();
-                    return Some((Ok(connection), (listener, came)));
+                    return Some((Ok(Connection::new(connection)), (listener, came)));
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut told, true) {

@@ -1,4 +1,4 @@
-//! Changes that go on when their caller has gone, and are waited for when the daemon stops.
+//! Changes that go on when their caller has gone, and are waited for, for a moment, when the daemon stops.
 //!
 //! A handler that changes something runs its change through [`Work::run`]: on a task of its own, so that a client that
 //! hangs up cannot leave it half-done. Handlers that only wait (Tasks.Wait) do not: they end with their caller.
@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tonic::Status;
 use tracing::{Instrument, Level, Span, error};
 use types::{Class, Error, Result};
@@ -126,8 +127,25 @@ impl Work {
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
+        let task = self.spawn(change, future);
+        match task.await {
+            Ok(done) => done.map_err(|error| status(&error)),
+            Err(_) => Err(Status::internal("the operation panicked")),
+        }
+    }
+
+    /// The same, for who does not wait.
+    pub fn detach(&self, change: Change, future: impl Future<Output = Result<()>> + Send + 'static) {
+        drop(self.spawn(change, future));
+    }
+
+    fn spawn<T, F>(&self, change: Change, future: F) -> JoinHandle<Result<T>>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
         let running = self.begin(change);
-        let task = tokio::spawn(
+        tokio::spawn(
             async move {
                 let done = future.await;
                 if let Some((change, begun)) = running.end() {
@@ -136,11 +154,7 @@ impl Work {
                 done
             }
             .instrument(Span::current()),
-        );
-        match task.await {
-            Ok(done) => done.map_err(|error| status(&error)),
-            Err(_) => Err(Status::internal("the operation panicked")),
-        }
+        )
     }
 
     fn begin(&self, change: Change) -> Running {

@@ -25,7 +25,7 @@ pub async fn unpack(
         snapshotter: Arc::clone(snapshotter) as Arc<dyn Snapshotter>,
         snapshotter_name: snapshotter.name().into(),
     };
-    let options = Options { sync, ..Default::default() };
+    let options = Options { sync };
     let progress = progress::of_unpack(manifest.layers.len());
     unpacker.unpack(manifest, &options, &*progress).await.map(drop)
 }

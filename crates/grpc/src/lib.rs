@@ -36,3 +36,4 @@ pub use proto::containerd::services::tasks::v1 as tasks;
 pub use proto::containerd::services::transfer::v1 as transfer;
 pub use proto::containerd::services::version::v1 as version;
 pub use proto::containerdrs::services::diagnosis::v1 as diagnosis;
+pub use proto::runtime::v1 as cri;

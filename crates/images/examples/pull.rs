@@ -24,7 +24,7 @@ use registry::{Anonymous, Registry, Settings};
 use snapshots::overlay::{Options, Overlay};
 use types::oci::image::media;
 use types::reference::Reference;
-use types::{Digest, Labels, Result};
+use types::{Digest, Result};
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -72,7 +72,7 @@ async fn pull(name: &str, root: &Path) -> Result<()> {
         how: How::OnePass(Arc::new(WalkingApplier::new(Arc::clone(&store) as _))),
         config_type: String::new(),
         layer_types: Vec::new(),
-        labels: Labels::new(),
+        remote: false,
         sync: false,
     };
     let pull = Pull {

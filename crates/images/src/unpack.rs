@@ -14,6 +14,7 @@ use diff::{Applier, ApplyOptions};
 use snapshots::Snapshotter;
 use types::content::Info;
 use types::fields::FieldPaths;
+use types::mount::Mount;
 use types::oci::image::chain_id;
 use types::oci::{Descriptor, Manifest};
 use types::{Digest, Error, Labels, Result, ResultExt, labels};
@@ -36,12 +37,10 @@ pub struct Unpacker {
 }
 
 /// How to unpack.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// Make the files durable layer by layer.
     pub sync: bool,
-    /// More labels for each snapshot.
-    pub labels: Labels,
 }
 
 /// A layer and what it must contain.
@@ -52,6 +51,8 @@ pub(crate) struct Layer {
     pub(crate) chain_id: Digest,
     /// The chain id below, empty for the lowest.
     pub(crate) parent: String,
+    /// More labels for its snapshot.
+    pub(crate) more: Labels,
 }
 
 impl Layer {
@@ -73,8 +74,8 @@ impl Layer {
     }
 
     /// What upstream's unpacker writes on a snapshot.
-    pub(crate) fn labels(&self, more: &Labels) -> Labels {
-        let mut labels = more.clone();
+    pub(crate) fn labels(&self) -> Labels {
+        let mut labels = self.more.clone();
         labels.insert(labels::SNAPSHOT_REF.to_owned(), self.chain_id.to_string());
         labels.insert(labels::SNAPSHOT_DIFF_ID.to_owned(), self.diff_id.to_string());
         if !self.parent.is_empty() {
@@ -178,18 +179,34 @@ impl Unpacker {
         if self.has(layer).await? {
             return Ok(Committed::ByAnother);
         }
+        match self.prepare(layer).await? {
+            Some(prepared) => self.fill(layer, prepared, options, cancel).await,
+            None => Ok(Committed::ByAnother),
+        }
+    }
+
+    /// Prepares a snapshot for a layer whose parent is there. `None` if the layer is there all at once: somebody else has
+    /// just finished it, or the snapshotter brings layers itself.
+    pub(crate) async fn prepare(&self, layer: &Layer) -> Result<Option<Prepared>> {
         let key = layer.key();
-        let labels = layer.labels(&options.labels);
-        let mounts = match self.snapshotter.prepare(&key, &layer.parent, labels).await {
-            Ok(mounts) => mounts,
-            // Somebody else has just finished it, or a remote snapshotter has it; nothing else makes it right.
-            Err(error) if error.is_already_exists() && self.has(layer).await? => {
-                return Ok(Committed::ByAnother);
-            }
-            Err(error) => return Err(error.context("prepare snapshot")),
-        };
+        match self.snapshotter.prepare(&key, &layer.parent, layer.labels()).await {
+            Ok(mounts) => Ok(Some(Prepared { key, mounts })),
+            // Nothing else makes it right.
+            Err(error) if error.is_already_exists() && self.has(layer).await? => Ok(None),
+            Err(error) => Err(error.context("prepare snapshot")),
+        }
+    }
+
+    /// Extracts a layer, which is in the store, into what was prepared for it.
+    pub(crate) async fn fill(
+        &self,
+        layer: &Layer,
+        Prepared { key, mounts }: Prepared,
+        options: &Options,
+        cancel: &Cancel,
+    ) -> Result<Committed> {
         let done = match cancel.or(self.extract(layer, &mounts, options)).await {
-            Ok(()) => self.commit(layer, &key, None, options).await,
+            Ok(()) => self.commit(layer, &key, None).await,
             Err(error) => Err(error),
         };
         if !matches!(done, Ok(Committed::ByUs)) {
@@ -215,22 +232,15 @@ impl Unpacker {
         }
     }
 
-    async fn extract(&self, layer: &Layer, mounts: &[types::mount::Mount], options: &Options) -> Result<()> {
+    async fn extract(&self, layer: &Layer, mounts: &[Mount], options: &Options) -> Result<()> {
         let how = ApplyOptions { sync: options.sync, ..ApplyOptions::default() };
         let applied = self.applier.apply(&layer.blob, mounts, how).await?;
         layer.check(&applied.uncompressed.digest)
     }
 
     /// Gives the snapshot `key` its name; on top of `parent` if it was prepared on nothing.
-    pub(crate) async fn commit(
-        &self,
-        layer: &Layer,
-        key: &str,
-        parent: Option<&str>,
-        options: &Options,
-    ) -> Result<Committed> {
-        let labels = layer.labels(&options.labels);
-        match self.snapshotter.commit(layer.chain_id.as_str(), key, parent, labels).await {
+    pub(crate) async fn commit(&self, layer: &Layer, key: &str, parent: Option<&str>) -> Result<Committed> {
+        match self.snapshotter.commit(layer.chain_id.as_str(), key, parent, layer.labels()).await {
             Ok(()) => Ok(Committed::ByUs),
             Err(error) if error.is_already_exists() => Ok(Committed::ByAnother),
             Err(error) => Err(error.context("commit snapshot")),
@@ -282,9 +292,15 @@ pub(crate) fn stacked(blobs: Vec<&Descriptor>, diff_ids: Vec<Digest>) -> Result<
             Some(below) => Digest::of(format!("{below} {diff_id}").as_bytes()),
         };
         let parent = below.map(String::from).unwrap_or_default();
-        layers.push(Layer { blob: blob.clone(), diff_id, chain_id, parent });
+        layers.push(Layer { blob: blob.clone(), diff_id, chain_id, parent, more: Labels::new() });
     }
     Ok(layers)
+}
+
+/// A snapshot for a layer to be extracted into.
+pub(crate) struct Prepared {
+    pub(crate) key: String,
+    mounts: Vec<Mount>,
 }
 
 /// Who made a snapshot.

@@ -13,6 +13,7 @@ use types::view::ContainerView;
 use types::{Error, Namespace, Result, crash, labels};
 
 use crate::db::Db;
+use crate::extensions;
 use crate::record::{Opaque, Time, look, record, stored, time};
 use crate::schema::CONTAINERS;
 use crate::tx::{Counts, NEXT, Source};
@@ -184,11 +185,10 @@ fn set(updated: &mut Container, from: &Container, path: Path<'_>, text: &str) ->
     match path {
         Path::Field("labels") => labels::apply(&mut updated.labels, &from.labels, None),
         Path::Key("labels", key) => labels::apply(&mut updated.labels, &from.labels, Some(key)),
-        Path::Field("extensions") => updated.extensions.clone_from(&from.extensions),
-        Path::Key("extensions", key) => match from.extensions.get(key) {
-            Some(value) => drop(updated.extensions.insert(key.to_owned(), value.clone())),
-            None => drop(updated.extensions.remove(key)),
-        },
+        Path::Field("extensions") => extensions::apply(&mut updated.extensions, &from.extensions, None),
+        Path::Key("extensions", key) => {
+            extensions::apply(&mut updated.extensions, &from.extensions, Some(key));
+        }
         Path::Field("spec") => updated.spec.clone_from(&from.spec),
         Path::Field("image") => updated.image.clone_from(&from.image),
         Path::Field("snapshotkey") => updated.snapshot_key.clone_from(&from.snapshot_key),

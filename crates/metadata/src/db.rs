@@ -19,6 +19,7 @@ use crate::images::Images;
 use crate::leases::Leases;
 use crate::namespaces::Namespaces;
 use crate::root::{self, RootLock};
+use crate::sandboxes::Sandboxes;
 use crate::schema::{FORMAT, FORMATS, FormatRecord, PRODUCT, create_tables};
 use crate::snapshots::{Graves, Snapshots};
 use crate::storage::{Storage, failure, open_file};
@@ -160,6 +161,11 @@ impl Db {
         Containers::new(self.clone(), namespace.clone())
     }
 
+    /// The sandboxes of a namespace.
+    pub fn sandboxes(&self, namespace: &Namespace) -> Sandboxes {
+        Sandboxes::new(self.clone(), namespace.clone())
+    }
+
     /// The images of a namespace; what is created is added to the scope's lease where it needs one.
     pub fn images(&self, scope: &Scope) -> Images {
         Images::new(self.clone(), scope.clone())
@@ -287,7 +293,7 @@ mod tests {
 
     use super::*;
     use crate::fakes::{Bench, labels, ns, scope};
-    use crate::schema::{BLOBS, CONTAINERS, IMAGES, INGESTS, LEASES, NAMESPACES, SNAPSHOTS};
+    use crate::schema::{BLOBS, CONTAINERS, IMAGES, INGESTS, LEASES, NAMESPACES, SANDBOXES, SNAPSHOTS};
     use crate::tx::NEXT;
 
     #[tokio::test]
@@ -399,7 +405,7 @@ mod tests {
         let newer = Newer { version: 7, surprise: "!".to_owned() }.encode_to_vec();
         let digest = types::Digest::of(b"x");
         txn.open_table(NAMESPACES.table).unwrap().insert("a", newer.as_slice()).unwrap();
-        for table in [CONTAINERS.table, IMAGES.table, LEASES.table, INGESTS.table] {
+        for table in [CONTAINERS.table, SANDBOXES.table, IMAGES.table, LEASES.table, INGESTS.table] {
             txn.open_table(table).unwrap().insert(("a", "x"), newer.as_slice()).unwrap();
         }
         txn.open_table(BLOBS.table).unwrap().insert(("a", digest.as_str()), newer.as_slice()).unwrap();
@@ -417,6 +423,8 @@ mod tests {
             db.namespaces().list().err(),
             db.containers(&a).get("x").err(),
             db.containers(&a).list(&all, "", &mut |_| NEXT).err(),
+            db.sandboxes(&a).get("x").err(),
+            db.sandboxes(&a).list(&all).err(),
             db.images(&scope("a")).get("x").err(),
             db.images(&scope("a")).list(&all, &mut |_| Ok(())).err(),
             db.leases(&a).get("x").err(),

@@ -1,6 +1,6 @@
 //! The namespaced database: who has what, under which name, with which labels, and who refers to it.
 //!
-//! One [`Db`] per root. Records (namespaces, images, containers, leases) live here and nowhere else; blobs and
+//! One [`Db`] per root. Records (namespaces, images, containers, sandboxes, leases) live here and nowhere else; blobs and
 //! snapshots live in their stores, and this crate shows each namespace its own part of them through the same two
 //! contracts, [`Store`](::content::Store) and [`Snapshotter`](::snapshots::Snapshotter).
 //!
@@ -19,6 +19,7 @@ mod changes;
 mod containers;
 mod content;
 mod db;
+mod extensions;
 mod file;
 mod gc;
 mod images;
@@ -27,6 +28,7 @@ mod namespaces;
 mod record;
 mod recover;
 mod root;
+mod sandboxes;
 mod schema;
 mod snapshots;
 mod storage;
@@ -47,4 +49,5 @@ pub use images::Images;
 pub use leases::Leases;
 pub use namespaces::Namespaces;
 pub use root::RootLock;
+pub use sandboxes::Sandboxes;
 pub use weak::Weak;

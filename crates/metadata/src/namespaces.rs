@@ -11,7 +11,7 @@ use types::{Error, Labels, Namespace, Result, labels};
 use crate::db::Db;
 use crate::record::{record, stored};
 use crate::schema::{
-    BLOBS, CONTAINERS, IMAGES, INGESTS, LEASE_RESOURCES, LEASES, NAMESPACES, Pair, SNAPSHOTS,
+    BLOBS, CONTAINERS, IMAGES, INGESTS, LEASE_RESOURCES, LEASES, NAMESPACES, Pair, SANDBOXES, SNAPSHOTS,
 };
 use crate::tx::{NEXT, Source, Tx};
 
@@ -156,6 +156,9 @@ fn remaining(tx: &Tx<'_>, ns: &str) -> Result<Vec<String>> {
     }
     if first(tx, CONTAINERS.table, ns)?.is_some() {
         remaining.push("containers".to_owned());
+    }
+    if first(tx, SANDBOXES.table, ns)?.is_some() {
+        remaining.push("sandboxes".to_owned());
     }
     let mut after = String::new();
     loop {

@@ -9,6 +9,8 @@
 //!  namespaces       namespace                             labels
 //!  containers       namespace, id                         labels, image, runtime{name, options}, spec, snapshotter,
 //!                                                         snapshot key, sandbox, extensions, created, updated
+//!  sandboxes        namespace, id                         labels, runtime{name, options}, spec, sandboxer, extensions,
+//!                                                         created, updated
 //!  images           namespace, name                       labels, target{media type, digest, size, annotations},
 //!                                                         created, updated
 //!  leases           namespace, id                         labels, created
@@ -26,8 +28,7 @@
 //!                   backend reference
 //! ```
 //!
-//! Upstream's tables for sandboxes and mounts come with the issues that need them; a table that an older program does
-//! not know is left alone by it. Changing the shape of a key, or the meaning of a table, raises [`FORMAT`].
+//! Upstream's table for mounts is `mounts`' own; a table that an older program does not know is left alone by it. Changing the shape of a key, or the meaning of a table, raises [`FORMAT`].
 //!
 //! What belongs to a namespace is named in the backends `<namespace>/<n>/<key>`, as upstream does. `n` is
 //! `generation << 40 | counter`; the generation is raised, durably, each time the database is opened. So a name is
@@ -44,6 +45,7 @@ use crate::images::ImageRecord;
 use crate::leases::LeaseRecord;
 use crate::namespaces::NamespaceRecord;
 use crate::record::record;
+use crate::sandboxes::SandboxRecord;
 use crate::snapshots::SnapshotRecord;
 
 /// The version of the layout drawn above.
@@ -82,6 +84,7 @@ pub(crate) type Index<K> = TableDefinition<'static, K, ()>;
 pub(crate) const FORMATS: Rows<&'static str, FormatRecord> = rows("format");
 pub(crate) const NAMESPACES: Rows<&'static str, NamespaceRecord> = rows("namespaces");
 pub(crate) const CONTAINERS: Rows<Pair, ContainerRecord> = rows("containers");
+pub(crate) const SANDBOXES: Rows<Pair, SandboxRecord> = rows("sandboxes");
 pub(crate) const IMAGES: Rows<Pair, ImageRecord> = rows("images");
 pub(crate) const LEASES: Rows<Pair, LeaseRecord> = rows("leases");
 pub(crate) const LEASE_RESOURCES: Index<Quad> = Index::new("lease_resources");
@@ -99,6 +102,7 @@ pub(crate) enum Table {
     LeaseResources,
     Images,
     Containers,
+    Sandboxes,
     Ingests,
     Blobs,
     Snapshots,
@@ -112,6 +116,7 @@ impl Table {
             "lease_resources" => Self::LeaseResources,
             "images" => Self::Images,
             "containers" => Self::Containers,
+            "sandboxes" => Self::Sandboxes,
             "ingests" => Self::Ingests,
             "blobs" => Self::Blobs,
             "snapshots" => Self::Snapshots,
@@ -141,6 +146,7 @@ pub(crate) fn create_tables(txn: &redb::WriteTransaction) -> Result<(), redb::Ta
     txn.open_table(FORMATS.table)?;
     txn.open_table(NAMESPACES.table)?;
     txn.open_table(CONTAINERS.table)?;
+    txn.open_table(SANDBOXES.table)?;
     txn.open_table(IMAGES.table)?;
     txn.open_table(LEASES.table)?;
     txn.open_table(LEASE_RESOURCES)?;
@@ -175,6 +181,6 @@ mod tests {
                 None => assert!(unknown.contains(&table.name()), "{}", table.name()),
             }
         }
-        assert_eq!(known, 7);
+        assert_eq!(known, 8);
     }
 }

@@ -11,6 +11,7 @@ use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
+use types::error::os_text;
 use types::{Error, Result, Scope};
 
 use crate::patience::Patient;
@@ -102,9 +103,7 @@ impl Connection {
 
 /// What Go's clients say when nobody listens.
 fn refused(path: &Path, error: &io::Error) -> io::Error {
-    let text = error.to_string();
-    let why = text.split(" (os error").next().unwrap_or_default().to_lowercase();
-    let dial = format!("dial unix {}: connect: {why}", path.display());
+    let dial = format!("dial unix {}: connect: {}", path.display(), os_text(error));
     io::Error::new(
         error.kind(),
         format!("connection error: desc = \"transport: Error while dialing: {dial}\""),

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use types::error::os_text;
 use types::{Error, Result};
 
 /// Finds the shim of `runtime`.
@@ -19,7 +20,7 @@ pub(crate) fn resolve(runtime: &str, daemon: &Path) -> Result<PathBuf> {
         return match path.metadata() {
             Ok(_) => Ok(path),
             Err(e) => {
-                Err(Error::unknown(format!("invalid custom binary path: stat {runtime}: {}", words(&e))))
+                Err(Error::unknown(format!("invalid custom binary path: stat {runtime}: {}", os_text(&e))))
             }
         };
     }
@@ -52,14 +53,6 @@ fn name(runtime: &str) -> Option<String> {
 fn is_program(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     path.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
-}
-
-/// As Go says it.
-fn words(error: &std::io::Error) -> String {
-    match error.kind() {
-        std::io::ErrorKind::NotFound => "no such file or directory".to_owned(),
-        _ => error.to_string(),
-    }
 }
 
 #[cfg(test)]

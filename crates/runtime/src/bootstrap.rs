@@ -94,6 +94,11 @@ impl Bootstrap {
         }
     }
 
+    /// Whether the shim has a service that not all have.
+    pub(crate) fn has(&self, service: &str) -> bool {
+        self.metadata.contains_key(service)
+    }
+
     /// The text of `bootstrap.json`.
     pub(crate) fn to_json(&self) -> Result<Vec<u8>> {
         serde_json::to_vec(self).map_err(|e| Error::internal(format!("encode bootstrap.json: {e}")))

@@ -6,6 +6,7 @@
 //!      rootfs/            0711, where the shim mounts
 //!      work ->            <root>/io.containerd.runtime.v2.task/<ns>/<id>   (on disk, for what must not fill /run)
 //!      shim-binary-path   which program the shim is; written before it is started
+//!      sandbox            where it is no task, but what a shim makes by its sandbox service
 //!      bootstrap.json     how to reach it; written before it is used
 //!      log                FIFO, read by the daemon
 //!      journal            events that the shim has not told yet; init.exit: how init ended (both of our shim)
@@ -197,6 +198,16 @@ impl Bundle {
     pub(crate) fn read_binary(&self) -> Result<Option<PathBuf>> {
         let bytes = read(&self.path.join("shim-binary-path"))?;
         Ok(bytes.filter(|bytes| !bytes.is_empty()).map(|bytes| std::ffi::OsStr::from_bytes(&bytes).into()))
+    }
+
+    /// Keeps that the shim makes it by its sandbox service.
+    pub(crate) fn mark_sandbox(&self) -> Result<()> {
+        write(&self.path.join("sandbox"), b"", 0o600)
+    }
+
+    /// Whether the shim makes it by its sandbox service.
+    pub(crate) fn is_sandbox(&self) -> bool {
+        self.path.join("sandbox").exists()
     }
 
     /// Keeps how to reach the shim: whole or not at all.

@@ -4,6 +4,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use api::containerd::runtime::sandbox::v1::CreateSandboxRequest;
 use api::containerd::task::v3 as wire;
 use types::task::{Create, Origin};
 use types::undo::Undo;
@@ -25,6 +26,10 @@ struct Creation {
     bundle: Bundle,
     binary: PathBuf,
     create: Create,
+    /// What the shim is to make instead of a task.
+    sandbox: Option<CreateSandboxRequest>,
+    /// Whose shim serves it, if it is somebody else's.
+    shared: Option<Arc<Shim>>,
     awaited: Awaited,
     place: Arc<Place>,
 }
@@ -46,13 +51,31 @@ impl Runtime {
         create: Create,
         awaited: Awaited,
     ) -> Result<u32> {
+        self.make(namespace, id, (create, None), awaited).await
+    }
+
+    /// Makes a task, or a sandbox where the shim is to make one.
+    pub(crate) async fn make(
+        &self,
+        namespace: &Namespace,
+        id: &str,
+        (create, sandbox): (Create, Option<CreateSandboxRequest>),
+        awaited: Awaited,
+    ) -> Result<u32> {
         let key = TaskKey::new(namespace, id)?;
         let place = Arc::new(self.reserve(&key).await?);
-        let binary = crate::binary::resolve(&create.runtime, &self.inner.launcher.binary)
-            .context(|| "failed to start shim: failed to resolve runtime path")?;
+        let shared = match &create.shim_of {
+            Some(of) => Some(self.shared(namespace, of).await.context(|| "failed to start shim")?),
+            None => None,
+        };
+        let binary = match &shared {
+            Some(shim) => shim.binary.clone(),
+            None => crate::binary::resolve(&create.runtime, &self.inner.launcher.binary)
+                .context(|| "failed to start shim: failed to resolve runtime path")?,
+        };
         let bundle = self.inner.layout.bundle(&key);
         let mut undo = Undo::new(format!("create task {key}"));
-        let creation = Creation { key, bundle, binary, create, awaited, place };
+        let creation = Creation { key, bundle, binary, create, sandbox, shared, awaited, place };
         match self.create_steps(&creation, &mut undo).await {
             Ok(pid) => {
                 undo.commit();
@@ -65,6 +88,15 @@ impl Runtime {
                 Err(error)
             }
         }
+    }
+
+    /// The task whose shim is to serve another one too.
+    async fn shared(&self, namespace: &Namespace, of: &str) -> Result<Arc<Shim>> {
+        let shim = self.find(namespace, of).await.context(|| format!("shim of {of}"))?;
+        if shim.connection.is_closed() {
+            return Err(Error::unavailable(format!("shim of {of}: it has ended: unavailable")));
+        }
+        Ok(shim)
     }
 
     /// Reserves the id. A task that stands in the way is asked for first: perhaps only the table still knows it.
@@ -106,10 +138,11 @@ impl Runtime {
     async fn make_bundle(&self, creation: &Creation) -> Result<()> {
         let make = || {
             let (bundle, binary) = (creation.bundle.clone(), creation.binary.clone());
-            let spec = creation.create.spec.clone();
+            let (spec, is_sandbox) = (creation.create.spec.clone(), creation.sandbox.is_some());
             blocking(move || {
                 bundle.create(spec.as_ref())?;
-                bundle.write_binary(&binary).inspect_err(|_| {
+                let marked = if is_sandbox { bundle.mark_sandbox() } else { Ok(()) };
+                marked.and_then(|()| bundle.write_binary(&binary)).inspect_err(|_| {
                     if let Err(error) = bundle.remove() {
                         tracing::error!(%error, "remove half a bundle");
                     }
@@ -134,11 +167,17 @@ impl Runtime {
 
     /// Executes the shim, keeps its address in the bundle, and only then connects.
     async fn start_shim(&self, creation: &Creation, log: ShimLog) -> Result<Arc<Shim>> {
-        let Creation { key, bundle, binary, create, .. } = creation;
-        let target = Target { key, bundle, shim: binary };
-        let limit = self.inner.timeouts.start;
-        let started = self.inner.launcher.start(target, create.options.as_ref(), limit).await;
-        let bootstrap = started.context(|| "start failed")?;
+        let Creation { key, bundle, binary, .. } = creation;
+        let bootstrap = match &creation.shared {
+            // Its own `start` would say the same, if it knew the two to be of one group.
+            Some(shim) => shim.bootstrap.clone(),
+            None => {
+                let (target, limit) = (Target { key, bundle, shim: binary }, self.inner.timeouts.start);
+                let started =
+                    self.inner.launcher.start(target, creation.create.options.as_ref(), limit).await;
+                started.context(|| "start failed")?
+            }
+        };
         crash::point("shim-started");
         bundle.write_bootstrap(&bootstrap)?;
         crash::point("address-stored");
@@ -157,7 +196,12 @@ impl Runtime {
             creation.awaited.no_more().await;
             tokio::time::sleep(limit).await;
         };
-        let making = create_task(shim, &creation.create, checkpoint);
+        let making = async {
+            match &creation.sandbox {
+                Some(sandbox) => shim.make_sandbox(sandbox.clone()).await,
+                None => create_task(shim, &creation.create, checkpoint).await,
+            }
+        };
         tokio::pin!(making);
         tokio::select! {
             biased;

@@ -103,7 +103,7 @@ impl Runtime {
         let target = Target { key: &shim.key, bundle: &shim.bundle, shim: &shim.binary };
         let buried = self.bury_bundle(target, witness).await;
         if shim.connection.is_closed() && !self.inner.table.is_shared(shim) {
-            let address = shim.address.clone();
+            let address = shim.bootstrap.address.clone();
             let removed = blocking(move || {
                 crate::connect::remove_socket(&address);
                 Ok(())

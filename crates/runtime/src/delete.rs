@@ -104,7 +104,7 @@ impl Runtime {
     }
 
     /// Sends the shim away, if no other task needs it, and removes the bundle. The caller holds the place.
-    async fn farewell(&self, shim: &Shim, end: Deleted) {
+    pub(crate) async fn farewell(&self, shim: &Shim, end: Deleted) {
         let begun = Instant::now();
         let limit = self.inner.timeouts.shutdown;
         let asked = shim.shutdown(limit).await;
@@ -141,6 +141,10 @@ impl Runtime {
     /// Ends a shim whose task was never made. The caller holds the place.
     pub(crate) async fn dismiss(&self, shim: &Shim) {
         let limit = self.inner.timeouts.cleanup;
+        if shim.is_sandbox {
+            // All may fail; what counts comes next.
+            let _ = shim.shutdown_sandbox(limit).await;
+        }
         match shim.delete("", Some(limit)).await {
             Ok(end) => return self.farewell(shim, end).await,
             Err(failure) if failure.is_not_found() => return self.farewell(shim, lost(0)).await,

@@ -16,6 +16,7 @@ use types::{Any, Error, Result, ResultExt};
 use crate::bootstrap::{Bootstrap, Params};
 use crate::bundle::Bundle;
 use crate::key::TaskKey;
+use crate::runtime::blocking;
 
 /// The most that an action may print.
 const OUTPUT: u64 = 1 << 20;
@@ -158,12 +159,13 @@ impl Output {
 /// Runs a command to its end, with its whole process group killed at the deadline.
 pub(crate) async fn run(mut command: Command, stdin: &[u8], limit: Duration) -> Result<Output> {
     let input = if stdin.is_empty() { Stdio::null() } else { Stdio::piped() };
-    let mut child = command
-        .stdin(input)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|e| Error::unknown(format!("fork/exec {:?}: {e}", command.as_std().get_program())))?;
+    command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // The thread that executes it stands still until the program's first page is there: none that others wait for.
+    let executed = blocking(move || {
+        let spawned = command.spawn();
+        spawned.map_err(|e| Error::unknown(format!("fork/exec {:?}: {e}", command.as_std().get_program())))
+    });
+    let mut child = executed.await?;
     let group = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw);
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let talk = talk(&mut child, stdin, &mut stdout, &mut stderr);

@@ -10,7 +10,8 @@
 //!  load       after a start of the daemon           death            after the end of a shim
 //!  lock       one daemon per state directory       awaited          whether anybody waits for a Create
 //!  info       what a runtime says of itself         inspect          what lies about, seen from outside
-//!  why        records of deaths
+//!  why        records of deaths                         output           logs that shims write, and who is attached
+//!  pause      sandboxes without an image                 sandbox          sandboxes that a shim makes
 //!  ttrpc      the protocol                          connect, log     sockets and FIFOs of shims
 //! ```
 
@@ -31,8 +32,11 @@ mod launch;
 mod load;
 mod lock;
 mod log;
+mod output;
+mod pause;
 mod repeats;
 mod runtime;
+mod sandbox;
 mod shim;
 mod shims;
 pub mod ttrpc;
@@ -42,4 +46,7 @@ pub use awaited::{Awaited, Waiting};
 pub use bundle::check_state;
 pub use death::EXIT_ESTIMATED;
 pub use lock::{StateLock, lock_state};
+pub use output::{Attach, Attached, Input};
+pub use pause::Pause;
 pub use runtime::{Checkpoint, Connected, Options, Runtime, Signal, Timeouts, Update};
+pub use sandbox::{CreateSandbox, SandboxMetrics, SandboxStatus, StartedSandbox};

@@ -134,11 +134,11 @@ impl Runtime {
         let made = shim.bundle.init_pid().is_some();
         let until = Instant::now() + if made { MOMENT } else { self.inner.timeouts.state };
         loop {
-            match shim.state("", self.inner.timeouts.load).await {
+            match shim.is_known(self.inner.timeouts.load).await {
                 Err(failure) if failure.is_not_found() && Instant::now() < until => {
                     tokio::time::sleep(STEP).await
                 }
-                state => return state.map(drop),
+                known => return known,
             }
         }
     }

@@ -17,6 +17,7 @@ use crate::bundle::Layout;
 use crate::connect::Connections;
 use crate::key::TaskKey;
 use crate::launch::{DELETIONS, Launcher};
+use crate::pause::Asked;
 use crate::shim::Shim;
 use crate::shims::{Table, not_found};
 use crate::ttrpc::Failure;
@@ -128,6 +129,8 @@ pub(crate) struct Inner {
     pub(crate) events: Exchange,
     pub(crate) table: Table,
     pub(crate) connections: Connections,
+    /// The program of sandboxes that was found last.
+    pub(crate) pause: tokio::sync::Mutex<Option<Asked>>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -157,6 +160,7 @@ impl Runtime {
             events: options.events,
             table: Table::default(),
             connections: Connections::default(),
+            pause: tokio::sync::Mutex::default(),
         };
         let runtime = Self { inner: Arc::new(inner) };
         let state = options.state;
@@ -213,7 +217,8 @@ impl Runtime {
                 if known { Ok(unknown(shim.pid())) } else { Err(failure.into()) }
             }
             Err(failure) if failure.is_not_found() => {
-                if exec.is_empty() {
+                // Not every shim of a sandbox knows that as a task too.
+                if exec.is_empty() && !shim.is_sandbox {
                     self.forget(&shim);
                 }
                 Err(failure.into())

@@ -31,8 +31,11 @@ pub(crate) struct Shim {
     pub(crate) bundle: Bundle,
     /// The program, for `delete` once its process is gone.
     pub(crate) binary: PathBuf,
-    pub(crate) address: String,
+    /// How it is reached, as in the bundle.
+    pub(crate) bootstrap: Bootstrap,
     pub(crate) connection: Arc<Client>,
+    /// Whether the shim makes it by its sandbox service.
+    pub(crate) is_sandbox: bool,
     /// Held while Create is under way, so that a death in this moment is told from one after it.
     pub(crate) creating: Mutex<()>,
     /// Held while Delete is under way, so that the shim's farewell is not taken for its death.
@@ -48,21 +51,28 @@ pub(crate) struct Shim {
 
 impl Shim {
     pub(crate) fn new(key: TaskKey, bundle: Bundle, binary: PathBuf, link: Link) -> Self {
+        let is_sandbox = bundle.is_sandbox();
         Self {
             key,
             bundle,
             binary,
-            address: link.bootstrap.address,
+            is_sandbox,
             connection: link.connection,
             creating: Mutex::default(),
             deleting: Mutex::default(),
             created: AtomicBool::new(false),
             version: AtomicI32::new(link.bootstrap.version),
+            bootstrap: link.bootstrap,
             pid: AtomicU32::new(0),
             init: OnceLock::new(),
             end: watch::Sender::new(None),
             _log: link.log,
         }
+    }
+
+    /// Whether it writes logs itself, as it said when it was started.
+    pub(crate) fn has_output_service(&self) -> bool {
+        self.bootstrap.has(api::ttrpc::OUTPUT)
     }
 
     /// Notes that the task exists, with the pid of its init.
@@ -154,6 +164,16 @@ impl Shim {
             self.pid.store(state.pid, Ordering::Relaxed);
         }
         Ok(state)
+    }
+
+    /// Asks whether the task, or the sandbox, is there.
+    pub(crate) async fn is_known(&self, timeout: Duration) -> Result<(), Failure> {
+        if !self.is_sandbox {
+            return self.state("", timeout).await.map(drop);
+        }
+        let status = self.sandbox_status(false, timeout).await?;
+        self.pid.store(status.pid, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Asks the shim to forget the task or the exec process.

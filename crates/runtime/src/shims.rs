@@ -130,10 +130,11 @@ impl Table {
         }
     }
 
-    /// The ids of all tasks of a namespace, those that are being loaded included.
+    /// The ids of all tasks of a namespace, those that are being loaded included; sandboxes of shims are none.
     pub(crate) fn ids(&self, namespace: &Namespace) -> Vec<String> {
-        let exists = |slot: &Slot| {
-            matches!(slot, Slot::Live(_) | Slot::Pending { stage: Stage::Loading | Stage::Unreached, .. })
+        let exists = |slot: &Slot| match slot {
+            Slot::Live(shim) => !shim.is_sandbox,
+            Slot::Pending { stage, .. } => matches!(stage, Stage::Loading | Stage::Unreached),
         };
         let slots = self.lock();
         let of_namespace =

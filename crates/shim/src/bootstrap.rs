@@ -60,6 +60,10 @@ pub fn start(flags: &Flags) -> Result<()> {
     if let Some(directory) = &params.socket_dir {
         link_socket_dir(directory, &bundle)?;
     }
+    if params.options != Options::default() {
+        // For a sandbox, whose Create does not tell them.
+        crate::options::save(&params.options, &bundle)?;
+    }
     let group = Facts::read(&bundle)?.group.unwrap_or_else(|| flags.id.clone());
     let directory = params.socket_dir.clone().unwrap_or_else(|| PathBuf::from(address::DIRECTORY));
     let path = address::path(&directory, &params.grpc_address, &flags.namespace, &group);
@@ -151,7 +155,10 @@ impl Params {
         let answer = match self.caller {
             Caller::Protobuf => {
                 let protocol = String::from("ttrpc");
-                BootstrapResult { version: VERSION, address, protocol, ..Default::default() }.encode_to_vec()
+                let services = [api::ttrpc::OUTPUT, crate::sandbox::SERVICE];
+                let metadata = services.map(|service| (service.to_owned(), "1".to_owned())).into();
+                BootstrapResult { version: VERSION, address, protocol, metadata, ..Default::default() }
+                    .encode_to_vec()
             }
             Caller::Json { version } => {
                 write_address(bundle, &address)?;

@@ -9,6 +9,11 @@ pub struct Call {
     pub stream: u32,
 }
 
+impl Call {
+    /// Of no client: nobody hears the answer.
+    pub const NOBODYS: Self = Self { client: 0, stream: 0 };
+}
+
 /// How and when a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exit {

@@ -77,9 +77,9 @@ impl Context {
     /// A carrier has ended.
     pub fn carrier_ended(&mut self, carrier: u64, ended: Ended) -> Turn {
         let outcome = Outcome::from(ended);
-        let Some((serial, turn)) = self.streams.carrier_ended(carrier, outcome, &self.epoll) else {
-            return Turn::Open;
-        };
+        let ended = self.streams.carrier_ended(carrier, outcome, &self.epoll);
+        self.carrier_gone(carrier);
+        let Some((serial, turn)) = ended else { return Turn::Open };
         let turn = self.follow(serial, turn);
         if turn == Turn::Empty {
             self.timers.set(QUIET, Deadline::Quiet(serial));
@@ -89,7 +89,7 @@ impl Context {
 
     /// The process of `owner` has ended: its terminal is read to the end.
     pub fn end_streams(&mut self, owner: &Owner) -> Vec<Owner> {
-        let terminals = self.streams.process_ended(owner);
+        let terminals = self.streams.process_ended(owner, &self.epoll);
         let mut closed = Vec::new();
         for serial in terminals {
             // One that carries the terminal's output must know.
@@ -129,9 +129,10 @@ impl Context {
 
     fn give_up(&mut self, owner: &Owner, which: Which) {
         let mut spools = Vec::new();
-        for given_up in self.streams.give_up(owner, which) {
+        for given_up in self.streams.give_up(owner, which, &self.epoll) {
             if let Some(carrier) = given_up.carrier {
                 self.children.abandon(carrier);
+                self.carrier_gone(carrier);
             }
             spools.extend(given_up.spool);
         }
@@ -152,7 +153,7 @@ impl Context {
     }
 
     /// Asks a child to end.
-    fn stop(&self, child: Option<u64>) {
+    pub fn stop(&self, child: Option<u64>) {
         if let Some(process) = child.and_then(|child| self.children.process(child)) {
             // One that has ended already is collected soon.
             let _ = process.signal(libc::SIGTERM.unsigned_abs());

@@ -26,6 +26,7 @@ use sys::reaper::Signals;
 use types::output::LogFile;
 use types::{Result, ResultExt};
 
+use crate::logfile::memo::Left;
 use crate::logfile::{Channel, LogWriter};
 use crate::spool::{Kept, Limits, Queue, Spool};
 
@@ -36,6 +37,8 @@ const QUIET: Duration = Duration::from_millis(500);
 /// How long a carrier outlives its shim.
 const AFTERWARDS: Duration = Duration::from_secs(10);
 const BUFFER: usize = 64 << 10;
+/// After so many reads without a pause it looks whether somebody wants it to end.
+const TURNS: u32 = 16;
 
 /// What is to be carried.
 pub struct Job<'a> {
@@ -47,14 +50,16 @@ pub struct Job<'a> {
     pub quiet_is_end: bool,
     /// What was read of the source before.
     pub pending: &'a [u8],
+    /// Who gets what is logged as well, as far as they take it at once.
+    pub copies: Vec<BorrowedFd<'a>>,
     /// Where to.
     pub goal: Goal<'a>,
 }
 
 /// Where output is carried to.
 pub enum Goal<'a> {
-    /// A log file.
-    Log(LogFile, Channel),
+    /// A log file, and what the carrier before has left.
+    Log(LogFile, Channel, BorrowedFd<'a>),
     /// Somebody who is not there, or has not taken all yet.
     Reader {
         /// The pipe to them.
@@ -108,8 +113,10 @@ pub fn start(job: &Job<'_>) -> Result<PidFd> {
 
 fn carry(job: &Job<'_>) -> Result<Outcome> {
     let mut kept: Vec<BorrowedFd<'_>> = job.source.into_iter().collect();
-    if let Goal::Reader { sink, spool, .. } = &job.goal {
-        kept.extend([*sink, spool.memo.as_fd()]);
+    kept.extend(&job.copies);
+    match &job.goal {
+        Goal::Log(_, _, memo) => kept.push(*memo),
+        Goal::Reader { sink, spool, .. } => kept.extend([*sink, spool.memo.as_fd()]),
     }
     close_others(&kept).context(|| "close what is not needed")?;
     let _ = set_command_line(&["containerd-output".as_ref(), job.name.as_ref()]);
@@ -117,9 +124,10 @@ fn carry(job: &Job<'_>) -> Result<Outcome> {
     let signals = Signals::new(&[libc::SIGTERM, libc::SIGHUP]).context(|| "take signals")?;
     let mut source = Source::new(job, signals);
     match &job.goal {
-        Goal::Log(log, channel) => {
-            let log = LogWriter::new(log.clone(), *channel);
-            to_log(&mut source, job.pending, log)
+        Goal::Log(log, channel, memo) => {
+            let log = LogWriter::new(log.clone(), *channel, Left::read(*memo));
+            let copies = job.copies.clone();
+            Logging { log, memo: *memo, copies }.run(&mut source, job.pending)
         }
         Goal::Reader { sink, fifo, spool, limits } => {
             let queue = Queue::open(spool, *limits).context(|| "open the spool")?;
@@ -178,6 +186,11 @@ impl<'a> Source<'a> {
         self.asked_to_end || self.end.is_some_and(|end| Instant::now() >= end)
     }
 
+    /// Whether the shim is gone.
+    fn is_orphan(&self) -> bool {
+        self.end.is_some()
+    }
+
     fn is_idle(&self) -> bool {
         self.heard.elapsed() >= IDLE
     }
@@ -203,6 +216,11 @@ impl<'a> Source<'a> {
             Err(e) => return Err(e.into()),
         }
         drop(fds);
+        self.hear_signals()
+    }
+
+    /// Whether somebody wants us to end.
+    fn hear_signals(&mut self) -> io::Result<()> {
         while let Some(signal) = self.signals.next()? {
             if signal == libc::SIGHUP {
                 self.end.get_or_insert(Instant::now() + AFTERWARDS);
@@ -214,24 +232,57 @@ impl<'a> Source<'a> {
     }
 }
 
-fn to_log(source: &mut Source<'_>, pending: &[u8], mut log: LogWriter) -> Result<Outcome> {
-    let mut buffer = vec![0; BUFFER];
-    log.write(pending);
-    loop {
-        let said = source.read(&mut buffer);
-        if !said.is_empty() {
-            log.write(said);
-            continue;
+/// Writes a log.
+struct Logging<'a> {
+    log: LogWriter,
+    memo: BorrowedFd<'a>,
+    copies: Vec<BorrowedFd<'a>>,
+}
+
+impl Logging<'_> {
+    fn run(mut self, source: &mut Source<'_>, pending: &[u8]) -> Result<Outcome> {
+        let (mut buffer, mut turns) = (vec![0; BUFFER], 0);
+        self.log.write(pending);
+        loop {
+            // Who asks for the end waits for it, however much the process says.
+            let said = if source.is_over() { &[] } else { source.read(&mut buffer) };
+            if !said.is_empty() {
+                self.log.write(said);
+                self.copy(said);
+                turns = (turns + 1) % TURNS;
+                if turns == 0 {
+                    source.hear_signals()?;
+                }
+                continue;
+            }
+            if !source.is_open() {
+                self.log.finish();
+                return Ok(Outcome::Finished);
+            }
+            if source.is_over() || source.is_idle() {
+                return self.leave(source);
+            }
+            source.wait(true, None)?;
         }
-        if !source.is_open() {
-            log.settle();
-            return Ok(Outcome::Finished);
+    }
+
+    /// Gives a copy to everybody who has room for it now.
+    fn copy(&mut self, said: &[u8]) {
+        // Those who have gone are the shim's to forget.
+        self.copies.retain(
+            |fd| !matches!(rustix::io::write(fd, said), Err(e) if e != Errno::AGAIN && e != Errno::INTR),
+        );
+    }
+
+    /// Ends while the process goes on.
+    fn leave(mut self, source: &Source<'_>) -> Result<Outcome> {
+        if source.is_orphan() {
+            // Nobody comes after us.
+            self.log.finish();
+        } else {
+            self.log.leave().write(self.memo).context(|| "keep what is not written yet")?;
         }
-        if source.is_over() || source.is_idle() {
-            log.settle();
-            return Ok(Outcome::Idle);
-        }
-        source.wait(true, None)?;
+        Ok(Outcome::Idle)
     }
 }
 

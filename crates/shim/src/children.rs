@@ -71,10 +71,14 @@ pub enum Work {
     Stats(Call),
     /// Let the container's group have all controllers; the number of its init.
     Controllers(u32),
+    /// Make the directory in which CRIU works at a checkpoint.
+    CheckpointPlace,
     /// Clear up after a checkpoint.
     Checkpoint,
     /// Write down how the container died.
     Record,
+    /// Open a log file anew, and answer the call.
+    Reopen(Call),
 }
 
 impl Work {
@@ -86,6 +90,8 @@ impl Work {
             Self::Stats(_) => "measuring",
             Self::Controllers(_) => "delegating controllers",
             Self::Record => "recording of a death",
+            Self::CheckpointPlace => "making of a checkpoint's directory",
+            Self::Reopen(_) => "opening of a log file",
             Self::Checkpoint => "clearing up after a checkpoint",
         }
     }

@@ -12,7 +12,9 @@ use crate::carriage::Logger;
 use crate::children::{Children, Purpose};
 use crate::log::Log;
 use crate::oom::Watches;
+use crate::output::Awaiting;
 use crate::publisher::{Again, Publisher};
+use crate::sandbox::Wording;
 use crate::server::Server;
 use crate::streams::Streams;
 use crate::timers::{Deadline, Timers};
@@ -36,6 +38,10 @@ pub struct Context {
     pub watches: Watches,
     /// Programs that take output.
     pub loggers: Vec<Logger>,
+    /// Calls whose answer is put into other words.
+    pub wordings: Vec<(Call, Wording)>,
+    /// Calls about output that wait for carriers.
+    pub awaiting: Vec<Awaiting>,
     /// Events.
     pub publisher: Publisher,
     /// Deadlines.
@@ -51,7 +57,19 @@ pub struct Context {
 impl Context {
     /// Answers a call.
     pub fn reply(&mut self, call: Call, result: Result<Vec<u8>>) {
+        let result = match self.wordings.iter().position(|(of, _)| *of == call) {
+            Some(index) => {
+                let (_, wording) = self.wordings.swap_remove(index);
+                result.and_then(|payload| wording.put(&payload))
+            }
+            None => result,
+        };
         self.server.reply(call, result, &self.epoll);
+    }
+
+    /// The answer to a call is to be put into other words.
+    pub fn word(&mut self, call: Call, wording: Wording) {
+        self.wordings.push((call, wording));
     }
 
     /// Watches over a child.

@@ -8,12 +8,12 @@ mod create;
 mod death;
 mod exec;
 mod handover;
+mod output;
 mod perform;
 mod query;
 mod start;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -31,6 +31,7 @@ use crate::message;
 use crate::runtime::{Run, Runtime, Task};
 use crate::state::{Input, State};
 use crate::streams::Owner;
+use crate::terminal::Terminal;
 use crate::timers::Deadline;
 
 pub use create::Request as CreateRequest;
@@ -77,8 +78,8 @@ struct Live {
     stdio: Stdio,
     /// Its streams, until it has been made.
     plan: Option<Plan>,
-    /// The terminal's master.
-    console: Option<OwnedFd>,
+    /// Its terminal, if it has one.
+    console: Option<Rc<Terminal>>,
     /// Whether the client has closed its input, perhaps before there was a process.
     stdin_closed: bool,
     /// Its number among the children.
@@ -172,10 +173,6 @@ impl Driver {
 
     /// Forked work has ended.
     pub fn offload_ended(&mut self, cx: &mut Context, work: Work, result: Result<Vec<u8>>) {
-        if let Work::Stats(call) = work {
-            cx.reply(call, result);
-            return;
-        }
         match (work, result.map(drop)) {
             (Work::Mount, Ok(())) => self.launch(cx),
             (Work::Mount, Err(error)) => {
@@ -190,10 +187,12 @@ impl Driver {
                 }
                 self.feed(cx, Input::Created(Ok(pid)));
             }
+            // If it could not be made the runtime says why.
+            (Work::CheckpointPlace, _) => self.checkpoint_begins(cx),
             (Work::Checkpoint, result) => self.checkpoint_tidied(cx, result),
             (Work::Record, result) => self.recorded(cx, result),
-            // Answered above.
-            (Work::Stats(_), _) => {}
+            // The shim answers whoever asked.
+            (Work::Stats(_) | Work::Reopen(_), _) => {}
             (Work::Discard, result) => {
                 if let Err(error) = result {
                     cx.log.warn(&format!("failed to cleanup rootfs mount: {error}"), &self.id);

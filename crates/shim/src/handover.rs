@@ -14,8 +14,8 @@
 
 use std::ffi::{CString, OsStr};
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -61,13 +61,37 @@ enum Stage {
 
 /// The descriptors that are handed over.
 #[derive(Default)]
-pub struct Kept<'a>(Vec<BorrowedFd<'a>>);
+pub struct Kept<'a> {
+    ours: Vec<BorrowedFd<'a>>,
+    copies: Vec<OwnedFd>,
+    /// Why there is a copy missing, if there is.
+    failed: Option<io::Error>,
+}
 
 impl<'a> Kept<'a> {
     /// One more; its number.
     pub fn add(&mut self, fd: &'a impl AsFd) -> i32 {
-        self.0.push(fd.as_fd());
+        self.ours.push(fd.as_fd());
         fd.as_fd().as_raw_fd()
+    }
+
+    /// A copy of one that has another place in the state as well, as a number is taken only once; its number.
+    pub fn add_copy(&mut self, fd: &impl AsFd) -> i32 {
+        match fd.as_fd().try_clone_to_owned() {
+            Ok(copy) => {
+                let number = copy.as_raw_fd();
+                self.copies.push(copy);
+                number
+            }
+            Err(error) => {
+                self.failed = Some(error);
+                -1
+            }
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.ours.iter().copied().chain(self.copies.iter().map(AsFd::as_fd))
     }
 }
 
@@ -181,13 +205,16 @@ impl Shim {
         };
         let mut kept = Kept::default();
         let state = self.write_down(*call, &mut kept);
+        if let Some(error) = kept.failed.take() {
+            return Error::from(error).context("duplicate what is handed over");
+        }
         let handed = state_file(&state).and_then(|file| {
-            for fd in kept.0.iter().chain([&file.as_fd()]) {
+            for fd in kept.all().chain([file.as_fd()]) {
                 keep(fd)?;
             }
             let error =
                 execute(binary, &arguments(&self.settings, &file.as_raw_fd().to_string())?, &environment()?);
-            for fd in &kept.0 {
+            for fd in kept.all() {
                 keep_not(fd)?;
             }
             Err::<(), _>(Error::from(error).context(format!("execute {binary:?}")))
@@ -310,7 +337,7 @@ fn start_trial(binary: &CString, state: &wire::State) -> Result<(PidFd, File)> {
 pub fn go_on(flags: &Flags) -> Result<()> {
     if flags.handover == TRY {
         let mut bytes = Vec::new();
-        std::io::stdin().read_to_end(&mut bytes).context(|| "read the state")?;
+        io::stdin().read_to_end(&mut bytes).context(|| "read the state")?;
         check(&decode(&bytes)?)?;
         println!("{} {} {}", version::PACKAGE, version::VERSION, version::REVISION);
         return Ok(());

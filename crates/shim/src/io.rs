@@ -3,19 +3,21 @@
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::pipe::{PipeFlags, pipe_with};
 use sys::fifo;
 use sys::pidfd::PidFd;
-use types::output::{Format, LogFile, Output, Program};
+use types::output::{LogFile, Output, Program};
 use types::{Error, Result, ResultExt};
 
 use crate::errno::Os;
 use crate::logfile::{self, Channel};
 use crate::logger::{self, Said, Subject};
 use crate::runtime::Streams;
+use crate::terminal::{End, Terminal};
 
 /// The paths of a process's streams, as the client gave them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,14 +50,12 @@ pub enum Method {
     Copy,
 }
 
-/// What is to be moved, and how.
+/// What is to be moved.
 pub struct Flow {
     /// See [`Direction`].
     pub direction: Direction,
-    /// See [`Method`].
-    pub method: Method,
     /// Where it comes from; non-blocking.
-    pub source: OwnedFd,
+    pub source: End,
     /// Where it goes to.
     pub sink: Sink,
     /// Keeps the end of input away, until the client asks for it.
@@ -67,7 +67,7 @@ pub struct Flow {
 /// Where bytes go to; descriptors are non-blocking.
 pub enum Sink {
     /// The process.
-    Process(OwnedFd),
+    Process(End),
     /// The client's FIFO, and its path.
     Fifo(OwnedFd, PathBuf),
     /// A program that takes output.
@@ -77,13 +77,28 @@ pub enum Sink {
 }
 
 impl Flow {
-    fn output(method: Method, source: OwnedFd, (sink, spool): Goal) -> Self {
-        Self { direction: Direction::Out, method, source, sink, keeper: None, spool }
+    fn output(source: End, (sink, spool): Goal) -> Self {
+        Self { direction: Direction::Out, source, sink, keeper: None, spool }
     }
 
-    fn input(method: Method, (source, keeper): (OwnedFd, OwnedFd), sink: OwnedFd) -> Self {
-        let (direction, sink) = (Direction::In, Sink::Process(sink));
-        Self { direction, method, source, sink, keeper: Some(keeper), spool: None }
+    fn input((source, keeper): (OwnedFd, OwnedFd), sink: End) -> Self {
+        let (direction, source, sink) = (Direction::In, End::Own(source), Sink::Process(sink));
+        Self { direction, source, sink, keeper: Some(keeper), spool: None }
+    }
+
+    /// The terminal that is at one end, if there is one.
+    pub fn terminal(&self) -> Option<&Terminal> {
+        match (&self.source, &self.sink) {
+            (End::Own(_), Sink::Process(end)) => end.terminal(),
+            (source, Sink::Process(_) | Sink::Fifo(..) | Sink::Logger(..) | Sink::Log(..)) => {
+                source.terminal()
+            }
+        }
+    }
+
+    /// How its bytes are moved.
+    pub fn method(&self) -> Method {
+        if self.terminal().is_some() { Method::Copy } else { Method::Splice }
     }
 }
 
@@ -171,14 +186,14 @@ impl Plan {
             None => null()?,
             Some(opened) => {
                 let (reader, writer) = pipe(place.owner, Direction::In)?;
-                flows.push(Flow::input(Method::Splice, opened, writer));
+                flows.push(Flow::input(opened, End::Own(writer)));
                 reader
             }
         };
         let mut output = |goal: Option<Goal>| -> Result<OwnedFd> {
             let Some(goal) = goal else { return null() };
             let (source, writer) = pipe(place.owner, Direction::Out)?;
-            flows.push(Flow::output(Method::Splice, source, goal));
+            flows.push(Flow::output(End::Own(source), goal));
             Ok(writer)
         };
         let [stdout, stderr] = goals.map(&mut output);
@@ -230,22 +245,19 @@ impl Plan {
         }
     }
 
-    /// The runtime call has succeeded: what is to be moved, and the terminal's master.
-    pub fn begin(self) -> Result<(Vec<Flow>, Option<OwnedFd>)> {
+    /// The runtime call has succeeded: what is to be moved, and the terminal.
+    pub fn begin(self) -> Result<(Vec<Flow>, Option<Rc<Terminal>>)> {
         match self.streams {
             Planned::Pipes { flows, .. } => Ok((flows, None)),
             Planned::Terminal { socket, stdout, stdin } => {
                 let master = socket.receive().context(|| "failed to retrieve console master")?;
                 set_nonblocking(&master)?;
-                let copy = || master.try_clone().context(|| "duplicate the console master");
+                let terminal = Rc::new(Terminal::new(master));
+                let end = || End::Terminal(Rc::clone(&terminal));
                 let mut flows = Vec::new();
-                if let Some(goal) = stdout {
-                    flows.push(Flow::output(Method::Copy, copy()?, goal));
-                }
-                if let Some(opened) = stdin {
-                    flows.push(Flow::input(Method::Copy, opened, copy()?));
-                }
-                Ok((flows, Some(master)))
+                flows.extend(stdout.map(|goal| Flow::output(end(), goal)));
+                flows.extend(stdin.map(|opened| Flow::input(opened, end())));
+                Ok((flows, Some(terminal)))
             }
         }
     }
@@ -280,7 +292,7 @@ impl Place<'_> {
     fn goal(&self, output: Output, channel: Channel) -> Result<Option<Goal>> {
         let log_to = |log: LogFile| -> Result<Option<Goal>> {
             // Opened by who writes to it; here only so that the client hears of a mistake.
-            logfile::open(&log.path).context(|| format!("open log file {}", log.path.display()))?;
+            logfile::open(&log).context(|| format!("open log file {}", log.path.display()))?;
             Ok(Some((Sink::Log(log, channel), None)))
         };
         match output {
@@ -294,7 +306,7 @@ impl Place<'_> {
                     return Ok(Some((Sink::Fifo(fd, path), self.spool(channel))));
                 }
                 if kind == FileType::RegularFile {
-                    return log_to(LogFile { path, format: Format::Raw, rotation: None });
+                    return log_to(LogFile::plain(path));
                 }
                 if path == Path::new("/dev/null") { Ok(None) } else { Err(not_stdio(&path)) }
             }

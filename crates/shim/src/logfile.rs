@@ -7,7 +7,10 @@
 //! A file that cannot be written does not hold the process back: bytes are counted, and a line tells of them when it can
 //! be written again.
 //!
-//! Only forks (`carrier`) come here: a disk may hang.
+//! Only forks (`carrier`) come here: a disk may hang. What one leaves unwritten the next one finds in a [`memo`].
+
+mod lines;
+pub mod memo;
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -18,8 +21,8 @@ use std::time::SystemTime;
 use rustix::fs::{FlockOperation, flock};
 use types::output::{Format, LogFile, lost_mark};
 
-/// A longer line is written in parts, as the kubelet and Docker expect.
-const LINE: usize = 16 << 10;
+use lines::{Batch, Form};
+use memo::Left;
 
 /// Which stream of the process it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,105 +48,111 @@ pub struct LogWriter {
     log: LogFile,
     channel: Channel,
     file: Option<File>,
-    /// The line that has begun and not ended, where lines have a form.
-    partial: Vec<u8>,
-    /// Bytes that could not be written, and are not told of yet.
-    lost: u64,
+    /// What is not written yet.
+    left: Left,
     /// What is about to be written.
-    text: Vec<u8>,
+    batch: Batch,
 }
 
-/// Opens, or makes, a log file and its directory.
-pub fn open(path: &Path) -> io::Result<File> {
-    if let Some(dir) = path.parent() {
-        std::fs::create_dir_all(dir)?;
-    }
-    File::options().append(true).create(true).mode(0o644).open(path)
+/// Opens, or makes, a log file; and its directory, unless that is the kubelet's: then a pod that is gone stays gone.
+pub fn open(log: &LogFile) -> io::Result<File> {
+    let mode = match log.format {
+        Format::Cri => 0o640,
+        Format::Raw | Format::Json => {
+            if let Some(dir) = log.path.parent() {
+                std::fs::create_dir_all(dir)?;
+            }
+            0o644
+        }
+    };
+    File::options().append(true).create(true).mode(mode).open(&log.path)
 }
 
 impl LogWriter {
-    /// For one stream of a process.
-    pub fn new(log: LogFile, channel: Channel) -> Self {
-        Self { log, channel, file: None, partial: Vec::new(), lost: 0, text: Vec::new() }
+    /// For one stream of a process, of which somebody has `left` something.
+    pub fn new(log: LogFile, channel: Channel, left: Left) -> Self {
+        Self { log, channel, file: None, left, batch: Batch::default() }
     }
 
-    /// Writes what the process has said.
+    /// Writes what the process has said, but for the beginning of a line.
     pub fn write(&mut self, bytes: &[u8]) {
+        let mut batch = std::mem::take(&mut self.batch);
         if self.log.format == Format::Raw {
-            return self.put_all(bytes);
+            batch.raw(bytes);
+        } else {
+            self.form().add(bytes, &mut self.left.partial, &mut batch);
         }
-        let time = types::time::rfc3339(SystemTime::now());
-        let mut text = std::mem::take(&mut self.text);
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let room = LINE.saturating_sub(self.partial.len());
-            let end = rest.iter().take(room).position(|byte| *byte == b'\n');
-            let (piece, after) = rest.split_at(end.unwrap_or(room.min(rest.len())));
-            self.partial.extend_from_slice(piece);
-            rest = after;
-            if end.is_some() {
-                rest = rest.get(1..).unwrap_or_default();
-                self.line(&time, Line::Whole, &mut text);
-            } else if self.partial.len() >= LINE {
-                self.line(&time, Line::Part, &mut text);
-            }
-        }
-        self.put_all(&text);
-        text.clear();
-        self.text = text;
+        self.put_batch(&batch);
+        batch.clear();
+        self.batch = batch;
     }
 
-    /// The process says nothing for a while, or nothing more: what has begun of a line is written.
-    pub fn settle(&mut self) {
-        let mut text = Vec::new();
-        if !self.partial.is_empty() {
-            let time = types::time::rfc3339(SystemTime::now());
-            self.line(&time, Line::Part, &mut text);
+    /// The process says nothing more: what has begun of a line is written.
+    pub fn finish(&mut self) {
+        let mut batch = Batch::default();
+        if !self.left.partial.is_empty() {
+            self.form().rest(&mut self.left.partial, &mut batch);
         }
-        if !text.is_empty() || self.lost > 0 {
-            self.put_all(&text);
-        }
+        self.put_batch(&batch);
     }
 
-    fn line(&mut self, time: &str, line: Line, text: &mut Vec<u8>) {
-        let said = std::mem::take(&mut self.partial);
-        write_line(self.log.format, time, self.channel, (&said, line), text);
-        self.partial = said;
-        self.partial.clear();
+    /// Somebody else writes what comes next: what is left for that.
+    pub fn leave(mut self) -> Left {
+        self.put_batch(&Batch::default());
+        self.left
+    }
+
+    fn form(&self) -> Form {
+        let LogFile { format, max_line, .. } = self.log;
+        Form { format, max_line, channel: self.channel, time: types::time::rfc3339(SystemTime::now()) }
     }
 
     /// Writes whole lines, or raw bytes; what cannot be written is counted.
-    fn put_all(&mut self, bytes: &[u8]) {
-        let mark = if self.lost > 0 { self.mark() } else { Vec::new() };
-        if !mark.is_empty() && self.put(&mark).is_err() {
-            self.lost += bytes.len() as u64;
-            return;
-        }
-        if !mark.is_empty() {
-            self.lost = 0;
-        }
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            match self.put(rest) {
-                Ok(written) => rest = rest.get(written..).unwrap_or_default(),
-                Err(_) => {
-                    self.file = None;
-                    self.lost += rest.len() as u64;
-                    return;
-                }
+    fn put_batch(&mut self, batch: &Batch) {
+        if self.left.lost > 0 {
+            let mark = self.mark();
+            let written = self.put_all(&mark);
+            if written < mark.len() {
+                self.left.torn |= written > 0;
+                self.left.lost += batch.said_behind(0);
+                return;
             }
+            (self.left.lost, self.left.torn) = (0, false);
+        }
+        let written = self.put_all(batch.text());
+        if written < batch.text().len() {
+            self.left.torn = !batch.is_end(written);
+            self.left.lost += batch.said_behind(written);
         }
     }
 
+    /// The line that stands for what was lost, behind what there is of the one before.
     fn mark(&self) -> Vec<u8> {
         let mut text = Vec::new();
-        let time = types::time::rfc3339(SystemTime::now());
-        let mark = lost_mark(self.lost);
+        let mark = lost_mark(self.left.lost);
+        if self.left.torn || self.log.format == Format::Raw {
+            text.push(b'\n');
+        }
         match self.log.format {
-            Format::Raw => text.extend_from_slice(format!("\n{mark}\n").as_bytes()),
-            format => write_line(format, &time, self.channel, (mark.as_bytes(), Line::Whole), &mut text),
+            Format::Raw => text.extend_from_slice(format!("{mark}\n").as_bytes()),
+            Format::Cri | Format::Json => self.form().whole(mark.as_bytes(), &mut text),
         }
         text
+    }
+
+    /// Writes all of `bytes`, or as much as can be written: how much that was.
+    fn put_all(&mut self, bytes: &[u8]) -> usize {
+        let mut written = 0;
+        while let Some(rest @ [_, ..]) = bytes.get(written..) {
+            match self.put(rest) {
+                Ok(more @ 1..) => written += more,
+                Ok(0) | Err(_) => {
+                    self.file = None;
+                    break;
+                }
+            }
+        }
+        written
     }
 
     /// Writes the first of `bytes`, as many as belong into the file that has the name now.
@@ -152,7 +161,7 @@ impl LogWriter {
         loop {
             let file = match &mut self.file {
                 Some(file) => file,
-                none => none.insert(open(path)?),
+                none => none.insert(open(&self.log)?),
             };
             let Some(rotation) = self.log.rotation else { return file.write(bytes) };
             flock(&*file, FlockOperation::LockExclusive)?;
@@ -194,35 +203,6 @@ fn rotate(path: &Path, files: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// A whole line, or a part that another follows.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Line {
-    Whole,
-    Part,
-}
-
-fn write_line(format: Format, time: &str, channel: Channel, (said, line): (&[u8], Line), text: &mut Vec<u8>) {
-    match format {
-        Format::Raw => text.extend_from_slice(said),
-        Format::Cri => {
-            let tag = if line == Line::Whole { "F" } else { "P" };
-            text.extend_from_slice(format!("{time} {} {tag} ", channel.name()).as_bytes());
-            text.extend_from_slice(said);
-            text.push(b'\n');
-        }
-        Format::Json => {
-            let mut said = String::from_utf8_lossy(said).into_owned();
-            if line == Line::Whole {
-                said.push('\n');
-            }
-            let mut json = String::from("{\"log\":");
-            crate::json::quote(&said, &mut json);
-            json.push_str(&format!(",\"stream\":\"{}\",\"time\":\"{time}\"}}\n", channel.name()));
-            text.extend_from_slice(json.as_bytes());
-        }
-    }
-}
-
 /// How many of `bytes` go into a file that has `length` bytes and room for `room`: whole lines, or nothing. A line that is
 /// longer than a file may be has one of its own.
 fn fitting(bytes: &[u8], room: usize, length: u64) -> usize {
@@ -260,26 +240,33 @@ mod tests {
 
     fn writer(path: &Path, format: Format, rotation: Option<(u64, u32)>) -> LogWriter {
         let rotation = rotation.map(|(max_size, max_files)| Rotation { max_size, max_files });
-        LogWriter::new(LogFile { path: path.to_owned(), format, rotation }, Channel::Out)
+        let log = LogFile { format, rotation, ..LogFile::plain(path.to_owned()) };
+        LogWriter::new(log, Channel::Out, Left::default())
     }
 
     fn read(path: &Path) -> String {
         std::fs::read_to_string(path).unwrap_or_default()
     }
 
+    /// Stream, tag and text of the lines of a log of Kubernetes.
+    fn words(path: &Path) -> Vec<String> {
+        read(path).lines().map(|l| l.split_once(' ').unwrap().1.to_owned()).collect()
+    }
+
     #[test]
     fn lines_have_the_form_that_the_kubelet_and_docker_read() {
+        use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("new/log");
+        let path = dir.path().join("log");
         let mut log = writer(&path, Format::Cri, None);
-        log.write(b"one\ntw");
+        log.write(b"one\r\ntw");
         log.write(b"o\nend");
-        log.settle();
+        log.finish();
+        assert_eq!(words(&path), ["stdout F one", "stdout F two", "stdout P end"]);
         let text = read(&path);
-        let words: Vec<Vec<&str>> = text.lines().map(|l| l.splitn(4, ' ').skip(1).collect()).collect();
-        assert_eq!(words, [["stdout", "F", "one"], ["stdout", "F", "two"], ["stdout", "P", "end"]]);
         assert!(types::time::parse_rfc3339(text.split(' ').next().unwrap()).is_some());
-        let path = dir.path().join("json");
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o137, 0);
+        let path = dir.path().join("new/json");
         writer(&path, Format::Json, None).write(b"a \"b\"\xff\n");
         let text = read(&path);
         assert!(text.starts_with(r#"{"log":"a \"b\""#) && text.ends_with("\"}\n"), "{text}");
@@ -287,18 +274,61 @@ mod tests {
     }
 
     #[test]
-    fn a_long_line_is_written_in_parts() {
+    fn the_directory_of_a_log_of_kubernetes_is_not_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pod/log");
+        let mut log = writer(&path, Format::Cri, None);
+        log.write(b"one\n");
+        assert!(!dir.path().join("pod").exists());
+        std::fs::create_dir(dir.path().join("pod")).unwrap();
+        log.write(b"two\n");
+        let mark = format!("stdout F {}", lost_mark(4));
+        assert_eq!(words(&path), [mark.as_str(), "stdout F two"]);
+    }
+
+    #[test]
+    fn another_writer_goes_on_where_one_has_left_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let mut log = writer(&path, Format::Cri, None);
-        log.write(&vec![b'x'; LINE + 5]);
-        log.write(b"\n");
-        let text = read(&path);
-        let tags: Vec<_> = text
-            .lines()
-            .map(|l| (l.split(' ').nth(2).unwrap(), l.split(' ').nth(3).unwrap().len()))
-            .collect();
-        assert_eq!(tags, [("P", LINE), ("F", 5)]);
+        log.write(b"one\nbeg");
+        let left = log.leave();
+        assert_eq!((words(&path).len(), left.partial.as_slice()), (1, b"beg".as_slice()));
+        let renamed = dir.path().join("log.1");
+        std::fs::rename(&path, &renamed).unwrap();
+        let mut next = LogWriter::new(
+            LogFile { format: Format::Cri, ..LogFile::plain(path.clone()) },
+            Channel::Out,
+            left,
+        );
+        next.write(b"un\n");
+        assert_eq!(
+            (words(&renamed), words(&path)),
+            (vec!["stdout F one".into()], vec!["stdout F begun".into()])
+        );
+    }
+
+    #[test]
+    fn a_line_that_was_torn_is_told_of_on_a_line_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        std::fs::write(&path, "T stdout F tor").unwrap();
+        let mut log = writer(&path, Format::Cri, None);
+        log.left = Left { lost: 5, torn: true, partial: Vec::new() };
+        log.write(b"again\n");
+        let lines = words(&path);
+        assert_eq!(
+            lines,
+            ["stdout F tor".into(), format!("stdout F {}", lost_mark(5)), "stdout F again".into()]
+        );
+    }
+
+    #[test]
+    fn a_full_disk_is_told_of_with_the_bytes_that_it_cost() {
+        let mut log = writer(Path::new("/dev/full"), Format::Cri, None);
+        log.write(b"one\r\ntwo\n");
+        log.write(b"three\n");
+        assert_eq!(log.leave(), Left { lost: 15, torn: false, partial: Vec::new() });
     }
 
     #[test]
@@ -356,10 +386,10 @@ mod tests {
         let mut log = writer(&path, Format::Raw, None);
         log.write(b"12345");
         log.write(b"678\n");
-        assert!(log.lost > 0);
+        assert!(log.left.lost > 0);
         std::fs::remove_dir(&path).unwrap();
         log.write(b"again\n");
-        assert_eq!(log.lost, 0);
+        assert_eq!(log.left.lost, 0);
         let text = read(&path);
         let lines: Vec<_> = text.lines().skip(1).collect();
         assert_eq!((types::output::parse_lost_mark(lines[0]), lines[1]), (Some(9), "again"));

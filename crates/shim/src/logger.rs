@@ -90,6 +90,7 @@ fn execute(program: &Program, subject: &Subject, fds: [BorrowedFd<'_>; 3]) -> Re
     let env = [("CONTAINER_ID", &subject.container), ("CONTAINER_NAMESPACE", &subject.namespace)];
     let env: Vec<OsString> = env.into_iter().map(|(name, value)| format!("{name}={value}").into()).collect();
     let args = [program.path.as_os_str()].into_iter().chain(program.args.iter().map(OsStr::new));
+    let path = program.path.display();
     let program = sys::process::Program {
         path: &c_string(program.path.as_os_str())?,
         args: &args.map(c_string).collect::<Result<Vec<_>>>()?,
@@ -101,8 +102,8 @@ fn execute(program: &Program, subject: &Subject, fds: [BorrowedFd<'_>; 3]) -> Re
         bond: Bond::Outlives,
     };
     program.spawn().map_err(|error| {
-        let why = crate::runtime::external::reason(&error);
-        Error::from(error).context(format!("failed to start binary process: fork/exec: {why}"))
+        let why = types::error::os_text(&error);
+        Error::unknown(format!("failed to start binary process: fork/exec {path}: {why}"))
     })
 }
 

@@ -6,6 +6,8 @@
 //!  serve      the server process                 shim       the loop
 //!  server     clients          wire  frames      service    Task requests
 //!  own        our own requests                handover  another program goes on
+//!  output     requests about logs             sandbox   requests about a pod's sandbox
+//!  pause      the program of that
 //!  driver     one container: performs            state      one container: decides (pure)
 //!  runtime    runc and its errors                children   processes, orphans
 //!  io         what a process gets                streams    what is moved
@@ -48,9 +50,12 @@ mod message;
 mod offload;
 mod oom;
 mod options;
+mod output;
 mod own;
+mod pause;
 mod publisher;
 mod runtime;
+mod sandbox;
 mod serve;
 mod server;
 mod service;
@@ -60,6 +65,7 @@ mod spool;
 mod state;
 mod stats;
 mod streams;
+mod terminal;
 mod timers;
 mod token;
 mod wire;
@@ -72,6 +78,9 @@ use types::{Error, Result, ResultExt};
 use flags::Flags;
 
 fn main() -> ExitCode {
+    if let Some(wanted) = pause::wanted(std::env::args_os()) {
+        return pause::run(wanted);
+    }
     let flags = match Flags::parse(std::env::args_os().skip(1)) {
         Ok(flags) => flags,
         Err(mistake) => {

@@ -7,6 +7,6 @@ mod control;
 pub mod external;
 mod failure;
 
-pub use control::tidy_checkpoint;
-pub use external::{Run, Runtime, Streams, Task};
+pub use control::{make_work, tidy_checkpoint};
+pub use external::{Run, Runtime, Streams, Task, is_crun};
 pub use failure::Failure;

@@ -25,6 +25,7 @@ use crate::server::Server;
 use crate::shim::Shim;
 use crate::spool::Limits;
 use crate::streams::Streams;
+use crate::terminal::Terminals;
 use crate::timers::Timers;
 use crate::token::{Kind, Token};
 
@@ -131,6 +132,8 @@ pub fn run(doors: Doors, settings: &Settings) -> Result<()> {
         watches: Watches::default(),
         streams: Streams::new(Limits::from_environment()),
         loggers: Vec::new(),
+        awaiting: Vec::new(),
+        wordings: Vec::new(),
         publisher: Publisher::new(settings.way(), &settings.namespace),
         timers: Timers::default(),
         log: Log::new(&settings.bundle, settings.debug),
@@ -182,7 +185,9 @@ fn restore(mut state: wire::State, inherited: &mut Inherited, settings: &Setting
     let (signals, epoll) = signals()?;
     let server = Server::read_back(&mut state, inherited, &epoll)?;
     let children = Children::read_back(&mut state, inherited, &epoll)?;
-    let streams = Streams::read_back(&mut state, Limits::from_environment(), inherited, &epoll)?;
+    let terminals = Terminals::read_back(&state, inherited)?;
+    let limits = Limits::from_environment();
+    let streams = Streams::read_back(&mut state, limits, (inherited, &terminals), &epoll)?;
     let events = required(state.publisher.take(), "publisher")?;
     let cx = Context {
         namespace: settings.namespace.clone(),
@@ -194,6 +199,8 @@ fn restore(mut state: wire::State, inherited: &mut Inherited, settings: &Setting
             .into_iter()
             .map(Logger::read_back)
             .collect::<Result<_>>()?,
+        awaiting: Vec::new(),
+        wordings: Vec::new(),
         publisher: Publisher::read_back(events, (settings.way(), &settings.namespace), inherited, &epoll)?,
         epoll,
         timers: Timers::read_back(std::mem::take(&mut state.timers)),
@@ -201,7 +208,7 @@ fn restore(mut state: wire::State, inherited: &mut Inherited, settings: &Setting
         console_prefix: PathBuf::from(&state.console_prefix),
         consoles: state.consoles,
     };
-    Shim::read_back(cx, signals, settings.clone(), state, inherited)
+    Shim::read_back(cx, signals, settings.clone(), state, (inherited, &terminals))
 }
 
 fn let_go_of_caller() -> Result<()> {

@@ -35,6 +35,12 @@ impl Shim {
         if request.service == api::ttrpc::SHIM {
             return self.own(call, request);
         }
+        if request.service == api::ttrpc::OUTPUT {
+            return self.output(call, request);
+        }
+        if request.service == crate::sandbox::SERVICE {
+            return self.sandbox(call, request);
+        }
         if !SERVICES.contains(&request.service.as_str()) {
             return Err(Error::unimplemented(format!("service {}", request.service)));
         }
@@ -139,7 +145,8 @@ impl Shim {
         }
     }
 
-    fn create(&mut self, call: Call, request: wire::CreateTaskRequest) -> Result<()> {
+    /// Makes a container.
+    pub fn create(&mut self, call: Call, request: wire::CreateTaskRequest) -> Result<()> {
         let request = CreateRequest::check(request)?;
         self.add(request, call)
     }

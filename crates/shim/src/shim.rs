@@ -12,12 +12,13 @@ use types::{Error, Result, ResultExt};
 
 use crate::address::Socket;
 use crate::call::Call;
-use crate::children::Purpose;
+use crate::children::{Purpose, Work};
 use crate::context::Context;
 use crate::debug::Door;
 use crate::driver::{CreateRequest, Driver};
 use crate::handover::Upgrade;
 use crate::offload;
+use crate::runtime::Task;
 use crate::serve::Settings;
 use crate::state::Input;
 use crate::streams::Turn;
@@ -44,6 +45,8 @@ pub struct Shim {
     /// The program that it is about to go on as.
     pub upgrade: Option<Upgrade>,
     ending: bool,
+    /// Whether it ends with its last container, without being asked again.
+    ends_when_empty: bool,
     /// Whether the end has waited long enough for events to be sent.
     late: bool,
     /// Whether anything was done since it was last asked.
@@ -63,6 +66,7 @@ impl Shim {
             debug,
             upgrade,
             ending: false,
+            ends_when_empty: false,
             late: false,
             busy: true,
         }
@@ -134,6 +138,12 @@ impl Shim {
                 }
             }
             Kind::Debugger => self.debugger_came(),
+            Kind::Copy => self.cx.streams.detach(token.serial, &self.cx.epoll),
+            Kind::Terminal => {
+                for serial in self.cx.streams.at_terminal(token.serial, event.ready).into_iter().flatten() {
+                    self.stream_ready(serial);
+                }
+            }
             Kind::Stream => self.stream_ready(token.serial),
         }
     }
@@ -145,6 +155,7 @@ impl Shim {
         }
         if arrived.gone {
             self.cx.server.close(client, &self.cx.epoll);
+            self.cx.wordings.retain(|(call, _)| call.client != client);
             for driver in self.containers.values_mut() {
                 driver.state_mut().cancel_client(client);
             }
@@ -159,6 +170,13 @@ impl Shim {
             }
             Purpose::Runtime { container, run } => {
                 let named = run.task.names_a_process();
+                if !self.containers.contains_key(&container) {
+                    // It was deleted meanwhile: others are served on, and whoever asked waits for an answer.
+                    if let Task::Kill(call) | Task::Pids(call) = run.task {
+                        self.cx.reply(call, Err(Error::not_found("process already finished: not found")));
+                    }
+                    return self.reap();
+                }
                 self.tell(&container, |driver, cx| driver.runtime_ended(cx, run, ended));
                 if named {
                     // Orphans that ended meanwhile were left alone, as one might have been the process it named.
@@ -167,8 +185,7 @@ impl Shim {
             }
             Purpose::Offload { container, work, report } => {
                 self.cx.timers.clear(&Deadline::Offload(serial));
-                let result = offload::outcome(ended, report);
-                self.tell(&container, |driver, cx| driver.offload_ended(cx, work, result));
+                self.offload_ended(&container, work, offload::outcome(ended, report));
             }
             Purpose::Carrier => {
                 let turn = self.cx.carrier_ended(serial, ended);
@@ -189,6 +206,14 @@ impl Shim {
                 self.trial_ended(ended);
             }
             Purpose::Abandoned => {}
+        }
+    }
+
+    fn offload_ended(&mut self, container: &str, work: Work, result: Result<Vec<u8>>) {
+        match work {
+            // Whoever asked is answered even if the container is gone.
+            Work::Stats(call) | Work::Reopen(call) => self.cx.reply(call, result),
+            work => self.tell(container, |driver, cx| driver.offload_ended(cx, work, result)),
         }
     }
 
@@ -255,7 +280,7 @@ impl Shim {
             Deadline::Offload(serial) => {
                 if let Some(Purpose::Offload { container, work, .. }) = self.cx.children.abandon(serial) {
                     let error = Error::deadline(format!("{} hangs", work.name()));
-                    self.tell(&container, |driver, cx| driver.offload_ended(cx, work, Err(error)));
+                    self.offload_ended(&container, work, Err(error));
                 }
             }
             Deadline::Create(call) => {
@@ -264,6 +289,7 @@ impl Shim {
                     self.end_creation(&id);
                 }
             }
+            Deadline::Stop(id) => self.stop_expired(&id),
             Deadline::Removal(id) => self.cx.children.end_calls(&id),
             Deadline::GiveUp(id) => {
                 if self.containers.get(&id).is_some_and(Driver::is_given_up) {
@@ -330,6 +356,10 @@ impl Shim {
     fn forget_if_gone(&mut self, id: &str) {
         if self.containers.get(id).is_some_and(Driver::is_gone) {
             self.containers.remove(id);
+            self.cx.timers.clear(&Deadline::Stop(id.to_owned()));
+            if self.ends_when_empty {
+                self.shutdown();
+            }
         }
     }
 
@@ -378,6 +408,12 @@ impl Shim {
         if self.containers.is_empty() {
             self.end();
         }
+    }
+
+    /// The sandbox that the shim is for goes: so does the shim, with its last container.
+    pub fn end_when_empty(&mut self) {
+        self.ends_when_empty = true;
+        self.shutdown();
     }
 
     /// Ends when answers and events are on their way.

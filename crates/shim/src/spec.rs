@@ -1,12 +1,12 @@
 //! What the shim itself wants to know of a bundle's `config.json`. The runtime reads the rest.
 
 use std::fs::File;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use types::{Error, Result, ResultExt};
 
 use crate::json::Parser;
+use crate::runtime;
 
 /// The few facts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,9 +58,8 @@ const OLD: &str = "1.1.0";
 
 /// Lets a crun of before the specification's 1.2 (Debian 12's) take the bundle: it reads what it knows and leaves the rest,
 /// but refuses a number that it does not know. What the file says beside that stays as it is, byte for byte.
-pub fn suit(runtime: &str, bundle: &Path) -> Result<()> {
-    let is_crun = Path::new(runtime).file_name().is_some_and(|name| name.as_bytes().starts_with(b"crun"));
-    if !is_crun {
+pub fn suit(command: &str, bundle: &Path) -> Result<()> {
+    if !runtime::is_crun(command) {
         return Ok(());
     }
     let path = bundle.join("config.json");

@@ -82,6 +82,23 @@ fn processes_that_share_the_namespace_are_killed_before_the_exit_is_told() {
 }
 
 #[test]
+fn where_the_namespace_is_shared_removal_begins_when_all_were_killed_and_only_sigkill_needs_the_runtime() {
+    let policy = Policy { kill_all_on_exit: true, eager_removal: true, restored: false };
+    let mut state = created(policy);
+    state.step(Input::Start { exec: String::new(), call: call(2) });
+    state.step(Input::Started { exec: String::new(), result: Ok(10) });
+    assert!(state.is_plainly_signalled(15) && !state.is_plainly_signalled(9));
+    let effects = state.step(Input::Exited { exec: String::new(), exit: exit(0) });
+    assert!(matches!(effects[..], [Effect::KillAll]));
+    assert!(matches!(
+        state.step(Input::KilledAll)[..],
+        [Effect::Publish(Event::Exited { .. }), Effect::Remove]
+    ));
+    assert!(!state.is_plainly_signalled(15));
+    assert!(running().is_plainly_signalled(9));
+}
+
+#[test]
 fn what_the_state_does_not_allow_is_refused_in_upstreams_words() {
     let mut state = running();
     let init = String::new;

@@ -8,15 +8,20 @@
 //! ```
 //!
 //! A stream waits for one thing at a time, and only that is in the loop: its source, its sink, a reader of its FIFO (told
-//! by inotify), or a carrier, a fork that does what needs a disk. A reader that is slow holds the container back through
-//! the full pipe. One that is absent does not: output goes to the spool, and whoever comes gets it from there, before what
-//! is new. Nothing is thrown away while anybody may still come for it, that is until the process is deleted.
+//! by inotify), or a carrier, a fork that does what needs a disk. A terminal is one descriptor, which its two streams wait for
+//! together (`terminal`). A reader that is slow holds the container back through the full pipe. One that is absent does not:
+//! output goes to the spool, and whoever comes gets it from there, before what is new. Nothing is thrown away while anybody may
+//! still come for it, that is until the process is deleted.
+//!
+//! Who is attached to a process gets copies of what is written to its log, by its carrier.
 //!
 //! What is here are plain values and descriptors, so that another program can go on with them.
 
+mod copies;
 mod handover;
 mod stream;
 
+pub use copies::open as open_copy;
 pub use handover::{check, read_owner, write_owner};
 
 use std::collections::BTreeMap;
@@ -27,14 +32,16 @@ use std::rc::Rc;
 use rustix::fs::inotify;
 use sys::epoll::{Epoll, Ready};
 use types::Result;
-use types::output::Output;
+use types::output::{LogFile, Output};
 
 use crate::carrier::{Goal, Job, Outcome};
 use crate::death::{Ring, Tail};
 use crate::io::{Direction, Flow, Method, Sink};
 use crate::logfile::Channel;
+use crate::offload::memory_file;
 use crate::spool::{Limits, Spool};
 use crate::token::{Kind, Token};
+use copies::Copies;
 use stream::Next;
 
 /// At most so much of a stream moves in one turn.
@@ -70,6 +77,8 @@ struct Stream {
     quiet: bool,
     /// What nobody took yet, if there is any.
     spool: Option<Spool>,
+    /// What is not written to a log yet, once there was a carrier.
+    memo: Option<OwnedFd>,
     /// The last of a terminal's output.
     ring: Ring,
 }
@@ -99,12 +108,14 @@ pub struct Streams {
     limits: Limits,
     /// The last output of terminals whose streams are gone, until their processes are forgotten.
     said: BTreeMap<Owner, Ring>,
+    copies: Copies,
 }
 
 impl Streams {
     /// None yet. `limits` is for what nobody takes.
     pub fn new(limits: Limits) -> Self {
-        Self { open: BTreeMap::new(), next: 0, inotify: None, limits, said: BTreeMap::new() }
+        let (said, copies) = (BTreeMap::new(), Copies::default());
+        Self { open: BTreeMap::new(), next: 0, inotify: None, limits, said, copies }
     }
 
     /// Begins to move what `flow` says.
@@ -118,6 +129,7 @@ impl Streams {
             ended: false,
             quiet: false,
             spool: None,
+            memo: None,
             ring: Ring::default(),
         };
         stream.wait(Waiting::Source, self.next, epoll)?;
@@ -138,11 +150,17 @@ impl Streams {
             Next::End => Err(io::ErrorKind::UnexpectedEof.into()),
         };
         match (waited, next) {
-            (Err(_), _) => self.close(serial).map_or(Turn::Open, Turn::Closed),
+            (Err(_), _) => self.close(serial, epoll).map_or(Turn::Open, Turn::Closed),
             (Ok(()), Next::Source) => Turn::Empty,
             (Ok(()), Next::Carry) => Turn::Carry,
             (Ok(()), _) => Turn::Open,
         }
+    }
+
+    /// The streams that wait for what the terminal of the stream `serial` is ready for.
+    pub fn at_terminal(&self, serial: u64, ready: Ready) -> [Option<u64>; 2] {
+        let terminal = self.open.get(&serial).and_then(|stream| stream.flow.terminal());
+        terminal.map_or([None; 2], |terminal| terminal.woken(ready))
     }
 
     /// What a carrier needs, if the stream waits for one.
@@ -150,29 +168,58 @@ impl Streams {
         let stream = self.open.get(&serial).filter(|s| s.waiting == Waiting::Nothing)?;
         let (container, exec) = &*stream.owner;
         *name = format!("{container} {exec}");
+        let mut copies = Vec::new();
         let goal = match &stream.flow.sink {
-            Sink::Log(log, channel) => Goal::Log(log.clone(), *channel),
+            Sink::Log(log, channel) => {
+                copies = self.copies.of(&stream.owner, *channel);
+                Goal::Log(log.clone(), *channel, stream.memo.as_ref()?.as_fd())
+            }
             Sink::Fifo(sink, path) => {
                 let (spool, limits) = (stream.spool.as_ref()?, self.limits);
                 Goal::Reader { sink: sink.as_fd(), fifo: Some(path), spool, limits }
             }
-            Sink::Logger(sink, _) | Sink::Process(sink) => {
+            Sink::Logger(sink, _) => {
                 let (spool, limits) = (stream.spool.as_ref()?, self.limits);
                 Goal::Reader { sink: sink.as_fd(), fifo: None, spool, limits }
             }
+            // Input never waits on a disk.
+            Sink::Process(_) => return None,
         };
         let source = (!stream.ended).then(|| stream.flow.source.as_fd());
-        Some(Job { name, source, quiet_is_end: stream.quiet, pending: &stream.pending, goal })
+        Some(Job { name, source, quiet_is_end: stream.quiet, pending: &stream.pending, copies, goal })
     }
 
-    /// A spool for a stream that has none yet.
+    /// A spool for a stream that has none yet, or a memo for one that goes to a log.
     pub fn prepare(&mut self, serial: u64) -> Result<()> {
-        if let Some(stream) = self.open.get_mut(&serial)
-            && let (None, Some(path)) = (&stream.spool, &stream.flow.spool)
-        {
+        let Some(stream) = self.open.get_mut(&serial) else { return Ok(()) };
+        if let (None, Some(path)) = (&stream.spool, &stream.flow.spool) {
             stream.spool = Some(Spool::new(path)?);
         }
+        if let (None, Sink::Log(..)) = (&stream.memo, &stream.flow.sink) {
+            stream.memo = Some(memory_file("shim-log")?.into());
+        }
         Ok(())
+    }
+
+    /// The log files of a process, with the carriers that write to them.
+    pub fn logs(&self, owner: &(String, String)) -> Vec<(&LogFile, Channel, Option<u64>)> {
+        let mut logs = Vec::new();
+        for stream in self.open.values().filter(|s| *s.owner == *owner) {
+            if let Sink::Log(log, channel) = &stream.flow.sink {
+                logs.push((log, *channel, stream.carrier()));
+            }
+        }
+        logs
+    }
+
+    /// Gives a copy of what is logged to `fd`, a pipe that does not block, from the next carrier on.
+    pub fn attach(&mut self, of: (&Owner, Channel), fd: OwnedFd, epoll: &Epoll) -> io::Result<()> {
+        self.copies.add(of, fd, epoll)
+    }
+
+    /// Whoever had a copy has gone.
+    pub fn detach(&mut self, copy: u64, epoll: &Epoll) {
+        self.copies.remove(copy, epoll);
     }
 
     /// The child `carrier` carries it from now on.
@@ -195,7 +242,7 @@ impl Streams {
         let log = matches!(stream.flow.sink, Sink::Log(..));
         let quiet = stream.quiet;
         let turn = match outcome {
-            Outcome::Finished if log => self.close(serial).map_or(Turn::Open, Turn::Closed),
+            Outcome::Finished if log => self.close(serial, epoll).map_or(Turn::Open, Turn::Closed),
             // It did not know yet that the process has ended.
             Outcome::Idle if quiet && !stream.ended => Turn::Carry,
             Outcome::Idle if log => self.go_on(serial, epoll),
@@ -229,9 +276,12 @@ impl Streams {
 
     /// The process has ended: nobody reads its input, and its terminal ends when nothing more comes.
     /// Returns the terminals' streams.
-    pub fn process_ended(&mut self, owner: &(String, String)) -> Vec<u64> {
-        self.open.retain(|_, s| *s.owner != *owner || s.flow.direction == Direction::Out);
-        let of_terminal = |s: &Stream| *s.owner == *owner && s.flow.method == Method::Copy;
+    pub fn process_ended(&mut self, owner: &(String, String), epoll: &Epoll) -> Vec<u64> {
+        let inputs = self.serials(|s| *s.owner == *owner && s.flow.direction == Direction::In);
+        for serial in inputs {
+            self.take_out(serial, epoll);
+        }
+        let of_terminal = |s: &Stream| *s.owner == *owner && s.flow.method() == Method::Copy;
         let mut terminals = Vec::new();
         for (serial, stream) in self.open.iter_mut().filter(|(_, s)| of_terminal(s)) {
             stream.quiet = true;
@@ -250,7 +300,7 @@ impl Streams {
                 stream.ended = true;
                 self.unread(serial, epoll)
             }
-            (_, None) => self.close(serial).map_or(Turn::Open, Turn::Closed),
+            (_, None) => self.close(serial, epoll).map_or(Turn::Open, Turn::Closed),
         }
     }
 
@@ -260,22 +310,22 @@ impl Streams {
     }
 
     /// Gives up streams of a process that is being deleted. Returns what is to be taken away after them.
-    pub fn give_up(&mut self, owner: &(String, String), which: Which) -> Vec<GivenUp> {
+    pub fn give_up(&mut self, owner: &Owner, which: Which, epoll: &Epoll) -> Vec<GivenUp> {
         let given_up = |s: &Stream| {
-            *s.owner == *owner && (which == Which::All || s.flow.direction == Direction::Out && s.is_left())
+            s.owner == *owner && (which == Which::All || s.flow.direction == Direction::Out && s.is_left())
         };
         if which == Which::All {
-            self.said.retain(|of, _| **of != *owner);
+            self.said.retain(|of, _| of != owner);
+            for channel in [Channel::Out, Channel::Err] {
+                self.copies.end(owner, channel, epoll);
+            }
         }
         let mut streams = Vec::new();
-        self.open.retain(|_, s| {
-            let given_up = given_up(s);
-            if given_up {
-                let spool = s.spool.take().map(|spool| spool.path);
-                streams.push(GivenUp { carrier: s.carrier(), spool });
-            }
-            !given_up
-        });
+        for serial in self.serials(given_up) {
+            let carrier = self.carrier(serial);
+            let spool = self.take_out(serial, epoll).and_then(|s| s.spool).map(|spool| spool.path);
+            streams.push(GivenUp { carrier, spool });
+        }
         streams
     }
 
@@ -299,14 +349,29 @@ impl Streams {
     fn go_on(&mut self, serial: u64, epoll: &Epoll) -> Turn {
         let Some(stream) = self.open.get_mut(&serial) else { return Turn::Open };
         match stream.wait(Waiting::Source, serial, epoll) {
-            Err(_) => self.close(serial).map_or(Turn::Open, Turn::Closed),
+            Err(_) => self.close(serial, epoll).map_or(Turn::Open, Turn::Closed),
             Ok(()) if stream.quiet => Turn::Empty,
             Ok(()) => Turn::Open,
         }
     }
 
-    fn close(&mut self, serial: u64) -> Option<Owner> {
-        let Stream { owner, ring, .. } = self.open.remove(&serial)?;
+    fn serials(&self, which: impl Fn(&Stream) -> bool) -> Vec<u64> {
+        self.open.iter().filter(|(_, stream)| which(stream)).map(|(serial, _)| *serial).collect()
+    }
+
+    /// Takes a stream away, so that the loop is told of it no more.
+    fn take_out(&mut self, serial: u64, epoll: &Epoll) -> Option<Stream> {
+        let mut stream = self.open.remove(&serial)?;
+        // To close its ends would not do: its terminal stays, and forks may hold what it waited for.
+        let _ = stream.wait(Waiting::Nothing, serial, epoll);
+        Some(stream)
+    }
+
+    fn close(&mut self, serial: u64, epoll: &Epoll) -> Option<Owner> {
+        let Stream { owner, ring, flow, .. } = self.take_out(serial, epoll)?;
+        if let Sink::Log(_, channel) = flow.sink {
+            self.copies.end(&owner, channel, epoll);
+        }
         if !ring.is_empty() {
             self.said.insert(Rc::clone(&owner), ring);
         }
@@ -343,7 +408,7 @@ impl Streams {
     /// Nobody takes what the stream has to say: waits for somebody who does, and for more of it if there is a spool.
     fn unread(&mut self, serial: u64, epoll: &Epoll) -> Turn {
         match self.await_reader(serial, epoll) {
-            Err(_) => self.close(serial).map_or(Turn::Open, Turn::Closed),
+            Err(_) => self.close(serial, epoll).map_or(Turn::Open, Turn::Closed),
             Ok(turn) => turn,
         }
     }

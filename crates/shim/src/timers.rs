@@ -33,6 +33,8 @@ pub enum Deadline {
     Kill(u64),
     /// A container that is being deleted should be gone: whatever of the runtime still works on it hangs.
     Removal(String),
+    /// A sandbox that was told to end should have done so.
+    Stop(String),
     /// A forked child should have reported by now.
     Offload(u64),
     /// The program that the shim is to go on as should have read its state by now.

@@ -21,11 +21,15 @@ pub enum Kind {
     Reader,
     /// The socket that debuggers connect to.
     Debugger,
+    /// Somebody who was attached to a process.
+    Copy,
+    /// A terminal, which output and input of a process wait for.
+    Terminal,
     /// Output or input of a process.
     Stream,
 }
 
-const KINDS: [Kind; 10] = [
+const KINDS: [Kind; 12] = [
     Kind::Listener,
     Kind::Client,
     Kind::Memory,
@@ -35,6 +39,8 @@ const KINDS: [Kind; 10] = [
     Kind::Logger,
     Kind::Reader,
     Kind::Debugger,
+    Kind::Copy,
+    Kind::Terminal,
     Kind::Stream,
 ];
 

@@ -59,6 +59,7 @@ fn rotation_under_load_loses_no_line() {
     }
     let rig = Rig::new("c1");
     let path = rig.path("logs/c1.log");
+    std::fs::create_dir(rig.path("logs")).unwrap();
     let uri = format!("file://{}?max-size=64k&max-file=1000&format=cri", path.display());
     let script = "seq 1 30000 & seq 30001 60000 >&2; wait";
     assert_eq!(run(&rig, &["sh", "-c", script], &uri), 0);

@@ -24,6 +24,8 @@ use crate::blocking::blocking;
 use crate::index::Record;
 use crate::{Snapshotter, usage};
 
+pub use copy::tree_at;
+
 /// The native snapshotter.
 pub struct Native {
     area: Arc<Area>,

@@ -146,6 +146,18 @@ impl Groups {
         Some(Path::new(ROOT).join(normal(path)))
     }
 
+    /// Whether no process is in them any more, in any tree in which runtimes look for those of a container. Nobody comes back
+    /// into a group of which this holds: who is not in it cannot fork into it.
+    pub fn are_deserted(&self) -> bool {
+        /// Where runc and crun look.
+        const TREES: [&str; 4] = ["devices", "freezer", "memory", "pids"];
+        let dirs: Vec<PathBuf> = match mode() {
+            Mode::Unified => self.unified().into_iter().collect(),
+            Mode::Legacy => TREES.iter().filter_map(|controller| self.legacy(controller)).collect(),
+        };
+        !dirs.is_empty() && dirs.iter().all(|dir| is_empty(dir))
+    }
+
     /// The group in the tree of a version 1 controller.
     pub fn legacy(&self, controller: &str) -> Option<PathBuf> {
         let path = self.0.lines().find_map(|line| {
@@ -227,6 +239,24 @@ mod tests {
     fn a_group_that_could_be_elsewhere_is_not_looked_for() {
         for odd in ["", "/", "system.slice:cri:x", "/a/../../b"] {
             assert!(directories(odd).is_empty(), "{odd}");
+        }
+    }
+
+    #[test]
+    fn groups_are_deserted_when_their_last_process_has_gone_and_not_when_they_are_unknown() {
+        assert!(!Groups::default().are_deserted());
+        assert!(!Groups::told("1:memory:/nobody/has/this\n0::/nobody/has/this\n".into()).are_deserted());
+        let group = format!("containerd-rs-deserted-{}", std::process::id());
+        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+        let joined = join(&group, child.id());
+        let groups = Groups::of(child.id()).unwrap();
+        let inhabited = !groups.are_deserted();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(inhabited);
+        if joined.is_ok() {
+            assert!(groups.are_deserted());
+            remove_empty(&group);
         }
     }
 

@@ -5,7 +5,9 @@
 
 #![deny(unsafe_code)]
 
+pub mod apparmor;
 pub mod cgroup;
+pub mod devices;
 pub mod environment;
 pub mod epoll;
 pub mod fifo;
@@ -15,6 +17,8 @@ pub mod kernel;
 pub mod loopdev;
 pub mod memory;
 pub mod mount;
+pub mod netlink;
+pub mod netns;
 pub mod pidfd;
 pub mod process;
 pub mod pty;

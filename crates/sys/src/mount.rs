@@ -10,6 +10,7 @@
 //!  idmap         a user namespace made for its maps, idmapped clones
 //!  table         /proc/self/mountinfo
 //!  temp          a mount at a fresh directory, gone with its guard
+//!  view          files of a root filesystem, read without mounting it
 //! ```
 //!
 //! Targets below a root (`Mount::target`) come from other people: they are resolved by the kernel with the root as `/`
@@ -20,6 +21,7 @@ mod options;
 mod overlay;
 pub mod table;
 mod temp;
+mod view;
 
 use std::ffi::CString;
 use std::io;
@@ -33,9 +35,11 @@ use rustix::mount::{MountFlags, mount_change, mount_remount};
 use types::mount::Mount;
 use types::{Error, Result, ResultExt};
 
-pub use options::{read_only, without_volatile};
+pub(crate) use idmap::Waiter;
+pub use options::{read_only, with_volatile, without_volatile};
 pub use rustix::mount::UnmountFlags;
 pub use temp::TempMount;
+pub use view::View;
 
 use crate::loopdev::{Access, AutoClear, LoopDevice};
 use options::Options;

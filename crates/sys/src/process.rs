@@ -1,4 +1,5 @@
-//! Starting processes: programs without copying our memory, helpers as a fork of it, and a new name for ourselves.
+//! Processes: those that there are, programs started without copying our memory, helpers as a fork of it, and a new name for
+//! ourselves.
 
 #![allow(unsafe_code, reason = "clone, fork and the argument area have no safe wrapper")]
 
@@ -7,7 +8,15 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
+use types::ResultExt;
+
 use crate::pidfd::PidFd;
+
+/// The numbers of all processes that `/proc` shows.
+pub fn all() -> types::Result<impl Iterator<Item = u32>> {
+    let entries = std::fs::read_dir("/proc").context(|| "read /proc")?.flatten();
+    Ok(entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()))
+}
 
 /// A program to be run.
 pub struct Program<'a> {

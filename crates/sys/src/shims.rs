@@ -5,6 +5,8 @@ use std::path::Path;
 
 use types::{Result, ResultExt};
 
+use crate::process;
+
 /// The flag of `/proc/net/unix` for a socket that is listened on.
 const LISTENS: &str = "00010000";
 
@@ -26,7 +28,7 @@ pub struct Shim {
 /// All of them, by namespace and id. A fork of a shim, which has its command line and for a moment its descriptors, is none.
 pub fn running() -> Result<Vec<Shim>> {
     let listening = listening()?;
-    let mut shims: Vec<Shim> = processes()?
+    let mut shims: Vec<Shim> = process::all()?
         .filter_map(|pid| shim(pid, &listening))
         .filter(|shim| !shim.sockets.is_empty())
         .collect();
@@ -34,11 +36,6 @@ pub fn running() -> Result<Vec<Shim>> {
     shims.retain(|shim| parent(shim.pid).is_none_or(|parent| !pids.contains(&parent)));
     shims.sort_by(|a, b| (&a.namespace, &a.id).cmp(&(&b.namespace, &b.id)));
     Ok(shims)
-}
-
-fn processes() -> Result<impl Iterator<Item = u32>> {
-    let entries = std::fs::read_dir("/proc").context(|| "read /proc")?.flatten();
-    Ok(entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()))
 }
 
 fn shim(pid: u32, listening: &HashMap<String, String>) -> Option<Shim> {
@@ -113,7 +110,13 @@ mod tests {
     fn sockets_that_a_process_listens_on_are_found_in_the_order_of_their_descriptors() {
         let dir = tempfile::tempdir().unwrap();
         let paths = ["z", "a"].map(|name| dir.path().join(name).to_str().unwrap().to_owned());
-        let _listeners = [0, 1].map(|n: usize| std::os::unix::net::UnixListener::bind(&paths[n]).unwrap());
+        let mut listeners = [0, 1].map(|n: usize| {
+            let listener = std::os::unix::net::UnixListener::bind(&paths[n]).unwrap();
+            (std::os::fd::AsRawFd::as_raw_fd(&listener), listener, paths[n].clone())
+        });
+        // Other tests of this process close descriptors meanwhile: the second one's may be the smaller.
+        listeners.sort_by_key(|(descriptor, ..)| *descriptor);
+        let paths = listeners.each_ref().map(|(_, _, path)| path.clone());
         let found = sockets(std::process::id(), &listening().unwrap());
         let ours: Vec<_> = found.into_iter().filter(|path| paths.contains(path)).collect();
         assert_eq!(ours, paths);

@@ -26,6 +26,8 @@ pub struct Create {
     pub runtime: String,
     /// What it goes on from. A checkpoint that runc's options name counts more.
     pub origin: Origin,
+    /// Another task whose shim serves it too.
+    pub shim_of: Option<String>,
     /// Whether anybody still waits for it.
     pub awaited: Awaited,
 }
@@ -47,6 +49,7 @@ impl Tasks {
             runtime,
             origin: checkpoint.map_or(create.origin, Origin::Checkpoint),
             options: given.or(container.runtime.options),
+            shim_of: create.shim_of,
         };
         let created = self.runtime.create_awaited(namespace, &create.id, task, create.awaited).await;
         if created.is_err() && rootfs.activated {

@@ -164,6 +164,13 @@ impl std::error::Error for Error {
     }
 }
 
+/// An operating system error in Go's words, which is what clients know: `no such file or directory`, without Rust's
+/// capital and number.
+pub fn os_text(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
+}
+
 /// No descriptor left, in the system or in this process; the standard library has no kind for it.
 const ENFILE: i32 = 23;
 const EMFILE: i32 = 24;
@@ -209,6 +216,11 @@ mod tests {
         let e = e.unwrap_err().context("create container c1");
         assert_eq!(e.class(), Class::NotFound);
         assert_eq!(e.to_string(), "create container c1: unpack layer 2: blob sha256:00: not found");
+    }
+
+    #[test]
+    fn the_systems_errors_are_told_in_gos_words() {
+        assert_eq!(os_text(&std::io::Error::from_raw_os_error(2)), "no such file or directory");
     }
 
     #[test]

@@ -82,8 +82,13 @@ enum Who {
 /// An envelope on its way to a subscriber.
 struct Parcel {
     envelope: Arc<Envelope>,
-    /// Dropped when the subscriber asks for the next one.
+    /// Dropped when the subscriber asks for the next one, unless it keeps the [`Receipt`].
     untaken: Option<Arc<Untaken>>,
+}
+
+/// Kept by a subscriber for as long as an envelope that it took may be lost with the daemon.
+pub struct Receipt {
+    _untaken: Arc<Untaken>,
 }
 
 /// As long as it is there, somebody has not got the envelope yet.
@@ -228,7 +233,7 @@ impl Seen {
 }
 
 impl Delivery {
-    /// Waits until every client that is not behind has it and asks for more. Cancel safe.
+    /// Waits until every client that is not behind has it: no [`Receipt`] is kept, and it asks for more. Cancel safe.
     pub async fn taken(&mut self) {
         // Nothing is ever said: this ends when the last parcel is gone.
         let _ = (&mut self.taken).await;
@@ -265,6 +270,11 @@ impl Subscription {
         })?;
         self.last = parcel.untaken;
         Ok(parcel.envelope)
+    }
+
+    /// The receipt for the last envelope, for whoever is to keep it when the next one is asked for. None if nobody waits.
+    pub fn receipt(&mut self) -> Option<Receipt> {
+        self.last.take().map(|untaken| Receipt { _untaken: untaken })
     }
 }
 

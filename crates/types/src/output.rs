@@ -3,7 +3,8 @@
 //! ```text
 //!  (empty)                                              nowhere
 //!  /run/x/1-stdout, fifo:///run/x/1-stdout              a FIFO that the client reads
-//!  file:///var/log/x.log?max-size=10m&max-file=3&format=cri    a file that grows
+//!  file:///var/log/x.log?max-size=10m&max-file=3&format=json   a file that grows
+//!  file:///var/log/pods/x/0.log?format=cri&max-line=16384      lines for the kubelet, which rotates itself
 //!  binary:///usr/bin/logger?key=value                   a program that reads descriptors 3 and 4
 //!  binary-v2:///usr/bin/logger?key=value                the same, which must say that it is ready
 //! ```
@@ -11,8 +12,8 @@
 //! Read as Go reads URLs: the path is percent-decoded, a host is ignored, and so are keys that nobody knows.
 
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
@@ -38,6 +39,8 @@ pub struct LogFile {
     pub format: Format,
     /// When a new file is begun; never without it.
     pub rotation: Option<Rotation>,
+    /// Where lines have a form: after so many bytes a line is written in parts. Without it none ever is.
+    pub max_line: Option<u32>,
 }
 
 /// What is written for a piece of output.
@@ -46,7 +49,7 @@ pub enum Format {
     /// The bytes as they are, as upstream.
     #[default]
     Raw,
-    /// Lines of Kubernetes: time, stream, `F` or `P` for a part, text.
+    /// Lines of Kubernetes: time, stream, `F` or `P` for a part, text. The directory is the kubelet's to make.
     Cri,
     /// Lines of Docker's json-file: `log`, `stream`, `time`.
     Json,
@@ -63,6 +66,9 @@ pub struct Rotation {
 
 /// How many files are kept where only their size is given, as the kubelet's default.
 const MAX_FILES: u32 = 5;
+
+/// A longer line is written in parts, as Kubernetes and Docker expect.
+pub const MAX_LINE: u32 = 16 << 10;
 
 /// A program that takes output.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,9 +127,39 @@ impl LogFile {
                 Some(Rotation { max_size, max_files: files.unwrap_or(MAX_FILES) })
             }
         };
-        Ok(Self { path, format, rotation })
+        let max_line = match value("max-line") {
+            None => Some(MAX_LINE),
+            Some(text) => {
+                let number: i64 = text.parse().map_err(|_| bad("max-line", text))?;
+                // As upstream reads `max_container_log_line_size`: what is no size is no bound.
+                u32::try_from(number).ok().filter(|max| *max > 0)
+            }
+        };
+        Ok(Self { path, format, rotation, max_line })
+    }
+
+    /// Without a form and without rotation.
+    pub fn plain(path: PathBuf) -> Self {
+        Self { path, format: Format::Raw, rotation: None, max_line: Some(MAX_LINE) }
+    }
+
+    /// The URI of a log of Kubernetes; `max_line` as the configuration's `max_container_log_line_size`.
+    pub fn cri_uri(path: &Path, max_line: i64) -> String {
+        let mut uri = String::from("file://");
+        for byte in path.as_os_str().as_bytes() {
+            match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' | b'~' => {
+                    uri.push(char::from(*byte));
+                }
+                byte => uri.push_str(&format!("%{byte:02X}")),
+            }
+        }
+        format!("{uri}?format=cri&max-line={max_line}")
     }
 }
+
+/// The URI of output that nobody keeps, and that can still be attached to.
+pub const UNKEPT: &str = "file:///dev/null";
 
 /// Bytes, with `k`, `m`, `g` (or `K`, `KB`, `KiB`, ...) for powers of 1024, as Docker reads sizes.
 pub fn size(text: &str) -> Option<u64> {
@@ -192,7 +228,7 @@ fn unescape(text: &str, plus: Plus) -> Option<Vec<u8>> {
 }
 
 const MARK: (&str, &str) =
-    ("[containerd-rs] ", " bytes of output lost: nobody took them, and there was no more room");
+    ("[containerd-rs] ", " bytes of output lost: nobody took them, or they could not be written");
 
 /// The line, without its end, that stands for `bytes` that were lost.
 pub fn lost_mark(bytes: u64) -> String {
@@ -238,6 +274,20 @@ mod tests {
             assert!(Output::parse(&format!("file:///x{bad}")).is_err(), "{bad}");
         }
         assert!(Output::parse("file://relative").is_err());
+    }
+
+    #[test]
+    fn a_log_of_kubernetes_is_found_again_whatever_its_name() {
+        for name in ["/var/log/pods/a_b-c_1/d/0.log", "/x/a b%?&#=+\u{e4}.log"] {
+            let log = file(&LogFile::cri_uri(Path::new(name), 4096));
+            assert_eq!((log.path.as_path(), log.format), (Path::new(name), Format::Cri));
+            assert_eq!((log.max_line, log.rotation), (Some(4096), None));
+        }
+        assert_eq!(file(&LogFile::cri_uri(Path::new("/x"), -1)).max_line, None);
+        assert_eq!(file(&LogFile::cri_uri(Path::new("/x"), 0)).max_line, None);
+        assert_eq!(file("file:///x?format=cri").max_line, Some(MAX_LINE));
+        assert!(Output::parse("file:///x?max-line=1k").is_err());
+        assert_eq!(file(UNKEPT), LogFile::plain("/dev/null".into()));
     }
 
     #[test]

@@ -85,6 +85,9 @@ pub struct Create {
     pub options: Option<Any>,
     /// What it goes on from.
     pub origin: Origin,
+    /// Another task of the same namespace whose shim is to serve this one too, instead of one that is started for it. It is there
+    /// as long as this task is being made: a pod's sandbox, for its containers.
+    pub shim_of: Option<String>,
 }
 
 /// What a new task begins with.

@@ -70,6 +70,12 @@ pub fn unix(time: SystemTime) -> (i64, u32) {
     }
 }
 
+/// Nanoseconds since the Unix epoch, as Kubernetes tells times.
+pub fn nanoseconds(time: SystemTime) -> i64 {
+    let (secs, nanos) = unix(time);
+    secs.saturating_mul(1_000_000_000).saturating_add(i64::from(nanos))
+}
+
 /// The inverse of [`unix`]; a time that the system cannot represent becomes the epoch.
 pub fn from_unix(secs: i64, nanos: u32) -> SystemTime {
     let whole = if secs >= 0 {

@@ -28,7 +28,7 @@ fn a_quarter_of_a_gibibyte_comes_back_byte_for_byte_to_a_slow_reader() {
 }
 
 #[test]
-#[ignore = "takes minutes: cargo xtask soak"]
+#[ignore = "takes minutes: cargo xtask soak leaks"]
 fn a_gibibyte_comes_back_byte_for_byte_to_a_slow_reader() {
     echoed(1 << 30);
 }

@@ -78,3 +78,68 @@ fn what_is_not_there_yet_is_named() {
     let daemon = Daemon::shared();
     daemon.ctr(&["images", "convert", "--erofs", "raw", daemon.image(), "y"]).fails().says("not there yet");
 }
+
+/// A call of Version as HTTP/2 has it, with a name for the server that is written out. Gives the frames of the answer: type and
+/// payload.
+fn call_by_name(daemon: &Daemon, name: &str) -> Vec<(u8, Vec<u8>)> {
+    use std::io::{Read, Write};
+
+    let literal = |index: u8, value: &str| {
+        [&[0x40 | index, u8::try_from(value.len()).unwrap()], value.as_bytes()].concat()
+    };
+    let method = "/containerd.services.version.v1.Version/Version";
+    let named = |name: &str, value: &str| {
+        [
+            &[0x40, u8::try_from(name.len()).unwrap()],
+            name.as_bytes(),
+            &[u8::try_from(value.len()).unwrap()],
+            value.as_bytes(),
+        ]
+        .concat()
+    };
+    // :method POST, :scheme http, :path, :authority, content-type, te.
+    let headers = [
+        vec![0x83, 0x86],
+        literal(4, method),
+        literal(1, name),
+        literal(31, "application/grpc"),
+        named("te", "trailers"),
+    ]
+    .concat();
+    let frame = |kind: u8, flags: u8, stream: u8, payload: &[u8]| {
+        [&[0, 0, u8::try_from(payload.len()).unwrap(), kind, flags, 0, 0, 0, stream], payload].concat()
+    };
+    let mut socket = std::os::unix::net::UnixStream::connect(daemon.address()).unwrap();
+    socket.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+    socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+    socket
+        .write_all(&[frame(4, 0, 0, &[]), frame(1, 4, 1, &headers), frame(0, 1, 1, &[0; 5])].concat())
+        .unwrap();
+    let mut frames = Vec::new();
+    loop {
+        let mut head = [0; 9];
+        socket.read_exact(&mut head).unwrap();
+        let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+        socket.read_exact(&mut payload).unwrap();
+        let (kind, is_last) = (head[3], head[3] == 3 || head[3] == 7 || head[3] == 1 && head[4] & 1 == 1);
+        frames.push((kind, payload));
+        if is_last {
+            return frames;
+        }
+    }
+}
+
+/// Go's gRPC calls a server by the path that it dials, unless it is told another name.
+#[test]
+fn a_server_that_is_called_by_its_path_answers() {
+    let daemon = Daemon::shared();
+    let mut answers = Vec::new();
+    for name in ["localhost", "%2Frun%2Fcontainerd%2Fcontainerd.sock", "/run/containerd/containerd.sock"] {
+        let frames = call_by_name(&daemon, name);
+        let kinds: Vec<u8> = frames.iter().map(|(kind, _)| *kind).collect();
+        assert!(kinds.contains(&0) && !kinds.contains(&3) && !kinds.contains(&7), "{name}: {frames:?}");
+        let said = frames.into_iter().find(|(kind, payload)| *kind == 0 && payload.len() > 5);
+        answers.push(said.unwrap_or_else(|| panic!("{name} is not answered")).1);
+    }
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+}

@@ -2,6 +2,7 @@
 //! restored.
 
 use api::containerd::services::tasks::v1::UpdateTaskRequest;
+use containerd_tests::binaries::{crun, shim_is_ours};
 use containerd_tests::{Daemon, Ledger, eventually};
 use grpc::tasks::tasks_client::TasksClient;
 use serde_json::Value;
@@ -46,6 +47,10 @@ fn a_paused_container_stands_still_and_then_goes_on() {
 
 #[test]
 fn a_paused_container_is_ended_by_force_and_leaves_nothing() {
+    if crun().is_some() && !shim_is_ours() {
+        eprintln!("skipped: crun does not thaw what it kills, and upstream's shim does not either");
+        return;
+    }
     let daemon = Daemon::start();
     let (image, id) = (daemon.image(), daemon.id("frozen"));
     let before = Ledger::take(&daemon);
@@ -109,23 +114,34 @@ fn memory_that_ran_out_is_told_before_the_exit() {
             .ctr(&[&["run", "--rm", "--null-io"], &limit[..], &[image, &id, "sh", "-c", greedy]].concat())
             .run();
         assert_eq!(done.code, 137, "{done}");
-        eventually("the exit is told", || {
-            events.output().lines().any(|line| line.contains("/tasks/exit") && line.contains(&id))
-        });
-        let output = events.output();
-        let place = |topic: &str| output.lines().position(|line| line.contains(topic) && line.contains(&id));
-        let (oom, exit) = (place("/tasks/oom"), place("/tasks/exit"));
-        assert!(oom.is_some() && oom < exit, "{output}");
+        let told = |topic: &str| {
+            let output = events.output();
+            output.lines().position(|line| line.contains(topic) && line.contains(&id))
+        };
+        // Containerd's shim may forget the exit of what is deleted at once: its `send` gives up when it is told to go.
+        if !shim_is_ours() {
+            eventually("the end is told", || told("/tasks/exit").or(told("/tasks/delete")).is_some());
+            continue;
+        }
+        eventually("the exit is told", || told("/tasks/exit").is_some());
+        let (oom, exit) = (told("/tasks/oom"), told("/tasks/exit"));
+        assert!(oom.is_some() && oom < exit, "{}", events.output());
     }
 }
 
 /// Whether CRIU is there, and with it everything that a checkpoint needs.
 fn can_checkpoint() -> bool {
-    let can = std::env::var_os("CRIU_DIR").is_some();
-    if !can {
+    if std::env::var_os("CRIU_DIR").is_none() {
         eprintln!("skipped: CRIU_DIR does not name a directory with criu");
+        return false;
     }
-    can
+    if crun().is_some() && !shim_is_ours() {
+        eprintln!(
+            "skipped: upstream's shim makes no directory for CRIU, and gives crun flags that only runc knows"
+        );
+        return false;
+    }
+    true
 }
 
 #[test]
@@ -136,7 +152,12 @@ fn a_container_becomes_an_image_and_goes_on_where_it_was() {
     let daemon = Daemon::start();
     let (image, id) = (daemon.image(), daemon.id("origin"));
     let before = Ledger::take(&daemon);
-    daemon.ctr(&["run", "-d", "--null-io", image, &id, "sh", "-c", COUNTER]).ok();
+    // Whoever has crun names it, and the shim knows then what it can.
+    let crun = crun().map(|crun| crun.to_str().unwrap().to_owned());
+    let runtime: Vec<&str> = crun.iter().flat_map(|crun| ["--runc-binary", crun]).collect();
+    daemon
+        .ctr(&[&["run", "-d", "--null-io"], &runtime[..], &[image, &id, "sh", "-c", COUNTER]].concat())
+        .ok();
     eventually("it counts", || count(&daemon, &id) > 5);
     let name = "checkpoint.test/counter:1";
     daemon.ctr(&["containers", "checkpoint", "--rw", "--image", "--task", &id, name]).ok();

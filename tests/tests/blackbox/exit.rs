@@ -117,7 +117,7 @@ fn runs_one_after_another_and_side_by_side_leave_nothing() {
 }
 
 #[test]
-#[ignore = "takes minutes: cargo xtask soak"]
+#[ignore = "takes minutes: cargo xtask soak leaks"]
 fn a_thousand_runs_leave_nothing() {
     runs_leave_nothing(1000, 200, 20);
 }

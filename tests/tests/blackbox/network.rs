@@ -196,6 +196,29 @@ fn a_plugin_that_refuses_is_quoted_and_what_went_before_is_taken_back() {
 }
 
 #[test]
+fn without_programs_the_usual_plugins_are_there() {
+    if binaries::beyond_upstream("plugins that are built in are ours alone") {
+        return;
+    }
+    let Some((daemon, network, _)) = prepared(false, &[]) else { return };
+    let mut unmount = std::process::Command::new("umount");
+    unmount.arg("/opt/cni/bin");
+    network.inside(&unmount).ok();
+    network.bridge(true, &["portmap", "firewall", "tuning", "bandwidth"]);
+    let (image, id) = (daemon.image(), daemon.id("built-in"));
+    // What the first one makes for all stays.
+    network.ctr(&daemon, &["run", "--rm", "--cni", image, &id, "true"]).ok();
+    eventually("its link is gone", || !network.state().iter().any(|line| line.contains("veth")));
+    let before = network.state();
+    network.ctr(&daemon, &["run", "-d", "--cni", image, &id, "sh", "-c", SERVER]).ok();
+    let url = format!("http://{}/", network.address_of(&daemon, &id));
+    eventually("the container serves", || network.busybox(&["wget", "-q", "-O", "-", &url]).run().code == 0);
+    network.ctr(&daemon, &["tasks", "kill", "-s", "KILL", &id]).ok();
+    delete(&network, &daemon, &id);
+    nothing_is_left(&network, &before);
+}
+
+#[test]
 fn without_networks_nothing_is_run() {
     let Some(network) = HostNetwork::new() else { return };
     let daemon = Daemon::start();

@@ -121,14 +121,12 @@ fn a_layer_that_is_not_what_its_digest_says_is_refused_and_the_next_pull_works()
         registry.fault(When::path("/blobs/").method("GET"), Fault::Body("lies".into()));
         let failed = pull(&daemon, &way, &[&name]);
         assert_eq!(failed.code, 1, "{failed}");
-        if binaries::suite() == Suite::Ours {
-            nothing_is_left(&daemon);
-        }
-        registry.heal();
+        // The rest is promised beyond upstream, which may keep a lie for good and refuse every later pull.
         if binaries::suite() == Suite::Upstream {
-            // It may have kept lies of each of the others, and finds out now, one by one.
-            (0..4).for_each(|_| drop(pull(&daemon, &way, &[&name])));
+            continue;
         }
+        nothing_is_left(&daemon);
+        registry.heal();
         pulls(&daemon, &way, &[&name]);
         daemon.ctr(&["images", "rm", "--sync", &name]).ok();
     }

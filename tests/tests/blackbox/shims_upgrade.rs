@@ -122,6 +122,36 @@ fn containers_execs_terminals_and_waiters_go_on_as_another_program() {
 }
 
 #[test]
+fn the_debug_socket_is_served_by_whoever_goes_on_and_goes_with_the_shim() {
+    if beyond_upstream("shims upgrade") {
+        return;
+    }
+    let daemon = Daemon::prepare(binaries::tested(), Suite::Ours).with_log_level("debug");
+    daemon.launch();
+    let (image, before) = (daemon.image(), Ledger::take(&daemon));
+    let id = daemon.id("debugged");
+    daemon.ctr(&["run", "-d", image, &id, "sleep", "1000"]).ok();
+    let shim = proc::shim(daemon.namespace(), &id).unwrap().pid;
+    let shows = |of: &str| {
+        let page = daemon.ctr(&["shim", "--id", &id, "pprof", "goroutines"]).ok();
+        assert!(page.contains("container State") && page.contains(&format!("init of {id}")), "{page}");
+        println!("{of}: {} bytes", page.len());
+    };
+    shows("before");
+    for round in 0..2 {
+        let binary = newer(&daemon, &format!("newer{round}"));
+        assert_eq!(upgrade(&daemon, &id, &binary).code, 0);
+        assert_eq!(program(shim), binary);
+        shows("after");
+    }
+    assert_eq!(upgrade(&daemon, &id, &script(&daemon, "fails", "exit 3")).code, 1);
+    shows("after one that failed");
+    daemon.ctr(&["tasks", "delete", "--force", &id]).run();
+    daemon.ctr(&["containers", "delete", &id]).ok();
+    Ledger::check(&before, &daemon);
+}
+
+#[test]
 fn a_program_that_cannot_go_on_leaves_the_old_one_serving() {
     if beyond_upstream("shims upgrade") {
         return;

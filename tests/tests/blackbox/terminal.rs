@@ -1,7 +1,7 @@
 //! `-t`: a terminal in the container that behaves like the caller's.
 
 use containerd_tests::Daemon;
-use containerd_tests::binaries::beyond_upstream;
+use containerd_tests::binaries::{beyond_upstream, crun};
 use containerd_tests::terminal::Terminal;
 
 fn on_terminal(daemon: &Daemon, arguments: &[&str]) -> Terminal {
@@ -45,6 +45,10 @@ fn no_process_sees_its_terminal_without_a_size() {
     let terminal = on_terminal(&daemon, &["run", "--rm", "-t", image, &id, "stty", "size"]);
     terminal.expect("30 100");
     assert_eq!(terminal.finish(), 0);
+    if crun().is_some() {
+        eprintln!("skipped: crun sets the size of an exec's terminal while the exec is running already");
+        return;
+    }
     daemon.ctr(&["run", "-d", image, &id, "sleep", "1000"]).ok();
     let exec = daemon.id("exec");
     let terminal = on_terminal(&daemon, &["tasks", "exec", "-t", "--exec-id", &exec, &id, "stty", "size"]);

@@ -19,7 +19,7 @@ use types::{Error, Result};
 
 pub use current::{Current, Interface, IpConfig};
 pub use parts::{Cidr, Dns, Route};
-pub(crate) use parts::{address, nullable};
+pub(crate) use parts::{address, bits, from_bits, next, nullable};
 
 use self::early::Early;
 use self::middle::Middle;
@@ -68,6 +68,11 @@ impl AddResult {
     /// What was kept. Without a version it is the first one.
     pub fn kept(value: Map<String, Value>) -> Result<Self> {
         Self::read(value, "")
+    }
+
+    /// What a plugin of ours answers, in the version of the configuration.
+    pub(crate) fn of(current: Current, version: &str) -> Result<Self> {
+        Self { version: crate::version::CURRENT.into(), form: Form::Current(current) }.to(version)
     }
 
     fn read(mut value: Map<String, Value>, otherwise: &str) -> Result<Self> {

@@ -22,6 +22,56 @@ impl Cidr {
     pub fn is_v4(&self) -> bool {
         self.address.is_ipv4()
     }
+
+    /// An address alone, without those beside it.
+    pub fn single(address: IpAddr) -> Self {
+        Self { address, prefix: if address.is_ipv4() { 32 } else { 128 } }
+    }
+
+    /// Its network: no bit is set behind the prefix.
+    pub fn network(&self) -> Self {
+        Self { address: from_bits(bits(self.address) & self.mask(), self.address), ..*self }
+    }
+
+    /// Whether `address` is in its network.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        address.is_ipv4() == self.is_v4() && (bits(address) ^ bits(self.address)) & self.mask() == 0
+    }
+
+    /// The first address behind the network's own, which gateways have by habit.
+    pub fn first(&self) -> IpAddr {
+        next(self.network().address)
+    }
+
+    /// Ones for the prefix, right-aligned as [`bits`] has addresses.
+    pub(crate) fn mask(&self) -> u128 {
+        let width = if self.is_v4() { 32 } else { 128 };
+        let all = if self.is_v4() { u32::MAX.into() } else { u128::MAX };
+        let free = u32::from(width - self.prefix.min(width));
+        all & u128::MAX.checked_shl(free).unwrap_or_default()
+    }
+}
+
+/// An address as a number, right-aligned.
+pub(crate) fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => u32::from(address).into(),
+        IpAddr::V6(address) => address.into(),
+    }
+}
+
+/// The reverse, of the kind of `like`; the lower bits, where there are more.
+pub(crate) fn from_bits(bits: u128, like: IpAddr) -> IpAddr {
+    match like {
+        #[expect(clippy::cast_possible_truncation, reason = "an address of version 4 has no more")]
+        IpAddr::V4(_) => IpAddr::from((bits as u32).to_be_bytes()),
+        IpAddr::V6(_) => IpAddr::from(bits.to_be_bytes()),
+    }
+}
+
+/// The next address; behind the last one is the first.
+pub(crate) fn next(address: IpAddr) -> IpAddr {
+    from_bits(bits(address).wrapping_add(1), address)
 }
 
 impl FromStr for Cidr {
@@ -85,6 +135,11 @@ pub struct Route {
 }
 
 impl Route {
+    /// A route that says no more than where it leads.
+    pub(crate) fn to(dst: Cidr) -> Self {
+        Self { dst, gw: None, mtu: 0, advmss: 0, priority: 0, table: None, scope: None }
+    }
+
     /// What the first versions can say of it.
     pub(super) fn bare(&self) -> Self {
         let Self { dst, gw, .. } = *self;

@@ -82,6 +82,50 @@ const SERVICES: &[Service] = &[
     ("containerd.services.version.v1.Version", &["Version"]),
     ("containerdrs.services.diagnosis.v1.Diagnosis", &["UnderWay", "Why"]),
     ("grpc.health.v1.Health", &["Check", "List", "Watch<"]),
+    (
+        "runtime.v1.ImageService",
+        &["ImageFsInfo", "ImageStatus", "ListImages", "PullImage", "RemoveImage", "StreamImages<"],
+    ),
+    (
+        "runtime.v1.RuntimeService",
+        &[
+            "Attach",
+            "CheckpointContainer",
+            "ContainerStats",
+            "ContainerStatus",
+            "CreateContainer",
+            "Exec",
+            "ExecSync",
+            "GetContainerEvents<",
+            "ListContainerStats",
+            "ListContainers",
+            "ListMetricDescriptors",
+            "ListPodSandbox",
+            "ListPodSandboxMetrics",
+            "ListPodSandboxStats",
+            "PodSandboxStats",
+            "PodSandboxStatus",
+            "PortForward",
+            "RemoveContainer",
+            "RemovePodSandbox",
+            "ReopenContainerLog",
+            "RunPodSandbox",
+            "RuntimeConfig",
+            "StartContainer",
+            "Status",
+            "StopContainer",
+            "StopPodSandbox",
+            "StreamContainerStats<",
+            "StreamContainers<",
+            "StreamPodSandboxMetrics<",
+            "StreamPodSandboxStats<",
+            "StreamPodSandboxes<",
+            "UpdateContainerResources",
+            "UpdatePodSandboxResources",
+            "UpdateRuntimeConfig",
+            "Version",
+        ],
+    ),
 ];
 
 /// One method of the table.
@@ -181,7 +225,9 @@ mod tests {
     #[test]
     fn every_service_of_the_protocol_is_in_the_table() {
         let mut found = Vec::new();
-        written(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../api/proto/services"), &mut found);
+        for dir in ["../api/proto/services", "../api/proto/cri"] {
+            written(&Path::new(env!("CARGO_MANIFEST_DIR")).join(dir), &mut found);
+        }
         found.retain(|method| !method.contains(".ttrpc."));
         assert!(found.len() > 50, "{found:?}");
         let table: Vec<_> = SERVICES

@@ -3,8 +3,10 @@
 //! [`load`] reads the files, lets the command line override them, checks everything, and reports all mistakes together.
 //! A key that nobody knows is a warning, as upstream; so is the section of a plugin that does not exist here yet.
 
+mod cri;
 mod extensions;
 mod listeners;
+mod nri;
 mod section;
 mod shims;
 mod stores;
@@ -20,6 +22,7 @@ use std::time::Duration;
 
 use types::{Class, Error, Result};
 
+pub use cri::Cri;
 pub use extensions::{Proxy, ProxyKind};
 pub use listeners::{Listener, MessageSize};
 pub use shims::Shims;
@@ -77,6 +80,10 @@ pub struct Config {
     pub proxies: Vec<Proxy>,
     /// Shim processes.
     pub shims: Shims,
+    /// Kubernetes' front door.
+    pub cri: Cri,
+    /// Plugins that follow pods and containers, if they are wanted.
+    pub nri: Option<::nri::Config>,
     /// Metrics and the debug socket.
     pub telemetry: Telemetry,
     /// For the log, once there is one.
@@ -203,7 +210,10 @@ fn read(mut top: Section, flags: &Flags, changed: &BTreeSet<String>) -> Config {
     let shims = shims::read(&mut plugins, &mut timeouts);
     let gc = stores::gc(&mut plugins);
     stores::metadata(&mut plugins);
-    let transfer = transfer::read(&mut plugins);
+    let mut transfer = transfer::read(&mut plugins);
+    let cri = cri::read(&mut plugins);
+    transfer.downloads = downloads(transfer.downloads, cri.settings.images.max_concurrent_downloads);
+    let nri = nri::read(&mut plugins);
     let verifier = transfer::verifier(&mut plugins);
     let restart_interval = shims::restart_interval(&mut plugins);
     let proxies = extensions::proxies(&mut top);
@@ -232,9 +242,18 @@ fn read(mut top: Section, flags: &Flags, changed: &BTreeSet<String>) -> Config {
         restart_interval,
         proxies,
         shims,
+        cri,
+        nri,
         telemetry,
         warnings: Vec::new(),
     }
+}
+
+/// Upstream pulls for the CRI in another way as soon as it is told how much at a time; here it is the same way, which takes the
+/// number that somebody has written.
+fn downloads(transfer: usize, cri: usize) -> usize {
+    const DEFAULT: usize = 3;
+    if transfer == DEFAULT && cri > 0 { cri } else { transfer }
 }
 
 fn directories(top: &mut Section) -> (PathBuf, PathBuf) {

@@ -4,6 +4,7 @@
 //!  container_*   the shims are asked when the page is asked for      containers.rs, cgroup1.rs, cgroup2.rs
 //!  containerd_*  build, garbage collection                           here, collections.rs
 //!  containerd_transfer_*  pulls and pushes                           crate::transfers::counts
+//!  containerd_cri_*       pods, containers, networks                 cri.rs
 //!  grpc_*        counted by the layer around the routes              grpc.rs, crate::calls
 //!  process_*     /proc/self                                          process.rs
 //!  promhttp_*    this page itself                                    here
@@ -15,8 +16,10 @@ mod cgroup1;
 mod cgroup2;
 mod collections;
 mod containers;
+mod cri;
 mod grpc;
 mod latencies;
+mod nri;
 mod process;
 mod text;
 
@@ -30,6 +33,7 @@ use tracing::info;
 use types::{Result, version};
 
 pub use collections::Collections;
+pub use cri::Pods;
 pub use latencies::Latencies;
 pub use text::{Kind, Page as Text};
 
@@ -46,12 +50,14 @@ struct Sources {
     /// How long a shim may take; none is asked if absent.
     stats: Option<Duration>,
     histogram: bool,
+    /// Whether Kubernetes is served.
+    cri: bool,
     served: AtomicU64,
     being_served: AtomicU64,
 }
 
 /// Listens where the configuration says, if it does. The page is served until the process ends.
-pub async fn start(config: &Config, house: &House) -> Result<()> {
+pub async fn start(config: &Config, house: &House, cri: bool) -> Result<()> {
     let telemetry = &config.telemetry;
     let disabled = |uri: &str| config.disabled.iter().any(|disabled| disabled == uri);
     if telemetry.metrics.is_empty() || disabled("io.containerd.server.v1.metrics") {
@@ -64,6 +70,7 @@ pub async fn start(config: &Config, house: &House) -> Result<()> {
         house: house.clone(),
         stats: (!unmeasured).then_some(config.shims.stats),
         histogram: telemetry.histogram,
+        cri,
         served: AtomicU64::new(0),
         being_served: AtomicU64::new(0),
     });
@@ -102,6 +109,9 @@ async fn write(sources: &Sources) -> String {
     page.sample("containerd_build_info_total", &labels, 1);
     sources.house.collections.write(&mut page);
     sources.house.transfers.counts().write(&mut page);
+    if sources.cri {
+        sources.house.pods.write(&mut page);
+    }
     grpc::write(&mut page, &sources.house.calls, sources.histogram);
     process::write(&mut page);
     const NOW: &str = "promhttp_metric_handler_requests_in_flight";

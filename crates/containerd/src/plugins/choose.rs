@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use types::{Error, Result};
 
-use super::{CONTENT, DIFFER, GRPC, Plugins, TABLE, TRANSFER};
+use super::{CONTENT, CRI, DIFFER, GRPC, Plugins, TABLE, TRANSFER};
 use crate::config::{Config, Proxy, ProxyKind};
 
 impl Plugins {
@@ -29,6 +29,10 @@ impl Plugins {
         plugins.names_are_taken_once()?;
         plugins.fail_what_depends_on_disabled();
         plugins.fail_without_differs(&config.differs);
+        for (uri, why) in &config.cri.invalid {
+            plugins.fail((*uri).to_owned(), why);
+        }
+        plugins.fail_without_parts_of_cri();
         remarks.extend(plugins.failed.iter().map(|(uri, why)| format!("failed to load plugin {uri}: {why}")));
         let missing: Vec<_> = config.required.iter().filter_map(|uri| plugins.lacks(uri)).collect();
         if missing.is_empty() { Ok((plugins, remarks)) } else { Err(Error::precondition(missing.join("; "))) }
@@ -79,6 +83,15 @@ impl Plugins {
         let why = format!("needed differ not loaded: {name}");
         for uri in [format!("{GRPC}.diff"), format!("{TRANSFER}.local"), format!("{GRPC}.transfer")] {
             self.fail(uri, &why);
+        }
+    }
+
+    /// The CRI stands on two parts of one type.
+    fn fail_without_parts_of_cri(&mut self) {
+        for part in ["images", "runtime"].map(|id| format!("{CRI}.{id}")) {
+            if !self.includes(&part) || self.failed.contains_key(&part) {
+                self.fail(format!("{GRPC}.cri"), &format!("no plugin {part}: plugin: not found"));
+            }
         }
     }
 

@@ -24,8 +24,8 @@ fn what_the_daemon_cannot_do_without_stays() {
 
 #[test]
 fn a_required_part_that_is_not_there_is_fatal() {
-    let error = Plugins::choose(&config(&[], &["io.containerd.grpc.v1.cri"])).unwrap_err();
-    assert_eq!(error.to_string(), "required plugin io.containerd.grpc.v1.cri not included");
+    let error = Plugins::choose(&config(&[], &["io.containerd.grpc.v1.none"])).unwrap_err();
+    assert_eq!(error.to_string(), "required plugin io.containerd.grpc.v1.none not included");
     let config = config(&[], &["io.containerd.snapshotter.v1.overlayfs"]);
     let (mut plugins, _) = Plugins::choose(&config).unwrap();
     assert!(plugins.failed(&config, "overlayfs", &Error::unknown("no overlayfs")).is_err());

@@ -15,6 +15,16 @@ pub enum Deprecation {
     RuncTaskApiAddress,
     /// `task_api_version` in runc's options.
     RuncTaskApiVersion,
+    /// `registry.mirrors` of the CRI.
+    CriRegistryMirrors,
+    /// `registry.auths` of the CRI.
+    CriRegistryAuths,
+    /// `registry.configs` of the CRI.
+    CriRegistryConfigs,
+    /// `cni.bin_dir` of the CRI.
+    CriCniBinDir,
+    /// `enable_cdi = false` of the CRI.
+    CriEnableCdi,
 }
 
 impl Deprecation {
@@ -23,6 +33,11 @@ impl Deprecation {
             Self::CgroupV1 => "io.containerd.deprecation/cgroup-v1",
             Self::RuncTaskApiAddress => "io.containerd.deprecation/runc-options-task-api-address",
             Self::RuncTaskApiVersion => "io.containerd.deprecation/runc-options-task-api-version",
+            Self::CriRegistryMirrors => "io.containerd.deprecation/cri-registry-mirrors",
+            Self::CriRegistryAuths => "io.containerd.deprecation/cri-registry-auths",
+            Self::CriRegistryConfigs => "io.containerd.deprecation/cri-registry-configs",
+            Self::CriCniBinDir => "io.containerd.deprecation/cri-cni-bin-dir",
+            Self::CriEnableCdi => "io.containerd.deprecation/enable-cdi",
         }
     }
 
@@ -39,6 +54,26 @@ impl Deprecation {
             Self::RuncTaskApiVersion => {
                 "The `task_api_version` field in runc options is deprecated since containerd v2.3. Set \
                  `task_api_version` on CreateTaskRequest instead."
+            }
+            Self::CriRegistryMirrors => {
+                "The `mirrors` property of `[plugins.\"io.containerd.grpc.v1.cri\".registry]` is deprecated since containerd \
+                 v1.5 and will be removed in containerd v2.4. Use `config_path` instead."
+            }
+            Self::CriRegistryAuths => {
+                "The `auths` property of `[plugins.\"io.containerd.grpc.v1.cri\".registry]` is deprecated since containerd \
+                 v1.3 and will be removed in containerd v2.4. Use `ImagePullSecrets` instead."
+            }
+            Self::CriRegistryConfigs => {
+                "The `configs` property of `[plugins.\"io.containerd.grpc.v1.cri\".registry]` is deprecated since containerd \
+                 v1.5 and will be removed in containerd v2.4. Use `config_path` instead."
+            }
+            Self::CriCniBinDir => {
+                "The `bin_dir` property of `[plugins.\"io.containerd.cri.v1.runtime\".cni`] is deprecated since containerd \
+                 v2.1 and will be removed in containerd v2.4. Use `bin_dirs` in the same section instead."
+            }
+            Self::CriEnableCdi => {
+                "The `enable_cdi` property of `[plugins.\"io.containerd.cri.v1.runtime\"]` is deprecated, will be removed in \
+                 containerd v2.3, and CDI support will always be enabled."
             }
         }
     }

@@ -18,10 +18,12 @@ mod leases;
 mod mounts;
 mod namespaces;
 pub mod reply;
+mod sandbox_controllers;
+mod sandboxes;
 mod snapshots;
 mod streaming;
 mod tasks;
-mod transfer;
+pub mod transfer;
 mod version;
 mod words;
 
@@ -41,7 +43,7 @@ use types::{Namespace, Scope};
 use crate::calls::Calls;
 use crate::config::MessageSize;
 use crate::gc::Collector;
-use crate::metrics::Collections;
+use crate::metrics::{Collections, Pods};
 use crate::plugins::{Kind, Plugins};
 use crate::proxies::Differs;
 use crate::transfers::Transfers;
@@ -72,6 +74,8 @@ pub struct House {
     pub calls: Calls,
     /// How garbage collection went.
     pub collections: Collections,
+    /// What the CRI has done.
+    pub pods: Pods,
     /// What was used although it goes away.
     pub deprecations: Deprecations,
     /// Who applies and compares layers.
@@ -118,6 +122,7 @@ impl House {
             gc,
             streams,
             transfers,
+            pods: Pods::default(),
             deprecations: Deprecations::of_host(),
             differs,
             _state: Arc::new(state),
@@ -149,6 +154,8 @@ impl House {
 
 /// What makes the routes besides the house.
 pub struct Doors<'a> {
+    /// Kubernetes' front door, if it is open.
+    pub cri: Option<cri::Cri>,
     /// Which services are wanted.
     pub plugins: &'a Plugins,
     /// What Introspection tells.
@@ -163,15 +170,22 @@ pub struct Doors<'a> {
 macro_rules! serve {
     ($routes:ident, $health:ident, $names:ident, $calls:expr, $doors:expr, $($id:literal => $server:ty, $service:expr;)*) => {
         $(if $doors.plugins.wants(Kind::Service, $id) {
-            let server = <$server>::new($service)
-                .max_decoding_message_size($doors.size.receive)
-                .max_encoding_message_size($doors.size.send);
-            $health.set_service_status(name(&server), tonic_health::ServingStatus::Serving).await;
-            $calls.serves(name(&server));
-            $names.push(name(&server));
-            $routes.add_service(server);
+            serve_one!($routes, $health, $names, $calls, $doors, $server, $service);
         })*
     };
+}
+
+/// Adds one service.
+macro_rules! serve_one {
+    ($routes:ident, $health:ident, $names:ident, $calls:expr, $doors:expr, $server:ty, $service:expr) => {{
+        let server = <$server>::new($service)
+            .max_decoding_message_size($doors.size.receive)
+            .max_encoding_message_size($doors.size.send);
+        $health.set_service_status(name(&server), tonic_health::ServingStatus::Serving).await;
+        $calls.serves(name(&server));
+        $names.push(name(&server));
+        $routes.add_service(server);
+    }};
 }
 
 fn name<S: NamedService>(_: &S) -> &'static str {
@@ -202,11 +216,19 @@ pub async fn routes(house: &House, uuid: String, doors: Doors<'_>) -> Routes {
         "leases" => grpc::leases::leases_server::LeasesServer<_>, leases::Leases(house.clone());
         "mounts" => grpc::mounts::mounts_server::MountsServer<_>, mounts;
         "namespaces" => grpc::namespaces::namespaces_server::NamespacesServer<_>, namespaces::Namespaces(house.clone());
+        "sandbox-controllers" => grpc::sandbox::controller_server::ControllerServer<_>, sandbox_controllers::Controllers { house: house.clone(), cri: doors.cri.clone() };
+        "sandboxes" => grpc::sandbox::store_server::StoreServer<_>, sandboxes::Sandboxes(house.clone());
         "snapshots" => grpc::lists::snapshots_server::SnapshotsServer<_>, snapshots::Snapshots(house.clone());
         "streaming" => grpc::streaming::streaming_server::StreamingServer<_>, streaming::Streaming(house.clone());
         "tasks" => grpc::tasks::tasks_server::TasksServer<_>, tasks::Tasks(house.clone());
         "transfer" => grpc::transfer::transfer_server::TransferServer<_>, transfer::Transfer(house.clone());
         "version" => grpc::version::version_server::VersionServer<_>, version::Version;
+    }
+    if let Some(cri) = doors.cri {
+        use grpc::cri::image_service_server::ImageServiceServer;
+        use grpc::cri::runtime_service_server::RuntimeServiceServer;
+        serve_one!(routes, health, names, house.calls, doors, RuntimeServiceServer<_>, cri.clone());
+        serve_one!(routes, health, names, house.calls, doors, ImageServiceServer<_>, cri);
     }
     if doors.plugins.wants(Kind::Service, "healthcheck") {
         let service = tonic_health::server::HealthService::from_health_reporter(health);

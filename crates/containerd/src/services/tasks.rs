@@ -140,6 +140,7 @@ impl tasks_server::Tasks for Tasks {
                 options: request.options.map(any::from_wire),
                 runtime: request.runtime_path,
                 origin: restore.as_ref().map(Restore::origin).unwrap_or_default(),
+                shim_of: None,
                 awaited,
             };
             let created = tasks.create(&namespace, create).await;

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use types::error::os_text;
 use types::{Error, Result};
 
 use super::print;
@@ -94,7 +95,7 @@ pub fn run(flags: &Flags) -> Result<()> {
 pub fn get(socket: &str, profile: &Profile) -> Result<()> {
     let path = profile.path();
     let failed = |doing: &str, error: std::io::Error| {
-        let why = format!("Get \"http://.{path}\": {doing}: {}", go::os_error(&error));
+        let why = format!("Get \"http://.{path}\": {doing}: {}", os_text(&error));
         Error::unavailable(why)
     };
     let dialled = |e| failed(&format!("dial unix {socket}: connect"), e);

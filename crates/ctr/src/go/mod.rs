@@ -9,6 +9,7 @@ pub mod time;
 pub use columns::Columns;
 
 use types::Labels;
+use types::error::os_text;
 
 /// Go's `%q`: a double-quoted string literal.
 pub fn quote(text: &str) -> String {
@@ -65,17 +66,9 @@ pub fn clean_path(path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
-/// An operating system error in Go's words: `no such file or directory`.
-pub fn os_error(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    let mut chars = text.chars();
-    chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default()
-}
-
 /// What Go says when `operation` on a path fails: `open /x: no such file or directory`.
 pub fn path_error(operation: &str, path: impl AsRef<std::path::Path>, error: std::io::Error) -> types::Error {
-    let text = format!("{operation} {}: {}", path.as_ref().display(), os_error(&error));
+    let text = format!("{operation} {}: {}", path.as_ref().display(), os_text(&error));
     types::Error::new(types::Error::from(error).class(), text)
 }
 

@@ -7,7 +7,7 @@ use crate::cancel::Cancel;
 use crate::unpack::{self, Options, Unpacker};
 
 use super::layer::Unpack;
-use super::{Found, Job, UnpackInto, tree};
+use super::{Found, Job, UnpackInto, remote, tree};
 
 /// Tells when the layer below is committed.
 pub(super) struct Below(Option<oneshot::Receiver<()>>);
@@ -30,14 +30,17 @@ pub(super) async fn unpack(
     diff_ids: Vec<Digest>,
 ) -> Result<Option<Digest>> {
     let blobs: Vec<_> = image.manifest.layers.iter().filter(|blob| tree::is_layer(job, blob)).collect();
-    let layers = unpack::stacked(blobs, diff_ids)?;
+    let mut layers = unpack::stacked(blobs, diff_ids)?;
+    if into.remote {
+        remote::tell(&mut layers, &job.pull.source.name, &image.descriptor.digest);
+    }
     let unpacker = Unpacker {
         store: job.pull.store.clone(),
         applier: into.how.applier().clone(),
         snapshotter: into.snapshotter.clone(),
         snapshotter_name: into.snapshotter_name.clone(),
     };
-    let options = Options { sync: into.sync, labels: into.labels.clone() };
+    let options = Options { sync: into.sync };
     let mut below = Below(None);
     let works: Vec<_> = layers
         .iter()

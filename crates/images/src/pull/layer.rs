@@ -71,10 +71,33 @@ impl Unpack<'_> {
             self.complete_store().await?;
         } else {
             self.job.watched.report(Event::Unpacking(&blob.digest, blob.size.unsigned_abs()));
-            self.unpack(below).await?;
+            if self.is_offered() { self.offer(below).await? } else { self.unpack(below).await? }
         }
         self.job.watched.report(Event::Unpacked(&blob.digest));
         Ok(())
+    }
+
+    /// Whether the snapshotter may bring the layer itself. Ours, which can rebase, never do.
+    fn is_offered(&self) -> bool {
+        self.into.remote && !self.into.snapshotter.can_rebase()
+    }
+
+    /// Fetches the layer only if the snapshotter does not bring it itself.
+    async fn offer(&self, below: Below) -> Result<()> {
+        below.committed(&self.job.cancel).await?;
+        let Some(prepared) = self.unpacker.prepare(self.layer).await? else { return Ok(()) };
+        let fetched = async {
+            blob::fetch(self.job, &self.layer.blob).await?;
+            permit(&self.job.cancel, &self.job.pull.shared.unpacks).await
+        };
+        let _permit = match fetched.await {
+            Ok(permit) => permit,
+            Err(error) => {
+                self.unpacker.remove(&prepared.key).await;
+                return Err(error);
+            }
+        };
+        self.unpacker.fill(self.layer, prepared, self.options, &self.job.cancel).await.map(drop)
     }
 
     /// The layer is unpacked; its blob may be missing all the same.
@@ -82,6 +105,7 @@ impl Unpack<'_> {
         let digest = &self.layer.blob.digest;
         match self.job.pull.store.info(digest).await {
             Ok(_) => self.job.watched.report(Event::Exists(digest)),
+            Err(error) if error.is_not_found() && self.is_offered() => {}
             Err(error) if error.is_not_found() && self.job.pull.keep == Keep::Layers => {
                 blob::fetch(self.job, &self.layer.blob).await?;
             }
@@ -133,7 +157,7 @@ impl Unpack<'_> {
             return Ok(None);
         }
         let key = self.layer.key();
-        let mounts = match snapshotter.prepare(&key, "", self.layer.labels(&self.options.labels)).await {
+        let mounts = match snapshotter.prepare(&key, "", self.layer.labels()).await {
             Ok(mounts) => mounts,
             // Somebody else has just made it: the other way finds that out.
             Err(error) if error.is_already_exists() => return Ok(None),
@@ -260,7 +284,7 @@ impl Unpack<'_> {
             _ => Ok(Settled::Committed),
         };
         let done = match done {
-            Ok(Settled::Committed) => self.unpacker.commit(self.layer, &tree.key, parent, self.options).await,
+            Ok(Settled::Committed) => self.unpacker.commit(self.layer, &tree.key, parent).await,
             Ok(Settled::NeedsMergedView) => {
                 self.unpacker.remove(&tree.key).await;
                 return Ok(Settled::NeedsMergedView);

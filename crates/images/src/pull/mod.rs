@@ -23,11 +23,13 @@
 //!  blob      one blob into the store, resumed, and fed to the extraction on the way
 //!  chain     the layers of one image, one on top of the other
 //!  layer     one layer: fetched and extracted at once, then rebased
+//!  remote    what snapshotters are told that bring layers themselves
 //! ```
 
 mod blob;
 mod chain;
 mod layer;
+mod remote;
 mod shared;
 mod tree;
 
@@ -38,7 +40,7 @@ use diff::Applier;
 use snapshots::Snapshotter;
 use types::oci::{Descriptor, Manifest};
 use types::reference::Reference;
-use types::{Digest, Labels, Result, ResultExt};
+use types::{Digest, Result, ResultExt};
 
 use crate::cancel::{Cancel, CancelOnDrop};
 use crate::progress::Progress;
@@ -134,8 +136,9 @@ pub struct UnpackInto {
     pub config_type: String,
     /// Media types of layers beside those that are known to be.
     pub layer_types: Vec<String>,
-    /// More labels for each snapshot.
-    pub labels: Labels,
+    /// Labels tell the snapshotter where each layer comes from, and one that brings layers itself may say that a layer is
+    /// there before it is fetched.
+    pub remote: bool,
     /// The applier is to make files durable. In one pass they always are.
     pub sync: bool,
 }

@@ -33,12 +33,14 @@ pub enum Which {
 pub struct Failing {
     inner: Arc<dyn Snapshotter>,
     order: Mutex<Option<(Step, Which)>>,
+    /// Committed snapshots that it makes by itself when they are to be prepared, as a remote snapshotter does.
+    brings: Mutex<Vec<String>>,
 }
 
 impl Failing {
     /// Fails at nothing yet.
     pub fn new(inner: Arc<dyn Snapshotter>) -> Arc<Self> {
-        Arc::new(Self { inner, order: Mutex::default() })
+        Arc::new(Self { inner, order: Mutex::default(), brings: Mutex::default() })
     }
 
     /// From now on these fail, and no others.
@@ -49,6 +51,17 @@ impl Failing {
     /// From now on nothing fails.
     pub fn heal(&self) {
         *self.order.lock().unwrap() = None;
+    }
+
+    /// From now on the snapshot called `name` comes by itself.
+    pub fn bring(&self, name: &str) {
+        self.brings.lock().unwrap().push(name.to_owned());
+    }
+
+    /// The name under which the snapshot will be committed, if it comes by itself.
+    fn brought(&self, labels: &Labels) -> Option<String> {
+        let name = labels.get(types::labels::SNAPSHOT_REF)?;
+        self.brings.lock().unwrap().contains(name).then(|| name.clone())
     }
 
     fn pass(&self, step: Step) -> Result<()> {
@@ -100,6 +113,11 @@ impl Snapshotter for Failing {
 
     async fn prepare(&self, key: &str, parent: &str, labels: Labels) -> Result<Vec<Mount>> {
         self.pass(Step::Prepare)?;
+        if let Some(name) = self.brought(&labels) {
+            self.inner.prepare("by itself", parent, Labels::new()).await?;
+            self.inner.commit(&name, "by itself", None, labels).await?;
+            return Err(Error::already_exists(format!("target snapshot {name:?}")));
+        }
         self.inner.prepare(key, parent, labels).await
     }
 

@@ -140,7 +140,7 @@ pub fn make(
             how: How::OnePass(applier),
             config_type: String::new(),
             layer_types: Vec::new(),
-            labels: Labels::new(),
+            remote: false,
             sync: false,
         }],
         limits: Limits::default(),

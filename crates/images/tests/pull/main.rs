@@ -13,6 +13,7 @@ mod sharing;
 mod store;
 mod trees;
 
+use snapshots::Snapshotter as _;
 use types::digest::Digest;
 use types::oci::image::{chain_id, media};
 use types::snapshot::Kind;
@@ -122,6 +123,44 @@ async fn a_snapshotter_that_cannot_rebase_gets_one_layer_after_another() {
     assert!(pulled.images[0].unpacked.is_some());
     let labels = bench.store.labels(&image.layers[2].digest).await;
     assert!(labels.contains_key("containerd.io/uncompressed"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_snapshotter_brings_itself_is_not_fetched() {
+    if !is_root() {
+        return;
+    }
+    let bench = Bench::new();
+    // The third links to a file of the first, of which nothing comes here.
+    let layers = &layers()[..2];
+    let image = bench.registry.add_image("library/x", "1", layers);
+    let ids: Vec<Digest> = layers.iter().map(|layer| layer.diff_id.clone()).collect();
+    let lowest = chain_id(&ids[..1]).unwrap();
+    let remote = failing::Failing::new(snapshots::native::Native::open(bench.path("native")).unwrap());
+    remote.bring(lowest.as_str());
+    let pull = || {
+        let mut pull = bench.make();
+        pull.unpack[0].snapshotter = remote.clone();
+        pull.unpack[0].remote = true;
+        pull.pull(&image.manifest, bench.events.clone())
+    };
+    pull().await.unwrap();
+
+    let labels = remote.stat(lowest.as_str()).await.unwrap().labels;
+    let said = |key: &str| labels[&format!("containerd.io/snapshot/cri.{key}")].clone();
+    assert_eq!(said("image-ref"), bench.make().source.name);
+    assert_eq!(said("manifest-digest"), image.manifest.digest.to_string());
+    assert_eq!(said("layer-digest"), image.layers[0].digest.to_string());
+    let all: Vec<_> = image.layers.iter().map(|layer| layer.digest.to_string()).collect();
+    assert_eq!(said("image-layers"), all.join(","));
+    let is_there =
+        async |n: usize| content::Store::info(&*bench.store, &image.layers[n].digest).await.is_ok();
+    assert_eq!([is_there(0).await, is_there(1).await], [false, true]);
+
+    // It is there, and so is what stands on it.
+    bench.registry.forget_requests();
+    pull().await.unwrap();
+    assert_eq!(bench.registry.requests().len(), 0, "{:?}", bench.registry.requests());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,6 +9,7 @@ use crate::containers::ContainerRecord;
 use crate::content::{BlobRecord, IngestRecord};
 use crate::images::ImageRecord;
 use crate::leases::LeaseRecord;
+use crate::sandboxes::SandboxRecord;
 use crate::snapshots::SnapshotRecord;
 
 use super::node::{Kind, Node};
@@ -65,6 +66,11 @@ impl<'o> Reading<'o> {
         match node.kind {
             Kind::Image => self.image(node, bytes, each),
             Kind::Container => self.container(node, bytes, each),
+            Kind::Sandbox => {
+                let row = Row::of::<SandboxRecord>(node.key, bytes)?;
+                each(Fact::Root);
+                self.labels(node, row, 2, each)
+            }
             Kind::Ingest => self.ingest(node, bytes, each),
             Kind::Content => self.labels(node, Row::of::<BlobRecord>(node.key, bytes)?, 3, each),
             Kind::Snapshot => self.snapshot(node, bytes, each),
@@ -182,7 +188,9 @@ pub(super) fn needs<'a>(node: Node<'a>, bytes: &'a [u8]) -> Result<Option<Node<'
     match node.kind {
         Kind::Image => inherent(node, Row::of::<ImageRecord>(node.key, bytes)?),
         Kind::Snapshot => inherent(node, Row::of::<SnapshotRecord>(node.key, bytes)?),
-        Kind::Lease | Kind::Container | Kind::Ingest | Kind::Content | Kind::Other => Ok(None),
+        Kind::Lease | Kind::Container | Kind::Sandbox | Kind::Ingest | Kind::Content | Kind::Other => {
+            Ok(None)
+        }
     }
 }
 

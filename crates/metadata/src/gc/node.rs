@@ -8,6 +8,7 @@ pub(super) enum Kind {
     Lease,
     Image,
     Container,
+    Sandbox,
     Ingest,
     Content,
     Snapshot,

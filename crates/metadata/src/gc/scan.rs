@@ -6,7 +6,9 @@ use std::time::SystemTime;
 use redb::{ReadTransaction, ReadableTable, TableDefinition};
 use types::Result;
 
-use crate::schema::{BLOBS, CONTAINERS, IMAGES, INGESTS, LEASE_RESOURCES, LEASES, Pair, SNAPSHOTS};
+use crate::schema::{
+    BLOBS, CONTAINERS, IMAGES, INGESTS, LEASE_RESOURCES, LEASES, Pair, SANDBOXES, SNAPSHOTS,
+};
 use crate::tx::{NEXT, Source};
 
 use super::collectible::Known;
@@ -58,6 +60,7 @@ pub(super) fn mark(txn: &ReadTransaction, ids: &Ids, reading: Reading<'_>, known
     scan.pairs(txn, INGESTS.table, Kind::Ingest)?;
     scan.pairs(txn, BLOBS.table, Kind::Content)?;
     scan.pairs(txn, CONTAINERS.table, Kind::Container)?;
+    scan.pairs(txn, SANDBOXES.table, Kind::Sandbox)?;
     scan.snapshots(txn)?;
     scan.finish(txn)
 }
@@ -211,6 +214,7 @@ pub(super) fn with_row<T>(
         Kind::Lease => LEASES.table,
         Kind::Image => IMAGES.table,
         Kind::Container => CONTAINERS.table,
+        Kind::Sandbox => SANDBOXES.table,
         Kind::Ingest => INGESTS.table,
         Kind::Content => BLOBS.table,
         Kind::Snapshot => {

@@ -100,6 +100,7 @@ fn decode(table: Table, key: &[u8]) -> Option<Owned> {
         Table::Leases => pair(Kind::Lease),
         Table::Images => pair(Kind::Image),
         Table::Containers => pair(Kind::Container),
+        Table::Sandboxes => pair(Kind::Sandbox),
         Table::Ingests => pair(Kind::Ingest),
         Table::Blobs => pair(Kind::Content),
         Table::Snapshots => {

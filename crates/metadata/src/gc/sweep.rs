@@ -153,7 +153,7 @@ fn remove(tx: &Tx<'_>, dead: &Owned, swept: &mut Swept) -> Result<()> {
         Kind::Content => remove_blob(tx, ns, key)?,
         Kind::Ingest => remove_ingest(tx, ns, key)?,
         Kind::Snapshot => return remove_snapshot(tx, dead, swept),
-        Kind::Container | Kind::Other => false,
+        Kind::Container | Kind::Sandbox | Kind::Other => false,
     };
     if found {
         swept.removed.push(Removed::Row(dead.clone()));

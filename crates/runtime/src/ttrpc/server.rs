@@ -1,6 +1,6 @@
 //! The serving side, for shims that forward their events.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -21,8 +21,6 @@ use super::wire::Wire;
 const IN_FLIGHT: usize = 1024;
 /// How long an event may take to those who subscribe. Then they do not read, and are behind.
 const DELIVERY: Duration = Duration::from_millis(200);
-/// How long until what a client was given is written.
-const WRITTEN: Duration = Duration::from_millis(1);
 
 /// A call from a peer.
 #[derive(Clone, Debug)]
@@ -170,14 +168,7 @@ pub fn forward_events(exchange: Exchange) -> impl Fn(Request) -> Answer + Clone 
 
 /// Waits until an event has reached those who subscribe, but not for one that does not read.
 pub(crate) async fn delivered(mut delivery: Delivery) {
-    {
-        let mut taken = std::pin::pin!(delivery.taken());
-        if poll_fn(|cx| Poll::Ready(taken.as_mut().poll(cx).is_pending())).await {
-            let _ = tokio::time::timeout(DELIVERY, taken).await;
-            // It is with the connection's task, which was woken before us: when a timer has fired it is in the client's socket.
-            tokio::time::sleep(WRITTEN).await;
-        }
-    }
+    let _ = tokio::time::timeout(DELIVERY, delivery.taken()).await;
     delivery.told();
 }
 

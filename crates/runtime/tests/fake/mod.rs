@@ -255,6 +255,7 @@ pub fn create() -> Create {
         runtime: "io.containerd.fake.v2".into(),
         options: None,
         origin: Origin::Beginning,
+        shim_of: None,
     }
 }
 

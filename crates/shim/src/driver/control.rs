@@ -10,19 +10,34 @@ use crate::children::Work;
 use crate::context::Context;
 use crate::effect::{Checkpoint, Control};
 use crate::json::Parser;
-use crate::runtime::{Failure, tidy_checkpoint};
+use crate::runtime::{Failure, make_work, tidy_checkpoint};
 use crate::state::Input;
 use crate::stats;
 
 impl Driver {
     pub(super) fn control(&mut self, cx: &mut Context, what: Control) -> Result<()> {
-        let (process, run) = self.runtime.control(&what)?;
-        self.track(cx, (process, run))?;
-        self.checkpoint = match what {
-            Control::Checkpoint(checkpoint) => Some(checkpoint),
-            Control::Pause | Control::Resume | Control::Update(_) => None,
+        let run = match what {
+            Control::Pause => self.runtime.pause(),
+            Control::Resume => self.runtime.resume(),
+            Control::Update(resources) => self.runtime.update(&resources),
+            Control::Checkpoint(checkpoint) => {
+                let work = self.runtime.criu_work(&checkpoint);
+                self.offload(cx, Work::CheckpointPlace, || make_work(&work).map(|()| Vec::new()))?;
+                self.checkpoint = Some(checkpoint);
+                return Ok(());
+            }
         };
-        Ok(())
+        self.track(cx, run?)
+    }
+
+    /// There is a place for CRIU to work in: the runtime writes the checkpoint.
+    pub(super) fn checkpoint_begins(&mut self, cx: &mut Context) {
+        let Some(checkpoint) = &self.checkpoint else { return };
+        let begun = self.runtime.checkpoint(checkpoint).and_then(|run| self.track(cx, run));
+        if let Err(error) = begun {
+            self.checkpoint = None;
+            self.feed(cx, Input::Controlled(Err(error)));
+        }
     }
 
     /// The runtime has written a checkpoint, or could not: its traces are seen to before that is told.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use api::containerd::runc::v1::Options;
 use api::containerd::task::v3::CreateTaskRequest;
 use types::mount::Mount;
-use types::{Error, Result, ResultExt};
+use types::{Class, Error, Result};
 
 use super::{Driver, Live};
 use crate::call::Call;
@@ -76,8 +76,8 @@ impl Driver {
         spec::suit(&options.binary_name, &bundle)?;
         let policy = Policy {
             kill_all_on_exit: !facts.private_pids,
-            // A hook would run at another time than with upstream; a shared namespace has processes to be killed first.
-            eager_removal: !facts.poststop && facts.private_pids,
+            // A hook would run at another time than with upstream. What shares a namespace is killed before the exit is told.
+            eager_removal: !facts.poststop,
             restored: !restore.is_empty(),
         };
         let pipe_owner = PipeOwner { uid: options.io_uid, gid: options.io_gid };
@@ -90,7 +90,7 @@ impl Driver {
             console: &console,
             owner: pipe_owner,
         };
-        let plan = Plan::open(&init.stdio, &place).context(|| "failed to create init process I/O")?;
+        let plan = Plan::open(&init.stdio, &place).map_err(of_streams)?;
         cx.adopt_logger(&init.owner, init.plan.insert(plan))?;
         let rootfs = make_rootfs(&bundle, &mounts)?;
         let driver = Self {
@@ -164,7 +164,7 @@ impl Driver {
         }
         match (exec, said) {
             ("", Ok(_)) => self.begin(cx),
-            ("", Err(error)) => self.abort_create(cx, error.context("failed to create init process I/O")),
+            ("", Err(error)) => self.abort_create(cx, of_streams(error)),
             (exec, said) => {
                 let begun = said.and_then(|_| self.launch_exec(cx, exec));
                 if let Err(error) = begun {
@@ -172,7 +172,7 @@ impl Driver {
                         live.plan = None;
                         cx.abandon(&live.owner);
                     }
-                    let result = Err(error.context("failed to create init process I/O"));
+                    let result = Err(of_streams(error));
                     self.feed(cx, Input::Started { exec: exec.to_owned(), result });
                 }
             }
@@ -225,6 +225,7 @@ impl Driver {
 
     /// It could not be made: unmounts, then says so.
     pub(super) fn abort_create(&mut self, cx: &mut Context, error: Error) {
+        let error = of_parts(error);
         if let Some(live) = self.processes.get_mut("") {
             live.plan = None;
             cx.abandon(&live.owner);
@@ -240,6 +241,19 @@ impl Driver {
         }
         self.feed(cx, Input::Created(Err(error)));
     }
+}
+
+/// Why a process cannot have its streams.
+pub(super) fn of_streams(error: Error) -> Error {
+    of_parts(error.context("failed to create init process I/O"))
+}
+
+/// That a container or exec is not there, or there already, is said of it alone, and never of a file or a program that it needs.
+fn of_parts(error: Error) -> Error {
+    if matches!(error.class(), Class::NotFound | Class::AlreadyExists) {
+        return Error::unknown(error.to_string());
+    }
+    error
 }
 
 fn ended() -> Error {

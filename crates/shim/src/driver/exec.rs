@@ -5,7 +5,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use api::containerd::task::v3::ExecProcessRequest;
 use types::{Error, Result, ResultExt};
 
-use super::create::check_name;
+use super::create::{check_name, of_streams};
 use super::{Driver, Live};
 use crate::call::Call;
 use crate::context::Context;
@@ -49,7 +49,7 @@ impl Driver {
             console: &console,
             owner: self.pipe_owner,
         };
-        let plan = Plan::open(&live.stdio, &place).context(|| "failed to create init process I/O")?;
+        let plan = Plan::open(&live.stdio, &place).map_err(of_streams)?;
         let plan = live.plan.insert(plan);
         cx.adopt_logger(&live.owner, plan)?;
         if plan.awaits().is_some() { Ok(()) } else { self.launch_exec(cx, exec) }

@@ -7,7 +7,6 @@ use api::containerd::runc::v1::Options;
 use api::containerdrs::shim::v1 as wire;
 use prost::Message;
 use sys::cgroup::Groups;
-use sys::handover::Inherited;
 use types::mount::Mount;
 use types::{Error, Result};
 
@@ -17,6 +16,7 @@ use crate::handover::Kept;
 use crate::io::{PipeOwner, Stdio};
 use crate::runtime::Runtime;
 use crate::state::State;
+use crate::terminal::Terminals;
 
 /// Whether a container that was written down means something to us.
 pub fn check(container: &wire::Container) -> Result<()> {
@@ -48,7 +48,7 @@ impl Live {
         process.child = child.unwrap_or(0);
     }
 
-    fn read_back(container: &str, process: &wire::Process, inherited: &mut Inherited) -> Result<Self> {
+    fn read_back(container: &str, process: &wire::Process, terminals: &Terminals) -> Self {
         let stdio = Stdio {
             stdin: process.stdin.clone(),
             stdout: process.stdout.clone(),
@@ -56,10 +56,10 @@ impl Live {
             terminal: process.terminal,
         };
         let mut live = Self::new(container, &process.exec, stdio);
-        live.console = process.console.map(|fd| inherited.take(fd)).transpose()?;
+        live.console = terminals.of(&live.owner);
         live.stdin_closed = process.stdin_closed;
         live.child = Some(process.child).filter(|serial| *serial != 0);
-        Ok(live)
+        live
     }
 }
 
@@ -116,11 +116,11 @@ impl Driver {
     }
 
     /// The same, back.
-    pub fn read_back(container: wire::Container, namespace: &str, inherited: &mut Inherited) -> Result<Self> {
+    pub fn read_back(container: wire::Container, namespace: &str, terminals: &Terminals) -> Result<Self> {
         let (id, bundle) = (container.id.clone(), PathBuf::from(&container.bundle));
         let mut processes = BTreeMap::new();
         for process in &container.processes {
-            processes.insert(process.exec.clone(), Live::read_back(&id, process, inherited)?);
+            processes.insert(process.exec.clone(), Live::read_back(&id, process, terminals));
         }
         Ok(Self {
             runtime: Runtime::new(options(&container)?, namespace, &id, &bundle),

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use sys::cgroup::Groups;
 use sys::mount::UnmountFlags;
 use sys::pidfd::PidFd;
 use types::{Error, Result};
@@ -112,7 +113,7 @@ impl Driver {
     fn kill(&self, cx: &mut Context, signal: u32, all: bool, call: Call) {
         // Init is our child: no runtime has to find it where it would do nothing else than send the signal.
         let init = self.processes.get(INIT).and_then(|live| live.child);
-        let direct = !all && self.runtime.only_sends_signals() && self.state.is_plainly_alive();
+        let direct = !all && self.runtime.only_sends_signals() && self.state.is_plainly_signalled(signal);
         let init = init.and_then(|child| cx.children.process(child)).filter(|_| direct);
         match init.map(|init| init.signal(signal)) {
             Some(Ok(())) => cx.reply(call, Ok(message::answer(&Answer::Empty))),
@@ -128,7 +129,11 @@ impl Driver {
         }
     }
 
+    /// Kills what outlives init; most often that is nothing, and then no runtime is needed to find that out.
     fn kill_all(&self, cx: &mut Context) -> Result<(), Input> {
+        if self.groups.as_ref().is_some_and(Groups::are_deserted) {
+            return Err(Input::KilledAll);
+        }
         let begun = self.runtime.kill(Task::KillAll, libc::SIGKILL.unsigned_abs(), true);
         self.follow(cx, begun).map_err(|error| {
             cx.log.error(&error.to_string(), &self.id);
@@ -145,7 +150,7 @@ impl Driver {
                 Err(Error::not_found("exec kill error: process already finished: not found"))
             }
             Some(Err(e)) => {
-                let why = crate::runtime::external::reason(&e);
+                let why = types::error::os_text(&e);
                 Err(Error::unknown(format!("exec kill error: unknown error after kill: {why}")))
             }
         }

@@ -32,16 +32,23 @@ impl Driver {
         self.state.init.pid
     }
 
+    /// When it was made, in seconds and nanoseconds since 1970.
+    pub fn created_at(&self) -> (i64, i32) {
+        self.death.timeline.moments().next().map_or((0, 0), |first| first.at)
+    }
+
     /// Where a process is in its life.
     pub fn describe(&self, exec: &str) -> Result<StateResponse> {
         let process = self.state.process(exec)?;
         let stdio = self.processes.get(exec).map(|live| live.stdio.clone()).unwrap_or_default();
-        let status = match process.phase {
-            Phase::Creating | Phase::Created | Phase::Starting { .. } => Status::Created,
-            Phase::Running if exec.is_empty() && self.state.is_pausing() => Status::Pausing,
-            Phase::Running => Status::Running,
-            Phase::Paused => Status::Paused,
-            Phase::Stopped(_) => Status::Stopped,
+        // An exec stands still with its container.
+        let status = match (process.phase, self.state.init.phase) {
+            (Phase::Stopped(_), _) => Status::Stopped,
+            (_, Phase::Paused) => Status::Paused,
+            (_, Phase::Running) if self.state.is_pausing() => Status::Pausing,
+            (Phase::Creating | Phase::Created | Phase::Starting { .. }, _) => Status::Created,
+            (Phase::Running, _) => Status::Running,
+            (Phase::Paused, _) => Status::Paused,
         };
         let exit = process.exit().unwrap_or(Exit::NEVER);
         Ok(StateResponse {
@@ -104,7 +111,7 @@ impl Driver {
         if self.state.process(exec)?.exit().is_some() && !exec.is_empty() {
             return Err(Error::precondition("cannot resize a stopped container"));
         }
-        let Some(console) = self.processes.get(exec).and_then(|live| live.console.as_ref()) else {
+        let Some(console) = self.processes.get(exec).and_then(|live| live.console.as_deref()) else {
             return Ok(());
         };
         let cells =

@@ -200,6 +200,9 @@ fn first() -> wire::State {
         // Added later: not there.
         debug_listener: None,
         debug_socket: None,
+        copies: Vec::new(),
+        next_copy: 0,
+        ends_when_empty: false,
     }
 }
 

@@ -8,20 +8,20 @@ use std::path::{Path, PathBuf};
 use sys::pidfd::PidFd;
 use types::{Result, ResultExt};
 
-use super::external::{Run, Runtime, Streams, Task};
-use crate::effect::{Checkpoint, Control};
+use super::external::{Run, Runtime, Streams, Task, is_crun};
+use crate::effect::Checkpoint;
 use crate::io::ConsoleSocket;
 use crate::offload::memory_file;
 
 impl Runtime {
-    /// Does `what` to the container.
-    pub fn control(&self, what: &Control) -> Result<(PidFd, Run)> {
-        match what {
-            Control::Pause => self.simple(Task::Pause, "pause"),
-            Control::Resume => self.simple(Task::Resume, "resume"),
-            Control::Update(resources) => self.update(resources),
-            Control::Checkpoint(checkpoint) => self.checkpoint(checkpoint),
-        }
+    /// `pause`: its processes stand still.
+    pub fn pause(&self) -> Result<(PidFd, Run)> {
+        self.simple(Task::Pause, "pause")
+    }
+
+    /// `resume`: they go on.
+    pub fn resume(&self) -> Result<(PidFd, Run)> {
+        self.simple(Task::Resume, "resume")
     }
 
     /// `resume`, of a container that ended while it was paused.
@@ -34,7 +34,7 @@ impl Runtime {
     }
 
     /// `update`: limits, as JSON on standard input.
-    fn update(&self, resources: &[u8]) -> Result<(PidFd, Run)> {
+    pub fn update(&self, resources: &[u8]) -> Result<(PidFd, Run)> {
         let mut input = memory_file("resources")?;
         let written = input.write_all(resources).and_then(|()| input.rewind());
         written.context(|| "write resources for the runtime")?;
@@ -43,7 +43,7 @@ impl Runtime {
     }
 
     /// `checkpoint`: the processes, on disk.
-    fn checkpoint(&self, checkpoint: &Checkpoint) -> Result<(PidFd, Run)> {
+    pub fn checkpoint(&self, checkpoint: &Checkpoint) -> Result<(PidFd, Run)> {
         let work = self.criu_work(checkpoint);
         let mut args = vec![OsStr::new("checkpoint")];
         if !checkpoint.image.is_empty() {
@@ -90,13 +90,24 @@ impl Runtime {
         if let Some(socket) = console {
             args.extend([OsStr::new("--console-socket"), socket.path.as_os_str()]);
         }
-        if options.no_pivot_root {
-            args.push(OsStr::new("--no-pivot"));
+        // crun's restore knows neither flag, and never becomes a subreaper.
+        if !is_crun(self.command()) {
+            if options.no_pivot_root {
+                args.push(OsStr::new("--no-pivot"));
+            }
+            // Its processes become our children, not the runtime's.
+            args.push(OsStr::new("--no-subreaper"));
         }
-        // Its processes become our children, not the runtime's.
-        args.extend([OsStr::new("--no-subreaper"), OsStr::new("--bundle"), self.bundle().as_os_str()]);
-        args.push(OsStr::new(self.id()));
+        args.extend([OsStr::new("--bundle"), self.bundle().as_os_str(), OsStr::new(self.id())]);
         self.run(Task::Restore, &args, streams)
+    }
+}
+
+/// Makes the directory in which CRIU works: runc does so itself, crun wants it to be there.
+pub fn make_work(work: &Path) -> Result<()> {
+    match rustix::fs::mkdir(work, rustix::fs::Mode::RWXU) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+        Err(e) => Err(std::io::Error::from(e)).context(|| format!("mkdir {}", work.display())),
     }
 }
 
@@ -121,6 +132,15 @@ pub fn tidy_checkpoint(work: &Path, log: Option<&Path>, is_ours: bool) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_directory_may_be_there_and_its_parent_must_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let work = dir.path().join("work");
+        make_work(&work).unwrap();
+        make_work(&work).unwrap();
+        assert!(make_work(&work.join("a/b")).is_err());
+    }
 
     #[test]
     fn only_a_directory_of_ours_is_removed_and_the_log_is_kept_when_it_is_needed() {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use api::containerd::runc::v1::Options;
 use sys::pidfd::{Ended, PidFd};
 use sys::process::{Bond, Program};
+use types::error::os_text;
 use types::{Error, Result, ResultExt};
 
 use crate::call::Call;
@@ -209,7 +210,8 @@ impl Runtime {
         ["runc", "crun"].iter().any(|known| name == Some(OsStr::new(known)))
     }
 
-    fn command(&self) -> &str {
+    /// The command that is executed.
+    pub(super) fn command(&self) -> &str {
         if self.options.binary_name.is_empty() { "runc" } else { &self.options.binary_name }
     }
 
@@ -285,6 +287,11 @@ impl Run {
     }
 }
 
+/// Whether a command is crun, by its name.
+pub fn is_crun(command: &str) -> bool {
+    Path::new(command).file_name().is_some_and(|name| name.as_bytes().starts_with(b"crun"))
+}
+
 /// Executes `command` with `args`, as Go's exec does: found in PATH, with our environment.
 pub fn spawn(command: &str, args: &[&OsStr], dir: &Path, stdio: [BorrowedFd<'_>; 3]) -> Result<PidFd> {
     let c_string = |text: &OsStr| {
@@ -312,7 +319,7 @@ pub fn spawn(command: &str, args: &[&OsStr], dir: &Path, stdio: [BorrowedFd<'_>;
         bond: Bond::Dies,
     };
     program.spawn().map_err(|e| {
-        let what = format!("fork/exec {}: {}", path.display(), reason(&e));
+        let what = format!("fork/exec {}: {}", path.display(), os_text(&e));
         Error::from(e).class_of(what)
     })
 }
@@ -326,12 +333,6 @@ impl ClassOf for Error {
     fn class_of(self, message: String) -> Error {
         Error::new(self.class(), message)
     }
-}
-
-/// The words of the system for an error, without Rust's number behind them, in lower case as Go has them.
-pub fn reason(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_lowercase()
 }
 
 fn find(command: &str) -> Result<PathBuf> {

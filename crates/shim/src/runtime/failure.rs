@@ -5,10 +5,10 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use sys::pidfd::Ended;
+use types::error::os_text;
 use types::{Error, Result};
 
 use crate::json::Parser;
-use crate::runtime::external::reason;
 use crate::runtime::{Run, Task};
 
 /// A call that failed.
@@ -61,7 +61,9 @@ impl Failure {
 
     /// Whether the runtime says that there is no such container: deleting it has succeeded before.
     pub fn is_absence(&self) -> bool {
-        self.status.contains("does not exist")
+        // crun's words: it forgets a container with the checkpoint that ends it.
+        let gone = self.status.contains("cannot open directory") && self.status.contains("No such file");
+        gone || self.status.contains("does not exist")
     }
 
     fn with(self, what: &str) -> Error {
@@ -108,7 +110,7 @@ fn said(mut output: &File) -> String {
 /// The last error that the call logged, empty if it logged none.
 fn logged(run: &Run) -> Result<String, String> {
     let (path, start) = run.log();
-    let mut file = File::open(path).map_err(|e| format!("open {}: {}", path.display(), reason(&e)))?;
+    let mut file = File::open(path).map_err(|e| format!("open {}: {}", path.display(), os_text(&e)))?;
     file.seek(SeekFrom::Start(start)).map_err(|e| e.to_string())?;
     last_error(file, path)
 }
@@ -170,6 +172,14 @@ mod tests {
             "OCI runtime start failed: unable to retrieve OCI runtime error (open log.json: no such file or \
              directory): exec: \"x\": not found"
         );
+    }
+
+    #[test]
+    fn each_runtime_has_its_words_for_a_container_that_is_not_there() {
+        let is_absence = |status: &str| failure(Ok(""), status).is_absence();
+        assert!(is_absence("exit status 1: container does not exist"));
+        assert!(is_absence("exit status 1: cannot open directory `/run/r/c`: No such file or directory"));
+        assert!(!is_absence("exit status 1: cannot open directory `/run/r/c`: Permission denied"));
     }
 
     #[test]

@@ -14,11 +14,14 @@ use crate::debug::Door;
 use crate::driver::Driver;
 use crate::handover::{Kept, required};
 use crate::serve::Settings;
+use crate::terminal::Terminals;
 
 impl Shim {
     /// Whether nothing is under way that ends by itself, so that what is there is all that there is.
     pub fn is_quiet(&self) -> bool {
-        self.cx.children.is_quiet() && self.containers.values().all(Driver::is_quiet)
+        self.cx.children.is_quiet()
+            && self.cx.awaiting.is_empty()
+            && self.containers.values().all(Driver::is_quiet)
     }
 
     /// Whether it is about to end.
@@ -37,6 +40,7 @@ impl Shim {
             debug,
             upgrade: _,
             ending: _,
+            ends_when_empty,
             late: _,
             busy: _,
         } = self;
@@ -45,6 +49,10 @@ impl Shim {
             // Made anew.
             epoll: _,
             log: _,
+            // Nothing is handed over while there are any.
+            awaiting: _,
+            // Of those that are under way; what only waits for an end is understood in either words.
+            wordings: _,
             server,
             children,
             streams,
@@ -63,6 +71,7 @@ impl Shim {
             loggers: loggers.iter().map(Logger::write_down).collect(),
             console_prefix: console_prefix.to_string_lossy().into_owned(),
             consoles: *consoles,
+            ends_when_empty: *ends_when_empty,
             ..wire::State::default()
         };
         if let Some(door) = debug {
@@ -82,16 +91,17 @@ impl Shim {
         signals: Signals,
         settings: Settings,
         mut state: wire::State,
-        inherited: &mut Inherited,
+        (inherited, terminals): (&mut Inherited, &Terminals),
     ) -> Result<Self> {
         let socket = crate::address::Socket::read_back(required(state.socket.take(), "socket")?);
         let debug = Door::read_back(&mut state, inherited)?;
         let mut containers = BTreeMap::new();
         for container in state.containers {
-            let driver = Driver::read_back(container, &cx.namespace, inherited)?;
+            let driver = Driver::read_back(container, &cx.namespace, terminals)?;
             containers.insert(driver.id().to_owned(), driver);
         }
-        let mut shim = Self { containers, ..Self::new(cx, signals, settings, socket) };
+        let ends_when_empty = state.ends_when_empty;
+        let mut shim = Self { containers, ends_when_empty, ..Self::new(cx, signals, settings, socket) };
         shim.open_to_debuggers(debug)?;
         Ok(shim)
     }

@@ -3,7 +3,7 @@
 
 use types::{Error, Result};
 
-use super::{Phase, State, Step};
+use super::{Phase, SIGKILL, State, Step};
 use crate::call::{Answer, Call, Event};
 use crate::effect::{Control, Effect};
 
@@ -33,12 +33,13 @@ impl State {
         matches!(self.control, Some((Verb::Pause, _)))
     }
 
-    /// Whether a signal reaches init, and ends nobody else, without the runtime's help: it has a process namespace of its own, and
-    /// nothing freezes it.
-    pub fn is_plainly_alive(&self) -> bool {
+    /// Whether a signal does without the runtime's help what it would do with it: it reaches init, which nothing freezes, and nobody
+    /// else. Where the process namespace is shared the runtime kills all of the container's processes at once.
+    pub fn is_plainly_signalled(&self, signal: u32) -> bool {
         let alive =
             matches!(self.init.phase, Phase::Created | Phase::Starting { early: None } | Phase::Running);
-        alive && !self.policy.kill_all_on_exit && self.control.is_none() && !self.thawing
+        let alone = !self.policy.kill_all_on_exit || signal != SIGKILL;
+        alive && alone && self.control.is_none() && !self.thawing
     }
 
     pub(super) fn control(&mut self, what: Control, call: Call, todo: &mut Vec<Effect>) {

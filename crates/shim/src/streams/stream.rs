@@ -29,7 +29,8 @@ impl Stream {
     /// Where it goes to, if that is a descriptor of ours.
     fn sink(&self) -> Option<BorrowedFd<'_>> {
         match &self.flow.sink {
-            Sink::Process(fd) | Sink::Fifo(fd, _) | Sink::Logger(fd, _) => Some(fd.as_fd()),
+            Sink::Process(end) => Some(end.as_fd()),
+            Sink::Fifo(fd, _) | Sink::Logger(fd, _) => Some(fd.as_fd()),
             Sink::Log(..) => None,
         }
     }
@@ -61,17 +62,34 @@ impl Stream {
         if self.waiting == waiting {
             return Ok(());
         }
-        let token = Token { kind: Kind::Stream, serial }.pack();
         match self.waiting {
-            Waiting::Source | Waiting::Either(_) => epoll.remove(&self.flow.source)?,
-            Waiting::Sink => self.sink().map_or(Ok(()), |sink| epoll.remove(sink))?,
+            Waiting::Source | Waiting::Either(_) => self.flow.source.unwatch(Ready::IN, epoll)?,
+            Waiting::Sink => self.unwatch_sink(epoll)?,
             Waiting::Reader(_) | Waiting::Carrier(_) | Waiting::Nothing => {}
         }
         self.waiting = waiting;
         match waiting {
-            Waiting::Source | Waiting::Either(_) => epoll.add(&self.flow.source, token, Ready::IN),
-            Waiting::Sink => self.sink().map_or(Ok(()), |sink| epoll.add(sink, token, Ready::OUT)),
+            Waiting::Source | Waiting::Either(_) => self.flow.source.watch(Ready::IN, serial, epoll),
+            Waiting::Sink => self.watch_sink(serial, epoll),
             Waiting::Reader(_) | Waiting::Carrier(_) | Waiting::Nothing => Ok(()),
+        }
+    }
+
+    fn watch_sink(&self, serial: u64, epoll: &Epoll) -> io::Result<()> {
+        match &self.flow.sink {
+            Sink::Process(end) => end.watch(Ready::OUT, serial, epoll),
+            Sink::Fifo(fd, _) | Sink::Logger(fd, _) => {
+                epoll.add(fd, Token { kind: Kind::Stream, serial }.pack(), Ready::OUT)
+            }
+            Sink::Log(..) => Ok(()),
+        }
+    }
+
+    fn unwatch_sink(&self, epoll: &Epoll) -> io::Result<()> {
+        match &self.flow.sink {
+            Sink::Process(end) => end.unwatch(Ready::OUT, epoll),
+            Sink::Fifo(fd, _) | Sink::Logger(fd, _) => epoll.remove(fd),
+            Sink::Log(..) => Ok(()),
         }
     }
 
@@ -110,7 +128,7 @@ impl Stream {
     fn pump(&mut self) -> Next {
         let mut budget = TURN;
         while budget > 0 {
-            let moved = match (self.flow.method, self.sink()) {
+            let moved = match (self.flow.method(), self.sink()) {
                 _ if self.ended => Ok(Moved::End),
                 (_, None) => return Next::Carry,
                 (Method::Splice, Some(sink)) => fifo::transfer(&self.flow.source, sink, budget),
@@ -119,7 +137,7 @@ impl Stream {
             match moved {
                 Ok(Moved::Bytes(n)) => budget = budget.saturating_sub(n),
                 Ok(Moved::Nothing) if !self.pending.is_empty() || look(&self.flow.source) == Source::Said => {
-                    return Next::Sink;
+                    return if self.is_hung_up() { Next::End } else { Next::Sink };
                 }
                 Ok(Moved::Nothing) => return Next::Source,
                 Ok(Moved::Unread) => return Next::Unread,
@@ -132,6 +150,14 @@ impl Stream {
             }
         }
         Next::Again
+    }
+
+    /// Whether what takes no more input has nobody who would read it: a terminal that is full says no more than that, and is
+    /// "ready" for ever.
+    fn is_hung_up(&self) -> bool {
+        let Sink::Process(end) = &self.flow.sink else { return false };
+        let ready = ready(end, PollFlags::OUT);
+        ready.contains(PollFlags::HUP) && !ready.contains(PollFlags::OUT)
     }
 
     /// Moves a piece through our memory, for what cannot be spliced on all kernels.
@@ -175,12 +201,15 @@ enum Source {
 }
 
 fn look(source: impl AsFd) -> Source {
-    let mut fds = [PollFd::new(&source, PollFlags::IN)];
-    let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
-    let ready = poll(&mut fds, Some(&now)).map_or(PollFlags::empty(), |_| fds[0].revents());
-    match ready {
+    match ready(source, PollFlags::IN) {
         ready if ready.contains(PollFlags::IN) => Source::Said,
         ready if ready.is_empty() => Source::Empty,
         _ => Source::Ended,
     }
+}
+
+fn ready(fd: impl AsFd, wanted: PollFlags) -> PollFlags {
+    let mut fds = [PollFd::new(&fd, wanted)];
+    let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut fds, Some(&now)).map_or(PollFlags::empty(), |_| fds[0].revents())
 }

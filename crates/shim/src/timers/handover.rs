@@ -26,6 +26,7 @@ impl Timers {
                 Deadline::Logger(owner) => About::Logger(write_owner(owner)),
                 Deadline::Kill(child) => About::Kill(*child),
                 Deadline::Removal(container) => About::Removal(container.clone()),
+                Deadline::Stop(sandbox) => About::Stop(sandbox.clone()),
                 Deadline::Publish => About::Publish(true),
                 Deadline::End => About::End(true),
                 // Of what is over when it counts, or begins anew.
@@ -49,6 +50,7 @@ impl Timers {
                 Some(About::Logger(owner)) => Deadline::Logger(read_owner(owner)),
                 Some(About::Kill(child)) => Deadline::Kill(child),
                 Some(About::Removal(container)) => Deadline::Removal(container),
+                Some(About::Stop(sandbox)) => Deadline::Stop(sandbox),
                 Some(About::Publish(_)) => Deadline::Publish,
                 Some(About::End(_)) => Deadline::End,
                 None => continue,

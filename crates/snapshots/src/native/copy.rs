@@ -17,10 +17,13 @@ use types::{Error, Result, ResultExt};
 /// Copies what is in the directory `from`, and its own attributes, to the empty directory `to`.
 pub(super) fn tree(from: &Path, to: &Path) -> Result<()> {
     let doing = || format!("copy {from:?} to {to:?}");
-    let pair = Pair { from: sys::fs::open_dir(from)?, to: sys::fs::open_dir(to)? };
-    let top = pair.to.try_clone().context(doing)?;
-    let mut copy = Copy { top, linked: HashMap::new() };
-    copy.all(pair).context(doing)
+    tree_at(sys::fs::open_dir(from)?, sys::fs::open_dir(to)?).context(doing)
+}
+
+/// As `tree`, of directories that are open, for reading.
+pub fn tree_at(from: OwnedFd, to: OwnedFd) -> Result<()> {
+    let mut copy = Copy { top: to.try_clone()?, linked: HashMap::new() };
+    copy.all(Pair { from, to })
 }
 
 /// A directory and its copy.

@@ -66,24 +66,34 @@ fn lines(maps: &str) -> Result<String> {
 
 /// A user namespace with these maps; it lives as long as the descriptor.
 fn user_namespace(uids: &str, gids: &str) -> Result<OwnedFd> {
-    let child = Waiter::start()?;
-    let proc = |name: &str| format!("/proc/{}/{name}", child.0);
-    std::fs::write(proc("uid_map"), uids).context(|| "map users")?;
-    std::fs::write(proc("gid_map"), gids).context(|| "map groups")?;
-    Ok(File::open(proc("ns/user")).context(|| "open the user namespace")?.into())
+    let child = Waiter::start(0)?;
+    child.map(uids, gids)?;
+    Ok(File::open(child.proc("ns/user")).context(|| "open the user namespace")?.into())
 }
 
 /// A process in a user namespace of its own that waits to be killed.
-struct Waiter(libc::pid_t);
+pub(crate) struct Waiter(libc::pid_t);
 
 impl Waiter {
-    fn start() -> Result<Self> {
+    /// A file of the process below `/proc`.
+    pub(crate) fn proc(&self, name: &str) -> String {
+        format!("/proc/{}/{name}", self.0)
+    }
+
+    /// Gives the user namespace its maps: lines of `container host size`.
+    pub(crate) fn map(&self, uids: &str, gids: &str) -> Result<()> {
+        std::fs::write(self.proc("uid_map"), uids).context(|| "map users")?;
+        std::fs::write(self.proc("gid_map"), gids).context(|| "map groups")
+    }
+
+    /// Starts one; `others` are flags of further namespaces that are to belong to the new user namespace.
+    pub(crate) fn start(others: libc::c_int) -> Result<Self> {
         let parent = rustix::process::getpid().as_raw_nonzero().get();
         // No exit signal: collectors of children do not see it, and it cannot be mistaken for one of theirs.
         // SAFETY: without CLONE_VM the child has its own copy of memory, and no stack is needed (0: it goes on on its
         // copy of ours). Up to its end it makes only the system calls below, by wrappers that take no lock and
         // allocate nothing, so it does not matter which locks other threads held at this moment.
-        let pid = unsafe { libc::syscall(libc::SYS_clone, libc::CLONE_NEWUSER, 0, 0, 0, 0) };
+        let pid = unsafe { libc::syscall(libc::SYS_clone, libc::CLONE_NEWUSER | others, 0, 0, 0, 0) };
         if pid == 0 {
             // SAFETY: all four take numbers by value, or nothing, are async-signal-safe, and never return control to
             // Rust code outside this loop. prctl ends the child with the thread that started it, should that be killed

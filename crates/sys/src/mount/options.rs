@@ -174,9 +174,25 @@ fn read_only_overlay(options: &[String]) -> Vec<String> {
 pub fn without_volatile(mounts: &[Mount]) -> Vec<Mount> {
     let mut mounts = mounts.to_vec();
     for mount in mounts.iter_mut().filter(|mount| mount.kind == "overlay") {
-        mount.options.retain(|option| option != "volatile" && option != "fsync=volatile");
+        mount.options.retain(|option| !is_volatile(option));
     }
     mounts
+}
+
+/// The same mounts with it, which every kernel has that we run on (5.10), where something can be written. Each can be mounted once.
+pub fn with_volatile(mounts: &[Mount]) -> Vec<Mount> {
+    let mut mounts = mounts.to_vec();
+    for mount in mounts.iter_mut().filter(|mount| mount.kind == "overlay") {
+        let writes = mount.options.iter().any(|option| option.starts_with("upperdir="));
+        if writes && !mount.options.iter().any(|option| is_volatile(option)) {
+            mount.options.push("volatile".to_owned());
+        }
+    }
+    mounts
+}
+
+fn is_volatile(option: &str) -> bool {
+    option == "volatile" || option == "fsync=volatile"
 }
 
 #[cfg(test)]
@@ -185,6 +201,22 @@ mod tests {
 
     fn parse(options: &[&str]) -> Options {
         Options::parse(&options.iter().map(|o| (*o).to_owned()).collect::<Vec<_>>()).unwrap()
+    }
+
+    #[test]
+    fn what_can_be_written_is_mounted_volatile_once() {
+        let mount = |kind: &str, options: &[&str]| Mount {
+            kind: kind.to_owned(),
+            options: options.iter().map(|option| (*option).to_owned()).collect(),
+            ..Mount::default()
+        };
+        let written =
+            |kind: &str, options: &[&str]| with_volatile(&[mount(kind, options)])[0].options.clone();
+        assert_eq!(written("overlay", &["upperdir=u", "workdir=w"]), ["upperdir=u", "workdir=w", "volatile"]);
+        for other in [&["lowerdir=a:b"][..], &["upperdir=u", "volatile"], &["upperdir=u", "fsync=volatile"]] {
+            assert_eq!(written("overlay", other), other);
+        }
+        assert_eq!(written("bind", &["rbind", "rw"]), ["rbind", "rw"]);
     }
 
     #[test]

@@ -18,7 +18,7 @@ mod seccomp;
 pub use capabilities::{CAPABILITIES, from_bits};
 pub use changes::merge_env;
 pub use document::*;
-pub use seccomp::{Arg, Seccomp, Syscall};
+pub use seccomp::{Arg, Seccomp, Syscall, default_profile};
 
 /// The version of the runtime spec that is written.
 pub const VERSION: &str = "1.3.0";

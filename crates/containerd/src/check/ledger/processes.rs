@@ -33,8 +33,7 @@ pub fn zombies(scene: &Scene<'_>, running: &[Shim]) -> Vec<Row> {
 }
 
 fn all() -> impl Iterator<Item = u32> {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+    sys::process::all().into_iter().flatten()
 }
 
 fn stat(pid: u32) -> Option<Stat> {

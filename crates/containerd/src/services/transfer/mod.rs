@@ -13,6 +13,7 @@
 //! only that held is collected before an error is answered.
 
 mod bytestream;
+mod cri;
 mod export;
 mod import;
 mod lease;
@@ -38,6 +39,7 @@ use super::reply::{reply, required, scope};
 use super::streaming::Stream;
 use crate::work::Change;
 
+pub use cri::CriPulls;
 use lease::{Leftovers, leased};
 use progress::Progress;
 use registry::Registry;
@@ -156,7 +158,10 @@ impl Job {
         let done = match ends {
             (End::Registry(from), End::Store(to)) => {
                 let name = from.name.clone();
-                leased(&mut self, Some(&name), async |job| pull::run(job, from, to).await).await
+                leased(&mut self, Some(&name), async |job| {
+                    pull::run(job, from, to, pull::Wishes::default()).await
+                })
+                .await
             }
             (End::Store(from), End::Registry(to)) => push::run(&mut self, from, to).await,
             (End::Import(from, stream), End::Store(to)) => {

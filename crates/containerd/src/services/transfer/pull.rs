@@ -14,7 +14,7 @@ use images::pull::{How, Keep, Limits, Metadata, Pull, Pulled, Source, UnpackInto
 use images::walk::Wanted;
 use types::oci::Descriptor;
 use types::platform::Platform;
-use types::{Class, Error, Labels, Result, ResultExt};
+use types::{Class, Error, Result, ResultExt};
 
 use super::Job;
 use super::lease::Leftovers;
@@ -25,10 +25,23 @@ use super::unpack;
 use crate::transfers::{Follow, Outcome};
 use crate::verifier;
 
+/// What is not the same for every pull, and not said by its ends.
+#[derive(Default)]
+pub struct Wishes {
+    /// What labels hold.
+    pub keep: Keep,
+    /// Who applies layers is to make them durable.
+    pub sync: bool,
+    /// Snapshotters are told where layers come from, and may bring them themselves.
+    pub remote: bool,
+    /// Who is told what happens, instead of a client.
+    pub progress: Option<Arc<dyn images::Progress>>,
+}
+
 /// Pulls what `from` names.
-pub async fn run(job: &mut Job, from: Registry, to: ImageStore) -> Result<()> {
+pub async fn run(job: &mut Job, from: Registry, to: ImageStore, wishes: Wishes) -> Result<()> {
     let mut follow = job.house.transfers.pull(&job.scope.namespace, &from.name, &job.house.events);
-    let pulled = pull(job, &from, &to, &mut follow).await;
+    let pulled = pull(job, (&from, &to), &wishes, &mut follow).await;
     follow.end(&pulled);
     if pulled.as_ref().is_err_and(|error| may_pass(error.class())) && follow.brought_much() {
         job.leftovers = Leftovers::Keep;
@@ -42,9 +55,17 @@ fn may_pass(class: Class) -> bool {
     matches!(class, Class::Canceled | Class::Unavailable | Class::DeadlineExceeded | Class::ResourceExhausted)
 }
 
-async fn pull(job: &mut Job, from: &Registry, to: &ImageStore, follow: &mut Follow) -> Result<()> {
+async fn pull(
+    job: &mut Job,
+    (from, to): (&Registry, &ImageStore),
+    wishes: &Wishes,
+    follow: &mut Follow,
+) -> Result<()> {
     job.progress.event(format!("Resolving from {}", from.shown()));
-    let unpack = unpack::wanted(job, &to.0.unpacks)?.into_iter().map(unpack_into).collect();
+    let unpack = unpack::wanted(job, &to.0.unpacks)?.into_iter();
+    let unpack = unpack
+        .map(|into| UnpackInto { sync: wishes.sync, remote: wishes.remote, ..unpack_into(into) })
+        .collect();
     let resolving =
         async { from.client.resolve(&from.reference).await.context(|| "failed to resolve image") };
     let (_, target) = job.gone.or(resolving).await?;
@@ -55,7 +76,8 @@ async fn pull(job: &mut Job, from: &Registry, to: &ImageStore, follow: &mut Foll
     job.progress.event(format!("Pulling from {}", from.shown()));
     job.progress.image("fetching image content", &from.name, &target);
     let names = names(to, &target)?;
-    let Pulled { target, .. } = fetch(job, from, (to, unpack), &target, follow).await?;
+    let wanted = Target { target: &target, unpack, wishes };
+    let Pulled { target, .. } = fetch(job, (from, to), wanted, follow).await?;
     let named: Vec<_> = names.into_iter().map(|name| (name, target.clone())).collect();
     to.write(job, &named).await?;
     for (name, target) in &named {
@@ -72,11 +94,17 @@ fn names(to: &ImageStore, target: &Descriptor) -> Result<Vec<String>> {
     if names.is_empty() { Err(Error::not_found("no image name found: not found")) } else { Ok(names) }
 }
 
+/// What is fetched, and what becomes of it.
+struct Target<'a> {
+    target: &'a Descriptor,
+    unpack: Vec<UnpackInto>,
+    wishes: &'a Wishes,
+}
+
 async fn fetch(
     job: &mut Job,
-    from: &Registry,
-    (to, unpack): (&ImageStore, Vec<UnpackInto>),
-    target: &Descriptor,
+    (from, to): (&Registry, &ImageStore),
+    Target { target, unpack, wishes }: Target<'_>,
     follow: &mut Follow,
 ) -> Result<Pulled> {
     let platforms: Vec<Platform> = to.0.platforms.iter().cloned().map(convert::platform).collect();
@@ -89,7 +117,7 @@ async fn fetch(
         wanted: wanted(platforms),
         manifest_limit: usize::try_from(to.0.manifest_limit).unwrap_or(usize::MAX),
         metadata: if to.0.all_metadata { Metadata::All } else { Metadata::Wanted },
-        keep: Keep::Layers,
+        keep: wishes.keep,
         unpack,
         limits: limits(transfers.settings()),
         shared: Arc::clone(transfers.shared()),
@@ -97,7 +125,7 @@ async fn fetch(
     let tracker = Tracker::new(job.progress.clone(), &from.name, "downloading");
     let _ticking = tracker.tick();
     follow.begins(target);
-    let progress = follow.beside(tracker);
+    let progress = follow.beside(wishes.progress.clone().unwrap_or(tracker));
     job.gone.or(pull.pull(target, progress)).await
 }
 
@@ -136,7 +164,7 @@ fn unpack_into(into: unpack::UnpackInto) -> UnpackInto {
         how: if walking { How::OnePass(applier) } else { How::ByApplier(applier) },
         config_type,
         layer_types,
-        labels: Labels::new(),
+        remote: false,
         sync: false,
     }
 }

@@ -69,6 +69,30 @@ impl Registry {
         Ok(Self { name, reference, client: registry::Registry::new(settings, credentials)?, notes })
     }
 
+    /// The registry of an image that the CRI pulls.
+    pub fn of_cri(
+        request: &cri::PullRequest,
+        house: &config::Transfer,
+        credentials: Arc<dyn Credentials>,
+    ) -> Result<Self> {
+        let name = request.reference.clone();
+        let reference = Reference::parse(&name).context(|| format!("invalid reference {name:?}"))?;
+        let mut headers = HeaderMap::new();
+        for (name, values) in &request.headers {
+            for value in values {
+                add_header(&mut headers, name, value)?;
+            }
+        }
+        let settings = Settings {
+            config_path: directories(&request.hosts),
+            headers,
+            limits: limits(house),
+            ..Settings::default()
+        };
+        let client = registry::Registry::new(settings, credentials)?;
+        Ok(Self { name, reference, client, notes: None })
+    }
+
     /// As upstream calls it in what it tells.
     pub fn shown(&self) -> String {
         format!("OCI Registry ({})", self.name)
@@ -110,11 +134,16 @@ fn scheme(text: &str) -> Result<Option<Scheme>> {
 fn headers(resolver: &wire::RegistryResolver) -> Result<HeaderMap> {
     let mut headers = HeaderMap::new();
     for (name, value) in &resolver.headers {
-        let bad = || Error::invalid(format!("header {name:?} is none that a request can have"));
-        let name: HeaderName = name.parse().map_err(|_| bad())?;
-        headers.append(name, HeaderValue::from_str(value).map_err(|_| bad())?);
+        add_header(&mut headers, name, value)?;
     }
     Ok(headers)
+}
+
+fn add_header(headers: &mut HeaderMap, name: &str, value: &str) -> Result<()> {
+    let bad = || Error::invalid(format!("header {name:?} is none that a request can have"));
+    let name: HeaderName = name.parse().map_err(|_| bad())?;
+    headers.append(name, HeaderValue::from_str(value).map_err(|_| bad())?);
+    Ok(())
 }
 
 /// Credentials that the client is asked for, one question at a time.

@@ -59,9 +59,8 @@ impl Leftovers {
 /// The pids of processes whose command line has all of `words`, but for this one.
 pub fn processes(words: &[&str]) -> Vec<u32> {
     let own = std::process::id();
-    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
-    pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|pid| *pid != own)
+    let pids = sys::process::all().into_iter().flatten();
+    pids.filter(|pid| *pid != own)
         .filter(|pid| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let line = String::from_utf8_lossy(&line);

@@ -24,10 +24,10 @@ use types::{Any, Error, Labels, Result, labels};
 use super::flags::{Source, Wanted};
 use super::image::{self, Resolved};
 use super::spec::Changes;
-use super::view::View;
 use super::{remap, runtime, specfile};
 use crate::client::{Client, Leased};
 use crate::{flags, log, network};
+use sys::mount::View;
 
 /// Tells `tasks kill` which signal an image wants.
 pub const STOP_SIGNAL_LABEL: &str = "io.containerd.image.config.stop-signal";

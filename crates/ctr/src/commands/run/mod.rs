@@ -12,9 +12,7 @@
 //! Until the process has started, a signal that would end this program is looked at between the steps, so that what was
 //! made is taken back; afterwards signals belong to the process.
 
-mod apparmor;
 pub mod container;
-mod devices;
 pub mod flags;
 pub mod image;
 pub mod lookup;
@@ -23,8 +21,6 @@ mod remap;
 pub mod runtime;
 mod spec;
 mod specfile;
-mod users;
-mod view;
 mod words;
 
 use types::{Error, Result};

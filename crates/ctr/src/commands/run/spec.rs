@@ -5,15 +5,16 @@
 
 use std::path::Path;
 
+use sys::mount::View;
 use types::oci::ImageConfig;
 use types::oci::image::ConfigSection;
 use types::oci::spec::{self, IdMapping, Mount, Namespace, Rlimit, Seccomp, Spec};
+use types::oci::users;
 use types::platform::Platform;
 use types::{Error, Labels, Result};
 
 use super::flags::{ContainerFlags, RunOnlyFlags, Source, Wanted};
-use super::view::View;
-use super::{apparmor, devices, users, words};
+use super::words;
 use crate::{flags, go};
 
 /// Where an image has no variables.
@@ -131,7 +132,7 @@ impl<'a> Changes<'a> {
             spec.privileged(own_capabilities()?);
             if !run.privileged_without_host_devices {
                 spec.allow_all_devices();
-                spec.linux().devices.extend(devices::below(Path::new("/dev"))?);
+                spec.linux().devices.extend(sys::devices::below(Path::new("/dev"))?);
             }
         }
         if let Some(name) = &self.host_name {
@@ -183,7 +184,7 @@ impl<'a> Changes<'a> {
             spec.memory_limit(flags.memory_limit.cast_signed());
         }
         for path in &flags.device {
-            for device in devices::below(Path::new(path))? {
+            for device in sys::devices::below(Path::new(path))? {
                 spec.device(device);
             }
         }
@@ -237,7 +238,7 @@ fn refuse_contradictions(flags: &ContainerFlags, run: &RunOnlyFlags) -> Result<(
         if !flags.apparmor_profile.is_empty() {
             return Err(Error::invalid("apparmor-profile conflicts with apparmor-default-profile"));
         }
-        apparmor::ensure(&flags.apparmor_default_profile)?;
+        sys::apparmor::ensure(&flags.apparmor_default_profile)?;
     }
     if run.cpus > 0.0 && (flags.cpu_quota != -1 || flags.cpu_period != 0) {
         return Err(Error::invalid("cpus and quota/period should be used separately"));
@@ -297,13 +298,13 @@ fn from_image(spec: &mut Spec, image: &ConfigSection, view: &View) -> Result<()>
 }
 
 fn set_user(spec: &mut Spec, user: &str, view: &View) -> Result<()> {
-    spec.process().user = users::resolve(user, view)?;
+    spec.process().user = users::resolve(user, |name| view.read(name))?;
     spec.ensure_main_group();
     Ok(())
 }
 
 fn add_groups(spec: &mut Spec, user: &str, view: &View) -> Result<()> {
-    spec.process().user.additional_gids = users::groups_of(user, view)?;
+    spec.process().user.additional_gids = users::groups_of(user, |name| view.read(name))?;
     spec.ensure_main_group();
     Ok(())
 }

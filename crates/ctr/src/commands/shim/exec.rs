@@ -6,6 +6,7 @@ use std::path::Path;
 use api::containerd::task::v3 as wire;
 use clap::Args;
 use types::any::RUNTIME_PROCESS;
+use types::error::os_text;
 use types::task::Stdio;
 use types::{Any, Error, Result};
 
@@ -94,7 +95,7 @@ pub async fn run(shim: &Shim<'_>, flags: &Flags) -> Result<()> {
 fn make_fifo(path: &str) -> Result<()> {
     match sys::fifo::make(Path::new(path), 0o700) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-            Err(Error::unknown(format!("error creating fifo {path}: {}", go::os_error(&error))))
+            Err(Error::unknown(format!("error creating fifo {path}: {}", os_text(&error))))
         }
         _ => Ok(()),
     }

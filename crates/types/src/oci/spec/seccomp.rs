@@ -237,7 +237,7 @@ fn of_architecture() -> Option<Syscall> {
 }
 
 /// The profile for a process with this bounding set.
-pub(super) fn default_profile(bounding: &[String]) -> Seccomp {
+pub fn default_profile(bounding: &[String]) -> Seccomp {
     let mut syscalls = vec![
         allow(ALLOWED),
         // Every address family but AF_ALG and AF_VSOCK. Three rules of one condition each: runc splits conditions

@@ -38,9 +38,8 @@ fn of(dir: &Path) -> Vec<String> {
 fn tables() -> Vec<(u32, Vec<u8>)> {
     let mut spaces = BTreeMap::new();
     // Processes that end meanwhile show nothing.
-    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Ok(pid) = process.file_name().to_string_lossy().parse::<u32>() else { continue };
-        let Ok(space) = fs::read_link(process.path().join("ns/mnt")) else { continue };
+    for pid in sys::process::all().into_iter().flatten() {
+        let Ok(space) = fs::read_link(format!("/proc/{pid}/ns/mnt")) else { continue };
         spaces.entry(space).or_insert(pid);
     }
     let table = |pid: u32| Some((pid, fs::read(format!("/proc/{pid}/mountinfo")).ok()?));

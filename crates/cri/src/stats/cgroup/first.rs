@@ -1,0 +1,140 @@
+//! Version 1: a directory for each controller.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::{Cpu, Device, Measured, Memory, Pids, UNLIMITED, keyed, number};
+
+/// Nanoseconds of a tick of `cpuacct.stat`: the kernel tells hundredths of a second, whatever its own clock is.
+const TICK: u64 = 10_000_000;
+
+/// Reads everything. `group` knows the directory of a controller.
+pub fn measure(group: impl Fn(&str) -> Option<PathBuf>) -> Measured {
+    Measured {
+        cpu: group("cpuacct").and_then(|cpuacct| cpu(&cpuacct, group("cpu").as_deref())),
+        memory: group("memory").and_then(|dir| memory(&dir)),
+        pids: group("pids").and_then(|dir| {
+            let limit = number(&dir.join("pids.max")).unwrap_or_default();
+            Some(Pids { current: number(&dir.join("pids.current"))?, limit })
+        }),
+        devices: group("blkio").map(|dir| devices(&dir)).unwrap_or_default(),
+        io_pressure: None,
+    }
+}
+
+fn cpu(cpuacct: &Path, cpu: Option<&Path>) -> Option<Cpu> {
+    let usage = number(&cpuacct.join("cpuacct.usage"))?;
+    let ticks = std::fs::read_to_string(cpuacct.join("cpuacct.stat")).unwrap_or_default();
+    let time = |key: &str| keyed(&ticks, key).unwrap_or_default().saturating_mul(TICK);
+    let stat = cpu.and_then(|dir| std::fs::read_to_string(dir.join("cpu.stat")).ok()).unwrap_or_default();
+    let count = |key: &str| keyed(&stat, key).unwrap_or_default();
+    Some(Cpu {
+        usage,
+        user: time("user"),
+        system: time("system"),
+        periods: count("nr_periods"),
+        throttled_periods: count("nr_throttled"),
+        throttled: count("throttled_time"),
+        pressure: None,
+    })
+}
+
+fn memory(dir: &Path) -> Option<Memory> {
+    let file = |name: &str| number(&dir.join(name));
+    let limited = |name: &str| file(name).filter(|limit| *limit < UNLIMITED);
+    let usage = file("memory.usage_in_bytes")?;
+    let stat = std::fs::read_to_string(dir.join("memory.stat")).unwrap_or_default();
+    let bytes = |key: &str| keyed(&stat, key).unwrap_or_default();
+    let limit = limited("memory.limit_in_bytes");
+    let oom = std::fs::read_to_string(dir.join("memory.oom_control")).ok();
+    Some(Memory {
+        usage,
+        max_usage: file("memory.max_usage_in_bytes").unwrap_or_default(),
+        limit,
+        failures: file("memory.failcnt").unwrap_or_default(),
+        rss: bytes("total_rss"),
+        cache: bytes("total_cache"),
+        mapped_file: bytes("total_mapped_file"),
+        active_file: bytes("total_active_file"),
+        inactive_file: bytes("total_inactive_file"),
+        kernel: file("memory.kmem.usage_in_bytes").unwrap_or_default(),
+        swap: keyed(&stat, "total_swap"),
+        // Memory and swap have one limit together.
+        swap_limit: limited("memory.memsw.limit_in_bytes")
+            .map(|both| both.saturating_sub(limit.unwrap_or(both))),
+        faults: bytes("total_pgfault"),
+        major_faults: bytes("total_pgmajfault"),
+        oom_kills: oom.and_then(|oom| keyed(&oom, "oom_kill")),
+        pressure: None,
+    })
+}
+
+fn devices(dir: &Path) -> Vec<Device> {
+    let mut devices: BTreeMap<(u64, u64), Device> = BTreeMap::new();
+    let mut each = |file: &str, add: fn(&mut Device, &str, u64)| {
+        let text = std::fs::read_to_string(dir.join(file)).unwrap_or_default();
+        for (number, operation, value) in text.lines().filter_map(line) {
+            let (major, minor) = number;
+            let device = devices.entry(number).or_insert(Device { major, minor, ..Device::default() });
+            add(device, operation, value);
+        }
+    };
+    each("blkio.throttle.io_service_bytes_recursive", |device, operation, value| match operation {
+        "Read" => device.read_bytes = value,
+        "Write" => device.written_bytes = value,
+        _ => {}
+    });
+    each("blkio.throttle.io_serviced_recursive", |device, operation, value| match operation {
+        "Read" => device.reads = value,
+        "Write" => device.writes = value,
+        _ => {}
+    });
+    devices.into_values().collect()
+}
+
+/// `8:0 Read 123`.
+fn line(text: &str) -> Option<((u64, u64), &str, u64)> {
+    let mut words = text.split_whitespace();
+    let (major, minor) = words.next()?.split_once(':')?;
+    Some(((major.parse().ok()?, minor.parse().ok()?), words.next()?, words.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_of_version_1_is_read_from_its_directories() {
+        let dir = tempfile::tempdir().unwrap();
+        for (file, text) in [
+            ("cpuacct/cpuacct.usage", "50000000\n"),
+            ("cpuacct/cpuacct.stat", "user 3\nsystem 2\n"),
+            ("cpu/cpu.stat", "nr_periods 3\nnr_throttled 2\nthrottled_time 9\n"),
+            ("memory/memory.usage_in_bytes", "100\n"),
+            ("memory/memory.limit_in_bytes", "1000\n"),
+            ("memory/memory.memsw.limit_in_bytes", "1500\n"),
+            ("memory/memory.stat", "rss 1\ntotal_rss 40\ntotal_inactive_file 30\ntotal_swap 2\n"),
+            ("memory/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n"),
+            ("pids/pids.current", "4\n"),
+            ("pids/pids.max", "9\n"),
+            (
+                "blkio/blkio.throttle.io_service_bytes_recursive",
+                "8:0 Read 1\n8:0 Write 2\n8:0 Total 3\nTotal 3\n",
+            ),
+            ("blkio/blkio.throttle.io_serviced_recursive", "8:0 Read 5\n"),
+        ] {
+            let path = dir.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let measured = measure(|controller| Some(dir.path().join(controller)));
+        let cpu = measured.cpu.unwrap();
+        assert_eq!((cpu.usage, cpu.user, cpu.system, cpu.throttled), (50_000_000, 30_000_000, 20_000_000, 9));
+        let memory = measured.memory.unwrap();
+        assert_eq!((memory.rss, memory.working_set(), memory.available()), (40, 70, 930));
+        assert_eq!((memory.swap, memory.swap_limit, memory.oom_kills), (Some(2), Some(500), Some(3)));
+        assert_eq!(measured.pids, Some(Pids { current: 4, limit: 9 }));
+        let device = Device { major: 8, minor: 0, read_bytes: 1, written_bytes: 2, reads: 5, writes: 0 };
+        assert_eq!(measured.devices, [device]);
+    }
+}

@@ -1,0 +1,128 @@
+//! ContainerStats.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use api::cri::{
+    ContainerAttributes, ContainerStats, ContainerStatsFilter, CpuUsage, IoUsage, MemoryUsage, SwapUsage,
+};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use types::Result;
+
+use super::cgroup::{Cpu, Measured, Memory, Place};
+use super::{layer, number};
+use crate::container::Container;
+use crate::cri::Cri;
+
+/// Writable layers that are measured at once.
+const AT_ONCE: usize = 8;
+
+/// A container's usage, and what it was made of.
+pub struct Of {
+    /// As the CRI tells it.
+    pub stats: ContainerStats,
+    /// Processes and threads.
+    pub pids: u64,
+}
+
+/// The usage of containers. Those that do not run have only what they have written.
+pub async fn all(cri: &Cri, containers: Vec<Arc<Container>>) -> Result<Vec<Of>> {
+    let measured = measure(&containers).await?;
+    let measured = containers.into_iter().zip(measured);
+    stream::iter(measured.map(|(container, measured)| one(cri, container, measured)))
+        .buffered(AT_ONCE)
+        .try_collect()
+        .await
+}
+
+/// What the groups of containers have used; none of those that do not run.
+pub async fn measure(containers: &[Arc<Container>]) -> Result<Vec<Option<Measured>>> {
+    let pids: Vec<u32> = containers.iter().map(|container| pid(container)).collect();
+    crate::blocking(move || {
+        let measure =
+            |pid: u32| (pid > 0).then(|| Place::of_process(pid).ok()).flatten().map(|place| place.measure());
+        Ok(pids.into_iter().map(measure).collect())
+    })
+    .await
+}
+
+/// The first process of a container that runs.
+fn pid(container: &Container) -> u32 {
+    let status = container.status();
+    let running = status.state() == api::cri::ContainerState::ContainerRunning;
+    if running { status.pid } else { 0 }
+}
+
+async fn one(cri: &Cri, container: Arc<Container>, measured: Option<Measured>) -> Result<Of> {
+    let record = &container.record;
+    let attributes = ContainerAttributes {
+        id: record.id.clone(),
+        metadata: record.config.metadata.clone(),
+        labels: record.config.labels.clone(),
+        annotations: record.config.annotations.clone(),
+    };
+    let writable_layer = Some(layer::of(cri, &record.id).await?);
+    let measured = measured.unwrap_or_default();
+    let timestamp = types::time::nanoseconds(SystemTime::now());
+    let pids = measured.pids.map_or(0, |pids| pids.current);
+    let stats = ContainerStats {
+        attributes: Some(attributes),
+        cpu: measured.cpu.as_ref().map(|cpu| self::cpu(cri, &record.id, cpu, timestamp)),
+        memory: measured.memory.as_ref().map(|memory| self::memory(memory, timestamp)),
+        writable_layer,
+        swap: measured.memory.as_ref().and_then(|memory| swap(memory, timestamp)),
+        io: measured.io_pressure.map(|psi| IoUsage { timestamp, psi: Some(psi) }),
+    };
+    Ok(Of { stats, pids })
+}
+
+/// Processors, of a container or pod.
+pub fn cpu(cri: &Cri, id: &str, cpu: &Cpu, timestamp: i64) -> CpuUsage {
+    let settings = &cri.config.runtime;
+    let rate = cri.stats.rates.add(id, cpu.usage, settings.stats_period, settings.stats_retention);
+    CpuUsage {
+        timestamp,
+        usage_core_nano_seconds: number(cpu.usage),
+        usage_nano_cores: rate.and_then(number),
+        psi: cpu.pressure,
+    }
+}
+
+/// Memory, of a container or pod.
+pub fn memory(memory: &Memory, timestamp: i64) -> MemoryUsage {
+    MemoryUsage {
+        timestamp,
+        working_set_bytes: number(memory.working_set()),
+        available_bytes: number(memory.available()),
+        usage_bytes: number(memory.usage),
+        rss_bytes: number(memory.rss),
+        page_faults: number(memory.faults),
+        major_page_faults: number(memory.major_faults),
+        psi: memory.pressure,
+    }
+}
+
+fn swap(memory: &Memory, timestamp: i64) -> Option<SwapUsage> {
+    let used = memory.swap?;
+    let available = memory.swap_limit.map(|limit| limit.saturating_sub(used));
+    Some(SwapUsage {
+        timestamp,
+        swap_available_bytes: available.and_then(number),
+        swap_usage_bytes: number(used),
+    })
+}
+
+/// The containers that pass a filter.
+pub fn chosen(cri: &Cri, filter: Option<ContainerStatsFilter>) -> Vec<Arc<Container>> {
+    let ContainerStatsFilter { id, pod_sandbox_id, label_selector } = filter.unwrap_or_default();
+    let id = cri.containers.find(&id).ok().flatten().map_or(id, |container| container.id().to_owned());
+    let pod = cri.pods.find(&pod_sandbox_id).ok().flatten().map_or(pod_sandbox_id, |pod| pod.id().to_owned());
+    let mut containers = cri.containers.list();
+    containers.retain(|container| {
+        let labels = &container.record.config.labels;
+        (id.is_empty() || container.id() == id)
+            && (pod.is_empty() || container.record.pod == pod)
+            && label_selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+    });
+    containers
+}
