@@ -14,7 +14,8 @@ use crate::sides::{Programs, milliseconds};
 use crate::statistics::Figures;
 use crate::timed;
 
-/// For each call: it, the programs that it ran, and the difference, which is below 0 where they ran beside each other.
+/// For each call: it, the programs that it ran, and the difference, which is below 0 where they ran beside each other. What timing
+/// them costs is taken off.
 pub const ROWS: [Name; 12] = [
     ("cri-own-pod-create", "ms"),
     ("cri-own-pod-create-programs", "ms"),
@@ -46,13 +47,15 @@ pub fn measure(programs: &Programs) -> Result<Option<Vec<Figures>>> {
         PLUGINS.iter().try_for_each(|name| timed::put(&bin, &bin.join(name)).map(drop))
     };
     let Some(nodes) = Nodes::start(programs, section, plugins)? else { return Ok(None) };
+    let overhead = timed::overhead(&dirs.all)?;
     let mut rows = vec![Figures::default(); ROWS.len()];
     for round in 0..=ROUNDS {
         for (node, dir) in nodes.both().into_iter().zip([&dirs.ours, &dirs.peer]) {
             let calls = life(node, dir, &format!("pod-{round}"))?;
             // The first round warms both up.
             for (at, (call, programs)) in calls.into_iter().enumerate().filter(|_| round > 0) {
-                let (call, programs) = (milliseconds(call), milliseconds(programs));
+                let call = milliseconds(call.saturating_sub(overhead * programs.calls));
+                let programs = milliseconds(programs.took);
                 for (row, figure) in rows.iter_mut().skip(3 * at).zip([call, programs, call - programs]) {
                     nodes.side(row, node).push(figure);
                 }
@@ -82,17 +85,28 @@ pub fn builtin(programs: &Programs) -> Result<Option<Vec<Figures>>> {
     Ok(Some(rows))
 }
 
+/// What programs took by themselves.
+#[derive(Clone, Copy, Debug, Default)]
+struct Taken {
+    took: Duration,
+    /// How many were called.
+    calls: u32,
+}
+
 /// The calls of [`ROWS`] in their order, each with what its programs took.
-fn life(node: &Node, runtime: &Path, name: &str) -> Result<[(Duration, Duration); 4]> {
+fn life(node: &Node, runtime: &Path, name: &str) -> Result<[(Duration, Taken); 4]> {
     let plugins = node.cri.cni().join("bin");
-    let taken = |dirs: &[&Path], verbs: &[&str]| -> Result<Duration> {
-        let mut sum = Duration::ZERO;
+    let taken = |dirs: &[&Path], verbs: &[&str]| -> Result<Taken> {
+        let mut taken = Taken::default();
         for dir in dirs {
             let timed = timed::take(dir)?;
             let wanted = timed.iter().filter(|(what, _)| verbs.iter().any(|verb| what.ends_with(verb)));
-            sum += wanted.map(|(_, took)| *took).sum::<Duration>();
+            for (_, took) in wanted {
+                taken.took += *took;
+                taken.calls += 1;
+            }
         }
-        Ok(sum)
+        Ok(taken)
     };
     let (runtime, plugins) = (runtime, plugins.as_path());
     let clean = || taken(&[runtime, plugins], &[]);

@@ -19,6 +19,7 @@ const READY: &str = "SANDBOX_READY";
 /// Has the shim make a sandbox.
 pub async fn create(cri: &Cri, plan: &Plan<'_>) -> Result<Made> {
     let spec = podsandbox::builtin_spec(cri, plan).await?;
+    plan.namespace_made().await?;
     let pod = plan.pod;
     let runtime = match plan.handler.runtime_path.as_str() {
         "" => plan.handler.runtime_type.clone(),

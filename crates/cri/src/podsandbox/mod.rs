@@ -20,6 +20,7 @@ use api::containerd::events::{ContainerCreate, ContainerDelete, container_create
 use api::cri::PodSandboxConfig;
 use futures_util::future;
 use runtime::Signal;
+use tokio::sync::watch;
 use types::container::{Container, RuntimeInfo};
 use types::{Any, Error, Labels, Result, ResultExt};
 
@@ -51,6 +52,17 @@ pub struct Plan<'a> {
     pub options: Option<Any>,
     /// For SELinux.
     pub labels: &'a crate::spec::Labels,
+    /// Whether the network namespace is there, which is made meanwhile; closed before if it cannot be made.
+    pub namespace: watch::Receiver<bool>,
+}
+
+impl Plan<'_> {
+    /// Waits until the runtime may use the network namespace.
+    pub async fn namespace_made(&self) -> Result<()> {
+        let mut namespace = self.namespace.clone();
+        let made = namespace.wait_for(|made| *made).await;
+        made.map(drop).map_err(|_| Error::unavailable("there is no network namespace"))
+    }
 }
 
 /// A sandbox that waits to be started.
@@ -87,6 +99,7 @@ pub async fn create(cri: &Cri, plan: &Plan<'_>) -> Result<Made> {
         runtime: plan.handler.runtime_path.clone(),
         ..tasks::Create::default()
     };
+    plan.namespace_made().await?;
     let pid = cri.tasks.create(&cri.namespace, task).await.context(|| "failed to create containerd task")?;
     types::crash::point("sandbox-created");
     Ok(Made { pid, spec, labels: container.labels, created_at: container.created_at })

@@ -1,9 +1,11 @@
 //! RunPodSandbox: checks everything, then makes a pod in steps, each of them written down before.
 //!
 //! ```text
-//!  name | record and planned namespace | lease | namespace | networks and container | started | record whole | in the store
-//!                                                            side by side, where nobody can tell
+//!  name | record and planned namespace | lease | namespace, then its networks | started | record whole | in the store
+//!                                              | files and container           |
 //! ```
+//!
+//! What stands one above the other is done side by side, where nobody can tell: the runtime waits for the namespace alone.
 //!
 //! A step that fails is followed by the very steps that remove a pod. If one of those fails too, they end there, and the pod stays
 //! visible, as one that is not ready: the kubelet's Stop and Remove go on from there. So it is after a crash, if there was more
@@ -16,6 +18,7 @@ use api::cri::{
     ContainerEventType, NamespaceMode, PodSandboxConfig, RunPodSandboxRequest, RunPodSandboxResponse,
 };
 use futures_util::future;
+use tokio::sync::watch;
 use types::container::RuntimeInfo;
 use types::fields::FieldPaths;
 use types::sandbox::Sandbox;
@@ -127,7 +130,6 @@ async fn make(cri: &Cri, making: &mut Making<'_>) -> Result<Status> {
     // Changes are committed in the order in which they are asked for: the lease never without the record.
     let (written, leased) = future::join(write_down(cri, making), lease(cri, &making.record)).await;
     written.and(leased)?;
-    make_namespace(cri, &making.record).await?;
     let made = populate(cri, making).await?;
     let started = making.sandboxer.start(cri, &id, &made).await;
     let started = started.context(|| format!("failed to start sandbox {id:?}"))?;
@@ -174,12 +176,17 @@ async fn make_namespace(cri: &Cri, record: &Record) -> Result<()> {
     Ok(())
 }
 
-/// Sets up the networks and makes the container. What the networks have given is in the record then, whatever has failed.
+/// Makes the namespace, sets up the networks and makes the container. What the networks have given is in the record then, whatever has failed.
 async fn populate(cri: &Cri, making: &mut Making<'_>) -> Result<Made> {
     let record = making.record.clone();
     let (handler, options) = (making.handler, making.options.clone());
-    let plan = podsandbox::Plan { pod: &record, handler, options, labels: &making.labels };
+    let (namespace_made, namespace) = watch::channel(false);
+    let plan = podsandbox::Plan { pod: &record, handler, options, labels: &making.labels, namespace };
     let attach = async {
+        // Who waits for it hears of its failure, too, by its end.
+        let namespace_made = namespace_made;
+        make_namespace(cri, &record).await?;
+        namespace_made.send_replace(true);
         if record.netns.is_empty() {
             return Ok(None);
         }

@@ -20,6 +20,25 @@ pub enum Place {
     First(Groups),
 }
 
+/// How much is read. Each file costs the kernel some microseconds, and there may be a thousand groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// What the usage of containers and pods consists of; other numbers are nothing.
+    Usage,
+    /// Everything.
+    All,
+}
+
+impl Depth {
+    /// What `read` says, where everything is read.
+    fn detail<T: Default>(self, read: impl FnOnce() -> T) -> T {
+        match self {
+            Self::Usage => T::default(),
+            Self::All => read(),
+        }
+    }
+}
+
 /// What was measured.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Measured {
@@ -162,11 +181,11 @@ impl Place {
         }
     }
 
-    /// Reads everything. Blocks as long as the kernel does.
-    pub fn measure(&self) -> Measured {
+    /// Reads what a group has used. Blocks as long as the kernel does.
+    pub fn measure(&self, depth: Depth) -> Measured {
         match self {
-            Self::Second(dir) => second::measure(dir),
-            Self::First(groups) => first::measure(|controller| groups.legacy(controller)),
+            Self::Second(dir) => second::measure(dir, depth),
+            Self::First(groups) => first::measure(|controller| groups.legacy(controller), depth),
         }
     }
 }
@@ -234,9 +253,9 @@ mod tests {
 
     #[test]
     fn this_process_has_a_group_that_can_be_measured() {
-        let measured = Place::of_process(std::process::id()).unwrap().measure();
+        let measured = Place::of_process(std::process::id()).unwrap().measure(Depth::All);
         assert!(measured.cpu.is_none_or(|cpu| cpu.usage > 0));
-        assert_eq!(Place::named("/../none/of/this").measure(), Measured::default());
+        assert_eq!(Place::named("/../none/of/this").measure(Depth::All), Measured::default());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use api::cri::{
 use futures_util::{StreamExt, TryStreamExt, stream};
 use types::Result;
 
-use super::cgroup::{Cpu, Measured, Memory, Place};
+use super::cgroup::{Cpu, Depth, Measured, Memory, Place};
 use super::{layer, number};
 use crate::container::Container;
 use crate::cri::Cri;
@@ -39,9 +39,8 @@ pub async fn all(cri: &Cri, containers: Vec<Arc<Container>>) -> Result<Vec<Of>> 
 pub async fn measure(containers: &[Arc<Container>]) -> Result<Vec<Option<Measured>>> {
     let pids: Vec<u32> = containers.iter().map(|container| pid(container)).collect();
     crate::blocking(move || {
-        let measure =
-            |pid: u32| (pid > 0).then(|| Place::of_process(pid).ok()).flatten().map(|place| place.measure());
-        Ok(pids.into_iter().map(measure).collect())
+        let place = |pid: u32| (pid > 0).then(|| Place::of_process(pid).ok()).flatten();
+        Ok(pids.into_iter().map(|pid| place(pid).map(|place| place.measure(Depth::Usage))).collect())
     })
     .await
 }

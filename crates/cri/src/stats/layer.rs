@@ -27,26 +27,36 @@ struct Known {
 struct Layer {
     at: Instant,
     told: FilesystemUsage,
+    place: Place,
+}
+
+/// Where a container's layer is: a snapshot. It stays there as long as the container lives.
+#[derive(Clone, Debug)]
+struct Place {
+    snapshotter: String,
+    key: String,
 }
 
 /// The writable layer of a container. One that is not there has used nothing.
 pub async fn of(cri: &Cri, container: &str) -> Result<FilesystemUsage> {
     let period = cri.config.images.stats_period;
     let known = cri.stats.layers.lock().by_container.get(container).cloned();
-    if let Some(layer) = known.filter(|layer| layer.at.elapsed() < period) {
-        return Ok(layer.told);
+    if let Some(layer) = known.as_ref().filter(|layer| layer.at.elapsed() < period) {
+        return Ok(layer.told.clone());
     }
-    let (snapshotter, key) = match cri.db.containers(&cri.namespace).get(container) {
-        Ok(record) => (record.snapshotter, record.snapshot_key),
-        Err(error) if error.is_not_found() => return Ok(FilesystemUsage::default()),
-        Err(error) => return Err(error),
+    let place = match known {
+        Some(layer) => layer.place,
+        None => match place(cri, container)? {
+            Some(place) => place,
+            None => return Ok(FilesystemUsage::default()),
+        },
     };
-    let usage = match cri.db.snapshotter(cri.scope(None), &snapshotter)?.usage(&key).await {
+    let usage = match cri.db.snapshotter(cri.scope(None), &place.snapshotter)?.usage(&place.key).await {
         Ok(usage) => usage,
         Err(error) if error.is_not_found() => Usage::default(),
         Err(error) => return Err(error),
     };
-    let mountpoint = (cri.doors.snapshotter_root)(&snapshotter).to_string_lossy().into_owned();
+    let mountpoint = (cri.doors.snapshotter_root)(&place.snapshotter).to_string_lossy().into_owned();
     let told = FilesystemUsage {
         timestamp: types::time::nanoseconds(SystemTime::now()),
         fs_id: Some(FilesystemIdentifier { mountpoint }),
@@ -54,18 +64,28 @@ pub async fn of(cri: &Cri, container: &str) -> Result<FilesystemUsage> {
         inodes_used: number(usage.inodes),
     };
     let retention = cri.config.runtime.stats_retention.max(period);
-    cri.stats.layers.lock().add(container, &told, retention);
+    let layer = Layer { at: Instant::now(), told: told.clone(), place };
+    cri.stats.layers.lock().add(container, layer, retention);
     Ok(told)
 }
 
+/// None for a container that is not there.
+fn place(cri: &Cri, container: &str) -> Result<Option<Place>> {
+    match cri.db.containers(&cri.namespace).get(container) {
+        Ok(record) => Ok(Some(Place { snapshotter: record.snapshotter, key: record.snapshot_key })),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 impl Known {
-    fn add(&mut self, container: &str, told: &FilesystemUsage, retention: Duration) {
-        let now = Instant::now();
+    fn add(&mut self, container: &str, layer: Layer, retention: Duration) {
+        let now = layer.at;
         if self.swept.is_none_or(|swept| now.duration_since(swept) >= retention) {
             self.by_container.retain(|_, layer| now.duration_since(layer.at) < retention);
             self.swept = Some(now);
         }
-        self.by_container.insert(container.to_owned(), Layer { at: now, told: told.clone() });
+        self.by_container.insert(container.to_owned(), layer);
     }
 }
 

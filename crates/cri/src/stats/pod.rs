@@ -9,7 +9,7 @@ use api::cri::{
 };
 use types::{Error, Result};
 
-use super::cgroup::{Measured, Place};
+use super::cgroup::{Depth, Measured, Place};
 use super::network::Interface;
 use super::{container, network, number};
 use crate::cri::Cri;
@@ -60,7 +60,7 @@ async fn measure(pod: &Pod) -> Result<(Measured, Option<Vec<Interface>>)> {
     crate::blocking(move || {
         let interfaces = own_network.then(|| network::read(status.pid)).transpose();
         let interfaces = interfaces.map_err(|error| error.context("failed to obtain network stats"))?;
-        Ok((Place::named(&group).measure(), interfaces))
+        Ok((Place::named(&group).measure(Depth::Usage), interfaces))
     })
     .await
 }

@@ -172,7 +172,8 @@ fn interrupted_anyhow_a_pull_ends_well_when_it_is_tried_again() {
         }
         registry.heal();
         assert_eq!(pulls.finish(), whole);
-        let ranges = registry.requests().iter().filter(|request| request.headers.contains_key("range")).count();
+        let ranges =
+            registry.requests().iter().filter(|request| request.headers.contains_key("range")).count();
         assert!(ranges > 0, "what was there was fetched again");
         resumed += ranges;
         for blob in image.layers.iter().chain([&image.config, &image.manifest]) {

@@ -3,61 +3,65 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::{Cpu, Device, Measured, Memory, Pids, UNLIMITED, keyed, number};
+use super::{Cpu, Depth, Device, Measured, Memory, Pids, UNLIMITED, keyed, number};
 
 /// Nanoseconds of a tick of `cpuacct.stat`: the kernel tells hundredths of a second, whatever its own clock is.
 const TICK: u64 = 10_000_000;
 
-/// Reads everything. `group` knows the directory of a controller.
-pub fn measure(group: impl Fn(&str) -> Option<PathBuf>) -> Measured {
+/// Reads what a group has used. `group` knows the directory of a controller.
+pub fn measure(group: impl Fn(&str) -> Option<PathBuf>, depth: Depth) -> Measured {
     Measured {
-        cpu: group("cpuacct").and_then(|cpuacct| cpu(&cpuacct, group("cpu").as_deref())),
-        memory: group("memory").and_then(|dir| memory(&dir)),
+        cpu: group("cpuacct").and_then(|cpuacct| {
+            let usage = number(&cpuacct.join("cpuacct.usage"))?;
+            Some(Cpu { usage, ..depth.detail(|| times(&cpuacct, group("cpu").as_deref())) })
+        }),
+        memory: group("memory").and_then(|dir| memory(&dir, depth)),
         pids: group("pids").and_then(|dir| {
-            let limit = number(&dir.join("pids.max")).unwrap_or_default();
+            let limit = depth.detail(|| number(&dir.join("pids.max")).unwrap_or_default());
             Some(Pids { current: number(&dir.join("pids.current"))?, limit })
         }),
-        devices: group("blkio").map(|dir| devices(&dir)).unwrap_or_default(),
+        devices: depth.detail(|| group("blkio").map(|dir| devices(&dir)).unwrap_or_default()),
         io_pressure: None,
     }
 }
 
-fn cpu(cpuacct: &Path, cpu: Option<&Path>) -> Option<Cpu> {
-    let usage = number(&cpuacct.join("cpuacct.usage"))?;
+/// What is known of processors but the time that was used.
+fn times(cpuacct: &Path, cpu: Option<&Path>) -> Cpu {
     let ticks = std::fs::read_to_string(cpuacct.join("cpuacct.stat")).unwrap_or_default();
     let time = |key: &str| keyed(&ticks, key).unwrap_or_default().saturating_mul(TICK);
     let stat = cpu.and_then(|dir| std::fs::read_to_string(dir.join("cpu.stat")).ok()).unwrap_or_default();
     let count = |key: &str| keyed(&stat, key).unwrap_or_default();
-    Some(Cpu {
-        usage,
+    Cpu {
+        usage: 0,
         user: time("user"),
         system: time("system"),
         periods: count("nr_periods"),
         throttled_periods: count("nr_throttled"),
         throttled: count("throttled_time"),
         pressure: None,
-    })
+    }
 }
 
-fn memory(dir: &Path) -> Option<Memory> {
+fn memory(dir: &Path, depth: Depth) -> Option<Memory> {
     let file = |name: &str| number(&dir.join(name));
     let limited = |name: &str| file(name).filter(|limit| *limit < UNLIMITED);
     let usage = file("memory.usage_in_bytes")?;
     let stat = std::fs::read_to_string(dir.join("memory.stat")).unwrap_or_default();
     let bytes = |key: &str| keyed(&stat, key).unwrap_or_default();
     let limit = limited("memory.limit_in_bytes");
-    let oom = std::fs::read_to_string(dir.join("memory.oom_control")).ok();
+    let oom = depth.detail(|| std::fs::read_to_string(dir.join("memory.oom_control")).ok());
+    let detail = |name: &str| depth.detail(|| file(name).unwrap_or_default());
     Some(Memory {
         usage,
-        max_usage: file("memory.max_usage_in_bytes").unwrap_or_default(),
+        max_usage: detail("memory.max_usage_in_bytes"),
         limit,
-        failures: file("memory.failcnt").unwrap_or_default(),
+        failures: detail("memory.failcnt"),
         rss: bytes("total_rss"),
         cache: bytes("total_cache"),
         mapped_file: bytes("total_mapped_file"),
         active_file: bytes("total_active_file"),
         inactive_file: bytes("total_inactive_file"),
-        kernel: file("memory.kmem.usage_in_bytes").unwrap_or_default(),
+        kernel: detail("memory.kmem.usage_in_bytes"),
         swap: keyed(&stat, "total_swap"),
         // Memory and swap have one limit together.
         swap_limit: limited("memory.memsw.limit_in_bytes")
@@ -127,7 +131,13 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         }
-        let measured = measure(|controller| Some(dir.path().join(controller)));
+        let group = |controller: &str| Some(dir.path().join(controller));
+        let usage = measure(group, Depth::Usage);
+        let measured = measure(group, Depth::All);
+        assert_eq!(usage.cpu.unwrap(), Cpu { usage: 50_000_000, ..Cpu::default() });
+        let (memory, whole) = (usage.memory.unwrap(), measured.memory.clone().unwrap());
+        assert_eq!(memory, Memory { oom_kills: None, ..whole });
+        assert_eq!((usage.pids, usage.devices), (Some(Pids { current: 4, limit: 0 }), Vec::new()));
         let cpu = measured.cpu.unwrap();
         assert_eq!((cpu.usage, cpu.user, cpu.system, cpu.throttled), (50_000_000, 30_000_000, 20_000_000, 9));
         let memory = measured.memory.unwrap();

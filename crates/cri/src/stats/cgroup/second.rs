@@ -2,16 +2,18 @@
 
 use std::path::Path;
 
-use super::{Cpu, Device, Measured, Memory, Pids, UNLIMITED, keyed, number, pressure};
+use super::{Cpu, Depth, Device, Measured, Memory, Pids, UNLIMITED, keyed, number, pressure};
 
-/// Reads everything.
-pub fn measure(dir: &Path) -> Measured {
+/// Reads what a group has used.
+pub fn measure(dir: &Path, depth: Depth) -> Measured {
     Measured {
         cpu: cpu(dir),
-        memory: memory(dir),
-        pids: number(&dir.join("pids.current"))
-            .map(|current| Pids { current, limit: number(&dir.join("pids.max")).unwrap_or_default() }),
-        devices: devices(dir),
+        memory: memory(dir, depth),
+        pids: number(&dir.join("pids.current")).map(|current| {
+            let limit = depth.detail(|| number(&dir.join("pids.max")).unwrap_or_default());
+            Pids { current, limit }
+        }),
+        devices: depth.detail(|| devices(dir)),
         io_pressure: pressure(&dir.join("io.pressure")),
     }
 }
@@ -32,12 +34,12 @@ fn cpu(dir: &Path) -> Option<Cpu> {
     })
 }
 
-fn memory(dir: &Path) -> Option<Memory> {
+fn memory(dir: &Path, depth: Depth) -> Option<Memory> {
     let usage = number(&dir.join("memory.current"))?;
     let stat = std::fs::read_to_string(dir.join("memory.stat")).unwrap_or_default();
     let bytes = |key: &str| keyed(&stat, key).unwrap_or_default();
     let limit = number(&dir.join("memory.max")).filter(|limit| *limit < UNLIMITED);
-    let events = std::fs::read_to_string(dir.join("memory.events")).ok();
+    let events = depth.detail(|| std::fs::read_to_string(dir.join("memory.events")).ok());
     Some(Memory {
         usage,
         max_usage: limit.unwrap_or(u64::MAX),
@@ -104,7 +106,12 @@ mod tests {
         ] {
             std::fs::write(dir.path().join(file), text).unwrap();
         }
-        let measured = measure(dir.path());
+        let usage = measure(dir.path(), Depth::Usage);
+        let measured = measure(dir.path(), Depth::All);
+        let whole = measured.memory.clone().unwrap();
+        assert_eq!(usage.cpu, measured.cpu);
+        assert_eq!(usage.memory.unwrap(), Memory { oom_kills: None, ..whole });
+        assert_eq!((usage.pids, usage.devices), (measured.pids, Vec::new()));
         let cpu = measured.cpu.unwrap();
         assert_eq!((cpu.usage, cpu.user, cpu.throttled_periods, cpu.throttled), (10_000, 6_000, 2, 1_000));
         let memory = measured.memory.unwrap();
@@ -113,6 +120,6 @@ mod tests {
         assert_eq!(measured.pids, Some(Pids { current: 4, limit: 0 }));
         let device = Device { major: 8, minor: 0, read_bytes: 1, written_bytes: 2, reads: 3, writes: 4 };
         assert_eq!(measured.devices, [device]);
-        assert_eq!(measure(&dir.path().join("gone")), Measured::default());
+        assert_eq!(measure(&dir.path().join("gone"), Depth::All), Measured::default());
     }
 }

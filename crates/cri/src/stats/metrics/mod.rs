@@ -12,7 +12,7 @@ use api::cri::{ContainerMetrics, Metric, PodSandboxMetrics};
 use serde_json::Value;
 use types::Result;
 
-use super::cgroup::{Cpu, Device, Measured, Memory, Pids, Place};
+use super::cgroup::{Cpu, Depth, Device, Measured, Memory, Pids, Place};
 use super::descriptors::kind;
 use super::{layer, network, number, pod};
 use crate::container::Container;
@@ -91,7 +91,7 @@ struct Seen {
 async fn look(pid: u32, root: PathBuf) -> Result<Option<Seen>> {
     crate::blocking(move || {
         let Ok(place) = Place::of_process(pid) else { return Ok(None) };
-        let measured = place.measure();
+        let measured = place.measure(Depth::All);
         let descriptors = Descriptors::count(&place.processes());
         Ok(Some(Seen { measured, descriptors, filesystem: rustix::fs::statvfs(&root).ok() }))
     })
