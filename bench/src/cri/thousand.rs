@@ -35,7 +35,7 @@ const COUNT: usize = 1000;
 /// Made at once.
 const AT_ONCE: usize = 4;
 /// Containers of a pod whose usage is asked for.
-const IN_POD: usize = 100;
+const IN_POD: usize = 10;
 /// How often a kubelet asks for usage.
 const PERIOD: Duration = Duration::from_secs(10);
 /// How often it is asked here.

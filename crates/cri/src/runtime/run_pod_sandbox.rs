@@ -1,8 +1,8 @@
 //! RunPodSandbox: checks everything, then makes a pod in steps, each of them written down before.
 //!
 //! ```text
-//!  name | record and planned namespace | lease | namespace, then its networks | started | record whole | in the store
-//!                                              | files and container           |
+//!  name | record and planned namespace | lease | namespace, then its networks | started      | in the store
+//!                                              | files and container           | record whole |
 //! ```
 //!
 //! What stands one above the other is done side by side, where nobody can tell: the runtime waits for the namespace alone.
@@ -131,10 +131,15 @@ async fn make(cri: &Cri, making: &mut Making<'_>) -> Result<Status> {
     let (written, leased) = future::join(write_down(cri, making), lease(cri, &making.record)).await;
     written.and(leased)?;
     let made = populate(cri, making).await?;
-    let started = making.sandboxer.start(cri, &id, &made).await;
-    let started = started.context(|| format!("failed to start sandbox {id:?}"))?;
-    crash::point("sandbox-started");
-    complete(cri, making, &made).await?;
+    let start = async {
+        let started = making.sandboxer.start(cri, &id, &made).await;
+        crash::point("sandbox-started");
+        started.context(|| format!("failed to start sandbox {id:?}"))
+    };
+    // Whether a whole pod runs or not is seen by its sandbox, also by the next daemon.
+    let (started, completed) = future::join(start, complete(cri, making, &made)).await;
+    let started = started?;
+    completed?;
     let mut status = Status::new(State::Ready);
     status.pid = started.pid;
     status.created_at = started.created_at;
