@@ -32,10 +32,12 @@ mod status;
 pub mod volumes;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::sync::watch;
 use types::Result;
+
+use crate::stats::cgroup::Place;
 
 pub use record::{EXTENSION, Record};
 pub use status::{Phase, Status, StatusFile};
@@ -60,6 +62,8 @@ pub struct Container {
     log: Mutex<Option<Arc<log::Log>>>,
     /// Held while limits change, and while it is started with those of its record.
     pub limits: tokio::sync::Mutex<()>,
+    /// Where its control groups are; looked for when its usage is asked for the first time.
+    pub groups: OnceLock<Place>,
     /// No other pod has it as long as this container is known.
     _level: crate::spec::Level,
 }
@@ -71,7 +75,8 @@ impl Container {
         let (watched, asked) = (AtomicBool::new(false), AtomicBool::new(false));
         let (log, limits) = (Mutex::default(), tokio::sync::Mutex::default());
         let level = crate::spec::Level::of(&record.process_label);
-        Self { record, status, ended, watched, asked, log, limits, _level: level }
+        let groups = OnceLock::new();
+        Self { record, status, ended, watched, asked, log, limits, groups, _level: level }
     }
 
     /// The log that the daemon writes; none if its shim does.

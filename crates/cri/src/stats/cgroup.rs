@@ -5,6 +5,8 @@
 mod first;
 mod second;
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Component, Path, PathBuf};
 
 use api::cri::{PsiData, PsiStats};
@@ -17,7 +19,7 @@ pub enum Place {
     /// In the one tree of version 2.
     Second(PathBuf),
     /// In the trees of version 1.
-    First(Groups),
+    First(Box<first::Trees>),
 }
 
 /// How much is read. Each file costs the kernel some microseconds, and there may be a thousand groups.
@@ -150,8 +152,6 @@ impl Memory {
 
 /// So much and more is no limit.
 const UNLIMITED: u64 = 1 << 62;
-/// Controllers of version 1 that are looked at.
-const CONTROLLERS: [&str; 5] = ["cpu", "cpuacct", "memory", "pids", "blkio"];
 
 impl Place {
     /// The group that a process is in.
@@ -160,7 +160,7 @@ impl Place {
             Groups::of(pid).map_err(|e| Error::from(e).context(format!("read groups of process {pid}")))?;
         match sys::cgroup::mode() {
             Mode::Unified => groups.unified().map(Self::Second).ok_or_else(|| Error::not_found("no group")),
-            Mode::Legacy => Ok(Self::First(groups)),
+            Mode::Legacy => Ok(Self::first(&groups)),
         }
     }
 
@@ -176,16 +176,20 @@ impl Place {
             Mode::Unified => Self::Second(Path::new("/sys/fs/cgroup").join(path)),
             Mode::Legacy => {
                 let line = |controller: &str| format!("1:{controller}:/{}\n", path.display());
-                Self::First(Groups::told(CONTROLLERS.map(line).concat()))
+                Self::first(&Groups::told(first::CONTROLLERS.map(line).concat()))
             }
         }
+    }
+
+    fn first(groups: &Groups) -> Self {
+        Self::First(Box::new(first::Trees::of(groups)))
     }
 
     /// Reads what a group has used. Blocks as long as the kernel does.
     pub fn measure(&self, depth: Depth) -> Measured {
         match self {
             Self::Second(dir) => second::measure(dir, depth),
-            Self::First(groups) => first::measure(|controller| groups.legacy(controller), depth),
+            Self::First(trees) => first::measure(trees, depth),
         }
     }
 }
@@ -195,10 +199,9 @@ impl Place {
     pub fn processes(&self) -> Vec<u32> {
         let dir = match self {
             Self::Second(dir) => Some(dir.clone()),
-            Self::First(groups) => groups.legacy("pids").or_else(|| groups.legacy("memory")),
+            Self::First(trees) => trees.pids.clone().or_else(|| trees.memory.clone()),
         };
-        let text =
-            dir.and_then(|dir| std::fs::read_to_string(dir.join("cgroup.procs")).ok()).unwrap_or_default();
+        let text = dir.and_then(|dir| text(&dir.join("cgroup.procs"))).unwrap_or_default();
         text.lines().filter_map(|line| line.parse().ok()).collect()
     }
 }
@@ -209,9 +212,28 @@ fn slices(name: &str) -> PathBuf {
     ends.map(|end| format!("{}.slice", &name[..end])).collect()
 }
 
+/// What is in a file of the kernel, which has no length that could be asked for.
+fn text(path: &Path) -> Option<String> {
+    /// Most files are shorter.
+    const USUAL: usize = 4096;
+    let mut file = File::open(path).ok()?;
+    let (mut bytes, mut end) = (vec![0; USUAL], 0);
+    loop {
+        match file.read(bytes.get_mut(end..)?).ok()? {
+            0 => break,
+            read => end += read,
+        }
+        if end == bytes.len() {
+            bytes.resize(2 * end, 0);
+        }
+    }
+    bytes.truncate(end);
+    String::from_utf8(bytes).ok()
+}
+
 /// The number that a file is; `max` is none.
 fn number(path: &Path) -> Option<u64> {
-    std::fs::read_to_string(path).ok()?.trim().parse().ok()
+    text(path)?.trim().parse().ok()
 }
 
 /// The number behind `key` in lines of keys and numbers.
@@ -221,7 +243,7 @@ fn keyed(text: &str, key: &str) -> Option<u64> {
 
 /// How long it waited: `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`, and the same of `full`.
 fn pressure(path: &Path) -> Option<PsiStats> {
-    let text = std::fs::read_to_string(path).ok()?;
+    let text = text(path)?;
     let data = |kind: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(kind))?;
         let value =

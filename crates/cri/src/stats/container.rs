@@ -37,19 +37,25 @@ pub async fn all(cri: &Cri, containers: Vec<Arc<Container>>) -> Result<Vec<Of>> 
 
 /// What the groups of containers have used; none of those that do not run.
 pub async fn measure(containers: &[Arc<Container>]) -> Result<Vec<Option<Measured>>> {
-    let pids: Vec<u32> = containers.iter().map(|container| pid(container)).collect();
+    let containers = containers.to_vec();
     crate::blocking(move || {
-        let place = |pid: u32| (pid > 0).then(|| Place::of_process(pid).ok()).flatten();
-        Ok(pids.into_iter().map(|pid| place(pid).map(|place| place.measure(Depth::Usage))).collect())
+        let measure = |container: &Arc<Container>| place(container).map(|place| place.measure(Depth::Usage));
+        Ok(containers.iter().map(measure).collect())
     })
     .await
 }
 
-/// The first process of a container that runs.
-fn pid(container: &Container) -> u32 {
+/// Where the groups of a container are that runs: it stays where it was started.
+fn place(container: &Container) -> Option<&Place> {
     let status = container.status();
-    let running = status.state() == api::cri::ContainerState::ContainerRunning;
-    if running { status.pid } else { 0 }
+    if status.state() != api::cri::ContainerState::ContainerRunning {
+        return None;
+    }
+    if let Some(place) = container.groups.get() {
+        return Some(place);
+    }
+    let place = Place::of_process(status.pid).ok()?;
+    Some(container.groups.get_or_init(|| place))
 }
 
 async fn one(cri: &Cri, container: Arc<Container>, measured: Option<Measured>) -> Result<Of> {

@@ -3,33 +3,65 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::{Cpu, Depth, Device, Measured, Memory, Pids, UNLIMITED, keyed, number};
+use sys::cgroup::Groups;
+
+use super::{Cpu, Depth, Device, Measured, Memory, Pids, UNLIMITED, keyed, number, text};
 
 /// Nanoseconds of a tick of `cpuacct.stat`: the kernel tells hundredths of a second, whatever its own clock is.
 const TICK: u64 = 10_000_000;
 
-/// Reads what a group has used. `group` knows the directory of a controller.
-pub fn measure(group: impl Fn(&str) -> Option<PathBuf>, depth: Depth) -> Measured {
+/// Controllers that are looked at.
+pub const CONTROLLERS: [&str; 5] = ["cpu", "cpuacct", "memory", "pids", "blkio"];
+
+/// The directories of a group, by controller.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trees {
+    /// Quotas.
+    pub cpu: Option<PathBuf>,
+    /// Time used.
+    pub cpuacct: Option<PathBuf>,
+    /// Memory.
+    pub memory: Option<PathBuf>,
+    /// Processes.
+    pub pids: Option<PathBuf>,
+    /// Block devices.
+    pub blkio: Option<PathBuf>,
+}
+
+impl Trees {
+    /// Finds them.
+    pub fn of(groups: &Groups) -> Self {
+        Self::found(|controller| groups.legacy(controller))
+    }
+
+    fn found(find: impl Fn(&str) -> Option<PathBuf>) -> Self {
+        let [cpu, cpuacct, memory, pids, blkio] = CONTROLLERS.map(find);
+        Self { cpu, cpuacct, memory, pids, blkio }
+    }
+}
+
+/// Reads what a group has used.
+pub fn measure(trees: &Trees, depth: Depth) -> Measured {
     Measured {
-        cpu: group("cpuacct").and_then(|cpuacct| {
+        cpu: trees.cpuacct.as_ref().and_then(|cpuacct| {
             let usage = number(&cpuacct.join("cpuacct.usage"))?;
-            Some(Cpu { usage, ..depth.detail(|| times(&cpuacct, group("cpu").as_deref())) })
+            Some(Cpu { usage, ..depth.detail(|| times(cpuacct, trees.cpu.as_deref())) })
         }),
-        memory: group("memory").and_then(|dir| memory(&dir, depth)),
-        pids: group("pids").and_then(|dir| {
+        memory: trees.memory.as_ref().and_then(|dir| memory(dir, depth)),
+        pids: trees.pids.as_ref().and_then(|dir| {
             let limit = depth.detail(|| number(&dir.join("pids.max")).unwrap_or_default());
             Some(Pids { current: number(&dir.join("pids.current"))?, limit })
         }),
-        devices: depth.detail(|| group("blkio").map(|dir| devices(&dir)).unwrap_or_default()),
+        devices: depth.detail(|| trees.blkio.as_deref().map(devices).unwrap_or_default()),
         io_pressure: None,
     }
 }
 
 /// What is known of processors but the time that was used.
 fn times(cpuacct: &Path, cpu: Option<&Path>) -> Cpu {
-    let ticks = std::fs::read_to_string(cpuacct.join("cpuacct.stat")).unwrap_or_default();
+    let ticks = text(&cpuacct.join("cpuacct.stat")).unwrap_or_default();
     let time = |key: &str| keyed(&ticks, key).unwrap_or_default().saturating_mul(TICK);
-    let stat = cpu.and_then(|dir| std::fs::read_to_string(dir.join("cpu.stat")).ok()).unwrap_or_default();
+    let stat = cpu.and_then(|dir| text(&dir.join("cpu.stat"))).unwrap_or_default();
     let count = |key: &str| keyed(&stat, key).unwrap_or_default();
     Cpu {
         usage: 0,
@@ -46,10 +78,10 @@ fn memory(dir: &Path, depth: Depth) -> Option<Memory> {
     let file = |name: &str| number(&dir.join(name));
     let limited = |name: &str| file(name).filter(|limit| *limit < UNLIMITED);
     let usage = file("memory.usage_in_bytes")?;
-    let stat = std::fs::read_to_string(dir.join("memory.stat")).unwrap_or_default();
+    let stat = text(&dir.join("memory.stat")).unwrap_or_default();
     let bytes = |key: &str| keyed(&stat, key).unwrap_or_default();
     let limit = limited("memory.limit_in_bytes");
-    let oom = depth.detail(|| std::fs::read_to_string(dir.join("memory.oom_control")).ok());
+    let oom = depth.detail(|| text(&dir.join("memory.oom_control")));
     let detail = |name: &str| depth.detail(|| file(name).unwrap_or_default());
     Some(Memory {
         usage,
@@ -76,7 +108,7 @@ fn memory(dir: &Path, depth: Depth) -> Option<Memory> {
 fn devices(dir: &Path) -> Vec<Device> {
     let mut devices: BTreeMap<(u64, u64), Device> = BTreeMap::new();
     let mut each = |file: &str, add: fn(&mut Device, &str, u64)| {
-        let text = std::fs::read_to_string(dir.join(file)).unwrap_or_default();
+        let text = text(&dir.join(file)).unwrap_or_default();
         for (number, operation, value) in text.lines().filter_map(line) {
             let (major, minor) = number;
             let device = devices.entry(number).or_insert(Device { major, minor, ..Device::default() });
@@ -131,9 +163,9 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         }
-        let group = |controller: &str| Some(dir.path().join(controller));
-        let usage = measure(group, Depth::Usage);
-        let measured = measure(group, Depth::All);
+        let trees = Trees::found(|controller| Some(dir.path().join(controller)));
+        let usage = measure(&trees, Depth::Usage);
+        let measured = measure(&trees, Depth::All);
         assert_eq!(usage.cpu.unwrap(), Cpu { usage: 50_000_000, ..Cpu::default() });
         let (memory, whole) = (usage.memory.unwrap(), measured.memory.clone().unwrap());
         assert_eq!(memory, Memory { oom_kills: None, ..whole });

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Cpu, Depth, Device, Measured, Memory, Pids, UNLIMITED, keyed, number, pressure};
+use super::{Cpu, Depth, Device, Measured, Memory, Pids, UNLIMITED, keyed, number, pressure, text};
 
 /// Reads what a group has used.
 pub fn measure(dir: &Path, depth: Depth) -> Measured {
@@ -19,7 +19,7 @@ pub fn measure(dir: &Path, depth: Depth) -> Measured {
 }
 
 fn cpu(dir: &Path) -> Option<Cpu> {
-    let stat = std::fs::read_to_string(dir.join("cpu.stat")).ok()?;
+    let stat = text(&dir.join("cpu.stat"))?;
     let count = |key: &str| keyed(&stat, key).unwrap_or_default();
     // The kernel counts microseconds.
     let time = |key: &str| count(key).saturating_mul(1000);
@@ -36,10 +36,10 @@ fn cpu(dir: &Path) -> Option<Cpu> {
 
 fn memory(dir: &Path, depth: Depth) -> Option<Memory> {
     let usage = number(&dir.join("memory.current"))?;
-    let stat = std::fs::read_to_string(dir.join("memory.stat")).unwrap_or_default();
+    let stat = text(&dir.join("memory.stat")).unwrap_or_default();
     let bytes = |key: &str| keyed(&stat, key).unwrap_or_default();
     let limit = number(&dir.join("memory.max")).filter(|limit| *limit < UNLIMITED);
-    let events = depth.detail(|| std::fs::read_to_string(dir.join("memory.events")).ok());
+    let events = depth.detail(|| text(&dir.join("memory.events")));
     Some(Memory {
         usage,
         max_usage: limit.unwrap_or(u64::MAX),
@@ -62,7 +62,7 @@ fn memory(dir: &Path, depth: Depth) -> Option<Memory> {
 
 /// `8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0`, a line for each device.
 fn devices(dir: &Path) -> Vec<Device> {
-    let text = std::fs::read_to_string(dir.join("io.stat")).unwrap_or_default();
+    let text = text(&dir.join("io.stat")).unwrap_or_default();
     text.lines().filter_map(device).collect()
 }
 
