@@ -110,9 +110,11 @@ async fn live(config: &Config, begun: Instant) -> Result<()> {
     };
     let observed = house.clone();
     signals.dump(move || debug::dump(&observed));
-    let cri = cri::open(&house, config, &mut plugins).await?;
+    let sandboxers = proxies::Sandboxers::new(&plugins, config.shims.sandboxer)?;
+    let cri = cri::open(&house, config, &mut plugins, &sandboxers).await?;
     let doors = services::Doors {
         cri: cri.clone(),
+        sandboxers,
         plugins: &plugins,
         listed: plugins.to_wire(config),
         size: config.message_size,

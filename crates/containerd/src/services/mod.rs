@@ -156,6 +156,8 @@ impl House {
 pub struct Doors<'a> {
     /// Kubernetes' front door, if it is open.
     pub cri: Option<cri::Cri>,
+    /// Sandboxers in other processes.
+    pub sandboxers: crate::proxies::Sandboxers,
     /// Which services are wanted.
     pub plugins: &'a Plugins,
     /// What Introspection tells.
@@ -216,7 +218,7 @@ pub async fn routes(house: &House, uuid: String, doors: Doors<'_>) -> Routes {
         "leases" => grpc::leases::leases_server::LeasesServer<_>, leases::Leases(house.clone());
         "mounts" => grpc::mounts::mounts_server::MountsServer<_>, mounts;
         "namespaces" => grpc::namespaces::namespaces_server::NamespacesServer<_>, namespaces::Namespaces(house.clone());
-        "sandbox-controllers" => grpc::sandbox::controller_server::ControllerServer<_>, sandbox_controllers::Controllers { house: house.clone(), cri: doors.cri.clone() };
+        "sandbox-controllers" => grpc::sandbox::controller_server::ControllerServer<_>, sandbox_controllers::Controllers { house: house.clone(), cri: doors.cri.clone(), sandboxers: doors.sandboxers.clone() };
         "sandboxes" => grpc::sandbox::store_server::StoreServer<_>, sandboxes::Sandboxes(house.clone());
         "snapshots" => grpc::lists::snapshots_server::SnapshotsServer<_>, snapshots::Snapshots(house.clone());
         "streaming" => grpc::streaming::streaming_server::StreamingServer<_>, streaming::Streaming(house.clone());

@@ -29,13 +29,15 @@ use crate::nri;
 use crate::pod::teardown;
 use crate::pod::{self, CREATING, EXTENSION, Pod, RUNC, Record, State, Status, validate};
 use crate::podsandbox::{self, Made};
-use crate::sandboxer::Sandboxer;
+use crate::sandboxer::{Sandboxer, Started};
 use crate::spec;
 use crate::timers;
 
 /// Answers the call.
 pub async fn run(cri: &Cri, request: RunPodSandboxRequest) -> Result<RunPodSandboxResponse> {
     let mut making = Making::new(cri, request)?;
+    let absent = || format!("failed to create sandbox {:?}", making.record.id);
+    making.sandboxer.check(cri).await.context(absent)?;
     making.reserve(cri)?;
     let mut made = make(cri, &mut making).await;
     let _whole = nri::hold(cri).await;
@@ -75,7 +77,7 @@ impl<'a> Making<'a> {
         let config = request.config.ok_or_else(|| Error::invalid("sandbox config must be set"))?;
         validate::config(&config)?;
         let handler = pod::handler(cri, &config, &request.runtime_handler)?;
-        let sandboxer = Sandboxer::named(&handler.sandboxer)?;
+        let sandboxer = Sandboxer::named(&handler.sandboxer);
         let options = pod::options(handler)?;
         let netns = match is_on_host_network(&config) {
             true => String::new(),
@@ -106,13 +108,13 @@ impl<'a> Making<'a> {
         Err(taken.context(format!("failed to reserve sandbox name {name:?}")))
     }
 
-    /// Whether the networks can be set up while the runtime makes the container. It cannot if the runtime or the request's
-    /// parameters of the kernel need the interfaces to be there.
+    /// Whether the networks can be set up while the runtime makes the container. It cannot if the runtime, who makes the sandbox or the
+    /// request's parameters of the kernel need the interfaces to be there.
     fn side_by_side(&self) -> bool {
         let sysctls = self.record.config.linux.as_ref().map(|linux| &linux.sysctls);
         let of_network = |key: &String| key.starts_with("net.") || key.starts_with("net/");
         let plain = self.handler.runtime_type == RUNC && self.handler.base_runtime_spec.is_empty();
-        plain && !sysctls.is_some_and(|sysctls| sysctls.keys().any(of_network))
+        plain && !self.sandboxer.is_proxy() && !sysctls.is_some_and(|sysctls| sysctls.keys().any(of_network))
     }
 }
 
@@ -132,11 +134,18 @@ async fn make(cri: &Cri, making: &mut Making<'_>) -> Result<Status> {
     let started = making.sandboxer.start(cri, &id, &made).await;
     let started = started.context(|| format!("failed to start sandbox {id:?}"))?;
     crash::point("sandbox-started");
-    complete(cri, making, &made).await?;
     let mut status = Status::new(State::Ready);
     status.pid = started.pid;
     status.created_at = started.created_at;
+    status.endpoint.clone_from(&started.endpoint);
+    complete(cri, making, &as_told(made, started)).await?;
     Ok(status)
+}
+
+/// What was made, with what its start has told of it.
+fn as_told(made: Made, started: Started) -> Made {
+    let spec = started.spec.unwrap_or(made.spec);
+    Made { spec, labels: made.labels.into_iter().chain(started.labels).collect(), ..made }
 }
 
 /// The record of a pod that may not be whole.
@@ -213,7 +222,7 @@ async fn complete(cri: &Cri, making: &Making<'_>, made: &Made) -> Result<()> {
     labels.insert("selinux_label".to_owned(), record.process_label.clone());
     let sandbox = Sandbox {
         id: record.id.clone(),
-        spec: Some(made.spec.clone()),
+        spec: Some(made.spec.clone()).filter(|spec| *spec != Any::default()),
         labels,
         extensions: [(EXTENSION.to_owned(), record.to_any()?)].into(),
         ..Sandbox::default()
@@ -226,7 +235,7 @@ async fn complete(cri: &Cri, making: &Making<'_>, made: &Made) -> Result<()> {
 }
 
 async fn complete_container(cri: &Cri, making: &Making<'_>) -> Result<()> {
-    if making.sandboxer == Sandboxer::Shim {
+    if making.sandboxer != Sandboxer::Podsandbox {
         return Ok(());
     }
     let containers = cri.db.containers(&cri.namespace);
