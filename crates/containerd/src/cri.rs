@@ -39,7 +39,6 @@ pub async fn open(
     match build(house, config, plugins, sandboxers).await {
         Ok(cri) => Ok(Some(cri)),
         Err(error) => {
-            tracing::error!(%error, "failed to load plugin io.containerd.grpc.v1.cri");
             plugins.failed_cri(config, &error)?;
             Ok(None)
         }

@@ -44,6 +44,7 @@ mod pod_networks;
 mod pod_sandboxers;
 mod pod_settings;
 mod pod_stats;
+mod pod_tcp;
 mod pod_views;
 mod pods;
 mod pull;

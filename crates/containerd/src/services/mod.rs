@@ -194,6 +194,21 @@ fn name<S: NamedService>(_: &S) -> &'static str {
     S::NAME
 }
 
+/// The services of the CRI alone, for whoever comes over TCP.
+pub fn cri_routes(cri: cri::Cri, size: MessageSize) -> Routes {
+    use grpc::cri::image_service_server::ImageServiceServer;
+    use grpc::cri::runtime_service_server::RuntimeServiceServer;
+    let runtime = RuntimeServiceServer::new(cri.clone())
+        .max_decoding_message_size(size.receive)
+        .max_encoding_message_size(size.send);
+    let images = ImageServiceServer::new(cri)
+        .max_decoding_message_size(size.receive)
+        .max_encoding_message_size(size.send);
+    let services = [name(&runtime), name(&images)].into();
+    let routes = Routes::new(runtime).add_service(images);
+    routes.into_axum_router().layer(words::Words { services }).into()
+}
+
 /// All services on one set of routes. A service that is not among them answers Unimplemented.
 pub async fn routes(house: &House, uuid: String, doors: Doors<'_>) -> Routes {
     // The reporter starts with the empty name, which stands for the daemon, serving.
