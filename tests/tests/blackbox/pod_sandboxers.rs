@@ -485,7 +485,7 @@ fn clients_of_containerds_own_api_reach_a_sandboxer_by_its_name() {
         "linux": {"cgroupsPath": format!("/{}/made", cri.daemon.namespace())},
     });
     std::fs::write(&spec, text.to_string()).unwrap();
-    let ctr = |words: &[&str]| cri.daemon.ctr(&[&["-n", "k8s.io", "sandboxes"], words].concat());
+    let ctr = |words: &[&str]| cri.daemon.ctr(&[&["-n", "k8s.io", "sandboxes"][..], words].concat());
     let run = ["run", "--sandboxer", "vm", &spec.to_string_lossy(), "made"];
     assert_eq!(ctr(&run).ok().trim(), "made");
     assert!(ctr(&["ls"]).ok().contains("made"));
