@@ -18,6 +18,7 @@ use types::Result;
 use crate::config::Config;
 use crate::directories;
 use crate::plugins::{self, Kind, Plugins};
+use crate::proxies::Sandboxers;
 use crate::services::House;
 use crate::services::transfer::CriPulls;
 use crate::work;
@@ -26,21 +27,25 @@ use crate::work;
 const DIRECTORY: &str = "io.containerd.grpc.v1.cri";
 
 /// Puts it together, if it is wanted. A failure is fatal only where the CRI is required.
-pub async fn open(house: &House, config: &Config, plugins: &mut Plugins) -> Result<Option<Cri>> {
+pub async fn open(
+    house: &House,
+    config: &Config,
+    plugins: &mut Plugins,
+    sandboxers: &Sandboxers,
+) -> Result<Option<Cri>> {
     if !plugins.wants(Kind::Service, "cri") {
         return Ok(None);
     }
-    match build(house, config, plugins).await {
+    match build(house, config, plugins, sandboxers).await {
         Ok(cri) => Ok(Some(cri)),
         Err(error) => {
-            tracing::error!(%error, "failed to load plugin io.containerd.grpc.v1.cri");
             plugins.failed_cri(config, &error)?;
             Ok(None)
         }
     }
 }
 
-async fn build(house: &House, config: &Config, plugins: &Plugins) -> Result<Cri> {
+async fn build(house: &House, config: &Config, plugins: &Plugins, sandboxers: &Sandboxers) -> Result<Cri> {
     let state = config.state.join(DIRECTORY);
     directories::make_private(&config.root.join(DIRECTORY))?;
     directories::make_passable(&state)?;
@@ -58,6 +63,7 @@ async fn build(house: &House, config: &Config, plugins: &Plugins) -> Result<Cri>
         mounts: house.mounts.clone(),
         bus: house.events.clone(),
         doors: doors(house, config),
+        sandboxers: sandboxers.all(&"k8s.io".parse()?)?,
         nri: config.nri.clone().filter(|_| plugins.wants(Kind::Nri, "nri")),
         root: config.root.clone(),
         state: config.state.clone(),

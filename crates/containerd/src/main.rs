@@ -26,6 +26,7 @@ mod serve;
 mod services;
 mod signals;
 mod socket;
+mod tcp;
 mod traces;
 mod transfers;
 mod verifier;
@@ -110,9 +111,13 @@ async fn live(config: &Config, begun: Instant) -> Result<()> {
     };
     let observed = house.clone();
     signals.dump(move || debug::dump(&observed));
-    let cri = cri::open(&house, config, &mut plugins).await?;
+    let sandboxers = proxies::Sandboxers::new(&plugins, config.shims.sandboxer)?;
+    let cri = cri::open(&house, config, &mut plugins, &sandboxers).await?;
+    let tcp = tcp::bind(config, &mut plugins, cri.is_some()).await?;
+    let tcp = tcp.zip(cri.clone()).map(|((door, tcp), cri)| (door, services::cri_routes(cri, tcp.size)));
     let doors = services::Doors {
         cri: cri.clone(),
+        sandboxers,
         plugins: &plugins,
         listed: plugins.to_wire(config),
         size: config.message_size,
@@ -126,7 +131,7 @@ async fn live(config: &Config, begun: Instant) -> Result<()> {
     let calls = house.calls.clone();
     let monitor = plugins.wants(plugins::Kind::Monitor, "restart");
     let monitor = monitor.then(|| monitor::start(&house, config.restart_interval));
-    serve::serve(house, serve::Open { routes, sockets, monitor, cri }, &mut signals, begun).await;
+    serve::serve(house, serve::Open { routes, sockets, tcp, monitor, cri }, &mut signals, begun).await;
     traces::stop(&calls).await;
     Ok(())
 }

@@ -42,19 +42,7 @@ pub type Page = Response<Full<Bytes>>;
 impl Door {
     /// Listens at `host:port`, where a missing host is every address of the machine.
     pub async fn tcp(address: &str) -> Result<Self> {
-        let what = || format!("listen on {address}");
-        let bound = match address.strip_prefix(':') {
-            Some(port) => {
-                let port: u16 = port.parse().map_err(|_| Error::invalid(format!("{}: no port", what())))?;
-                match TcpListener::bind(("::", port)).await {
-                    // A machine without IPv6.
-                    Err(_) => TcpListener::bind(("0.0.0.0", port)).await,
-                    bound => bound,
-                }
-            }
-            None => TcpListener::bind(address).await,
-        };
-        bound.map(Self::Tcp).context(what)
+        listen(address).await.map(Self::Tcp)
     }
 
     /// Listens at a path, or at `host:port` if it is none. The file of the path is to be kept as long as the door.
@@ -122,6 +110,23 @@ where
     if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
         debug!(%error, "connection to a page ended");
     }
+}
+
+/// Listens at `host:port`, where a missing host is every address of the machine.
+pub async fn listen(address: &str) -> Result<TcpListener> {
+    let what = || format!("listen on {address}");
+    let bound = match address.strip_prefix(':') {
+        Some(port) => {
+            let port: u16 = port.parse().map_err(|_| Error::invalid(format!("{}: no port", what())))?;
+            match TcpListener::bind(("::", port)).await {
+                // A machine without IPv6.
+                Err(_) => TcpListener::bind(("0.0.0.0", port)).await,
+                bound => bound,
+            }
+        }
+        None => TcpListener::bind(address).await,
+    };
+    bound.context(what)
 }
 
 /// A page of plain text.

@@ -110,6 +110,8 @@ const TABLE: &[Plugin] = &[
     service("cri", &[CRI, PODSANDBOX, EVENT, LEASE, TRANSFER]),
     core(SERVER, "ttrpc", &[EVENT]),
     core(SERVER, "grpc", &[GRPC]),
+    // Only where it is wanted: see `choose`.
+    optional(SERVER, "grpc-tcp", &[GRPC]),
 ];
 
 impl Plugin {
@@ -166,10 +168,19 @@ impl Plugins {
 
     /// Records that Kubernetes' front door could not be opened; an error if it is required.
     pub fn failed_cri(&mut self, config: &Config, error: &Error) -> Result<()> {
-        let uri = format!("{GRPC}.cri");
+        self.failed_part(config, format!("{GRPC}.cri"), error)
+    }
+
+    /// The same of the listener that serves it over TCP.
+    pub fn failed_tcp(&mut self, config: &Config, error: &Error) -> Result<()> {
+        self.failed_part(config, format!("{SERVER}.grpc-tcp"), error)
+    }
+
+    fn failed_part(&mut self, config: &Config, uri: String, error: &Error) -> Result<()> {
         if config.required.contains(&uri) {
             return Err(Error::precondition(format!("load required plugin {uri}: {error}")));
         }
+        tracing::warn!(%error, "failed to load plugin {uri}");
         self.failed.insert(uri, error.to_string());
         Ok(())
     }
@@ -235,6 +246,8 @@ pub enum Kind {
     Monitor,
     /// Plugins that follow pods and containers.
     Nri,
+    /// A listener.
+    Server,
 }
 
 impl Kind {
@@ -244,6 +257,7 @@ impl Kind {
             Self::Service => GRPC,
             Self::Monitor => MONITOR,
             Self::Nri => NRI,
+            Self::Server => SERVER,
         }
     }
 }

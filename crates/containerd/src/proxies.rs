@@ -1,4 +1,4 @@
-//! Plugins in other processes: snapshotters, differs and a content store behind a socket (`[proxy_plugins]`).
+//! Plugins in other processes: snapshotters, differs, sandboxers and a content store behind a socket (`[proxy_plugins]`).
 //!
 //! Nothing is opened before the first call, so the daemon starts although a proxy is down; until it is up, calls that need
 //! it answer `Unavailable`. A connection that was lost is made again by the next call.
@@ -8,6 +8,7 @@
 //! namespaces here, and works in [`EVERYBODY`]'s. Leases are ours and are not passed on.
 
 mod differs;
+mod sandboxers;
 mod snapshotter;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use remote::{Connection, RemoteStore};
 use types::{Error, Result, Scope};
 
 pub use differs::Differs;
+pub use sandboxers::Sandboxers;
 pub use snapshotter::ProxySnapshotter;
 
 use crate::config::{Proxy, ProxyKind};

@@ -7,9 +7,11 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::Stream;
 use sd_notify::NotifyState;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixListener;
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::service::Routes;
 use tonic::transport::Server;
@@ -22,7 +24,8 @@ use crate::config::Config;
 use crate::services::House;
 use crate::signals::{Signals, notify};
 use crate::socket::{self, SocketFile};
-use crate::work::Work;
+use crate::tcp;
+use crate::written::Connection;
 
 /// How long changes under way may take when the daemon is told to stop. A longer one is cut off, and its caller told so, as containerd
 /// does: the next start deals with it as after a kill -9, so that nothing is gained by waiting but a restart that is late.
@@ -59,6 +62,8 @@ pub struct Open {
     pub routes: Routes,
     /// Where they are served.
     pub sockets: Sockets,
+    /// Where the CRI is served as well, and its services.
+    pub tcp: Option<(tcp::Door, Routes)>,
     /// Who starts containers again, if anybody does.
     pub monitor: Option<JoinHandle<()>>,
     /// Kubernetes' front door, if it is open.
@@ -67,14 +72,26 @@ pub struct Open {
 
 /// Serves until told to stop.
 pub async fn serve(house: House, open: Open, signals: &mut Signals, begun: Instant) {
-    let Open { routes, sockets, monitor, cri } = open;
+    let Open { routes, sockets, tcp, monitor, cri } = open;
     let (grpc, grpc_file) = sockets.grpc;
     let (ttrpc, ttrpc_file) = sockets.ttrpc;
-    let (stop, stopped) = oneshot::channel::<()>();
+    let (stop, told) = watch::channel(());
+    let stopped = |mut stopped: watch::Receiver<()>| async move {
+        // An error means that the sender was dropped, which is the signal.
+        drop(stopped.changed().await);
+    };
+    let (until, until_over_tcp) = (stopped(told.clone()), stopped(told));
     let observe = Observe::new(house.calls.clone());
     // Much of what the start has needed is needed once.
     house.work.disturbed();
-    let mut server = tokio::spawn(grpc_server((grpc, house.work.clone()), routes, observe, stopped));
+    let came = house.work.clone();
+    let over_tcp = tcp.map(|(door, routes)| {
+        let came = came.clone();
+        let connections = door.connections(move || came.disturbed());
+        tokio::spawn(grpc_server(connections, routes, observe.clone(), until_over_tcp))
+    });
+    let connections = socket::connections(grpc, move || came.disturbed());
+    let mut server = tokio::spawn(grpc_server(connections, routes, observe.clone(), until));
     let shims = tokio::spawn(ttrpc_server(ttrpc, house.events.clone()));
     if let Some(cri) = cri {
         let loaded = house.runtime.clone();
@@ -95,6 +112,7 @@ pub async fn serve(house: House, open: Open, signals: &mut Signals, begun: Insta
     // Open streams never end by themselves; everybody else only has a reply to read.
     drop(tokio::time::timeout(REPLIES, &mut server).await);
     server.abort();
+    over_tcp.iter().for_each(JoinHandle::abort);
     shims.abort();
     drop((grpc_file, ttrpc_file));
 }
@@ -115,12 +133,14 @@ async fn ready(house: &House, signals: &mut Signals, begun: Instant) {
     signals.stop().await;
 }
 
-async fn grpc_server(
-    (listener, work): (UnixListener, Work),
+async fn grpc_server<S>(
+    connections: impl Stream<Item = std::io::Result<Connection<S>>>,
     routes: Routes,
     observe: Observe,
-    stopped: oneshot::Receiver<()>,
-) {
+    stopped: impl Future<Output = ()>,
+) where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let server = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -129,11 +149,6 @@ async fn grpc_server(
         .http2_max_local_error_reset_streams(Some(RESETS))
         .layer(observe)
         .add_routes(routes);
-    let stopped = async {
-        // An error means that the sender was dropped, which is the signal.
-        drop(stopped.await);
-    };
-    let connections = socket::connections(listener, move || work.disturbed());
     if let Err(error) = server.serve_with_incoming_shutdown(connections, stopped).await {
         warn!(%error, "gRPC server ended");
     }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use ::runtime::{SandboxMetrics, SandboxStatus};
+use types::sandbox::{Metrics as SandboxMetrics, Status as SandboxStatus};
 use types::task::Exit;
 use types::{Error, Namespace, Result};
 

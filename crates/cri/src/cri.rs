@@ -1,5 +1,6 @@
 //! What the calls work with.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::ops::Deref;
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use std::sync::{Arc, Weak};
 
 use metadata::Db;
 use prost::{Message, Name};
+use remote::RemoteController;
 use runtime::Runtime;
 use tasks::Tasks;
 use tokio::sync::watch;
@@ -85,6 +87,8 @@ pub struct Parts {
     pub bus: Exchange,
     /// What the daemon lends.
     pub doors: Doors,
+    /// Sandboxers in other processes, by name.
+    pub sandboxers: BTreeMap<String, RemoteController>,
     /// NRI plugins, unless the administrator wants none.
     pub nri: Option<::nri::Config>,
     /// The daemon's root directory.
@@ -113,6 +117,7 @@ pub struct Inner {
     pub(crate) tasks: Tasks,
     pub(crate) bus: Exchange,
     pub(crate) doors: Doors,
+    pub(crate) sandboxers: BTreeMap<String, RemoteController>,
     pub(crate) dirs: Directories,
     pub(crate) namespace: Namespace,
     pub(crate) pods: Index<Pod>,
@@ -171,7 +176,7 @@ impl Directories {
 impl Cri {
     /// Puts the parts together. Calls are refused until [`Cri::recover`] has ended.
     pub async fn open(parts: Parts) -> Result<Self> {
-        let Parts { config, db, runtime, mounts, bus, doors, nri, root, state } = parts;
+        let Parts { config, db, runtime, mounts, bus, doors, sandboxers, nri, root, state } = parts;
         let namespace = NAMESPACE.parse()?;
         let inner = Inner {
             tasks: Tasks::new(db.clone(), runtime.clone(), mounts),
@@ -194,6 +199,7 @@ impl Cri {
             runtime,
             bus,
             doors,
+            sandboxers,
         };
         Ok(Self(Arc::new(inner)))
     }

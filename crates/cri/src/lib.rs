@@ -4,7 +4,7 @@
 //!  service      tonic's side: which call is detached, which ends with its caller
 //!  runtime/     one file for each call of RuntimeService      image/      one for each call of ImageService
 //!  pod          pods: record, state, store                    container   containers: record, status file, store
-//!  sandboxer    who makes sandboxes: podsandbox, or shimsandbox
+//!  sandboxer    who makes sandboxes: podsandbox, shimsandbox, or proxysandbox
 //!  podsandbox   the container that holds a pod's namespaces   spec        from a request to an OCI spec
 //!  network      network namespaces and CNI                    streaming   exec, attach and port forwarding
 //!  stats        usage                                         recover     after a start of the daemon
@@ -30,6 +30,7 @@ mod network;
 mod nri;
 mod pod;
 mod podsandbox;
+mod proxysandbox;
 mod record;
 mod recover;
 mod refusal;

@@ -165,7 +165,7 @@ fn of_row(row: &Sandbox, container: Option<&Container>) -> Result<OnRecord> {
     let record = Record::from_any(row.extensions.get(EXTENSION).ok_or_else(missing)?)?;
     Ok(OnRecord {
         record: Record { id: row.id.clone(), ..record },
-        sandboxer: Sandboxer::named(&row.sandboxer)?,
+        sandboxer: Sandboxer::named(&row.sandboxer),
         whole: !row.labels.contains_key(CREATING.0),
         contained: container.is_some(),
         created_at: container.map_or(row.created_at, |container| container.created_at),
@@ -199,13 +199,13 @@ async fn known(cri: &Cri, found: &OnRecord) -> Option<Arc<Pod>> {
         status.resources = of(updated.resources);
     }
     if found.whole {
-        learn(&mut status, &ask(cri, found.sandboxer, &id).await);
+        learn(&mut status, &ask(cri, &found.sandboxer, &id).await);
     }
     if let Err(error) = cri.pod_names.reserve(&record.name, &id) {
         tracing::error!(id, %error, "two pods have one name");
     }
     let state = status.state;
-    let pod = Pod::new(record, found.sandboxer, status);
+    let pod = Pod::new(record, found.sandboxer.clone(), status);
     let pod = Arc::new(if found.whole { pod } else { pod.abandoned() });
     if let Err(error) = cri.pods.add(&id, Arc::clone(&pod)) {
         tracing::error!(id, %error, "put a pod into the store");
@@ -217,22 +217,31 @@ async fn known(cri: &Cri, found: &OnRecord) -> Option<Arc<Pod>> {
         }
         State::Ready => podsandbox::watch(cri, pod),
         State::NotReady => podsandbox::clear(cri, pod),
+        State::Unknown if pod.sandboxer.is_unknown(cri) => {
+            let sandboxer = pod.sandboxer.name();
+            tracing::error!(
+                id,
+                sandboxer,
+                "a pod's sandboxer is not configured any more: it stays until it is"
+            );
+        }
         State::Unknown => settle(cri, pod),
     }
     None
 }
 
 /// What is seen of a sandbox.
-async fn ask(cri: &Cri, sandboxer: Sandboxer, id: &str) -> Result<Seen> {
+async fn ask(cri: &Cri, sandboxer: &Sandboxer, id: &str) -> Result<Seen> {
     let asked = tokio::time::timeout(PATIENCE, sandboxer.look(cri, id)).await;
     asked.unwrap_or_else(|_| Err(Error::deadline(format!("state of sandbox {id}"))))
 }
 
 fn learn(status: &mut Status, seen: &Result<Seen>) {
     match seen {
-        Ok(Seen::Running { pid }) => {
+        Ok(Seen::Running { pid, endpoint }) => {
             status.state = State::Ready;
             status.pid = *pid;
+            status.endpoint.clone_from(endpoint);
         }
         Ok(Seen::Ended(exit)) => {
             status.state = State::NotReady;
@@ -252,7 +261,7 @@ fn settle(cri: &Cri, pod: Arc<Pod>) {
         while pod.status().state == State::Unknown {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(BACKOFF.1);
-            let said = ask(&cri, pod.sandboxer, pod.id()).await;
+            let said = ask(&cri, &pod.sandboxer, pod.id()).await;
             let _alone = pod.teardown.lock().await;
             if pod.status().state == State::Unknown {
                 pod.update(|status| learn(status, &said));
@@ -278,8 +287,8 @@ impl OnRecord {
     fn is_begun(&self) -> bool {
         let record = &self.record;
         let bound = !record.netns.is_empty() && sys::netns::is_bound(Path::new(&record.netns));
-        // A sandbox of a shim has no container, so that nobody can tell.
-        bound || self.contained || self.sandboxer == Sandboxer::Shim
+        // A sandbox of a shim or of another process has no container, so that nobody can tell.
+        bound || self.contained || self.sandboxer != Sandboxer::Podsandbox
     }
 }
 
@@ -327,7 +336,7 @@ mod tests {
             (status.state, status.pid)
         };
         assert_eq!(after(Ok(Seen::Ended(None))), (State::NotReady, 0));
-        assert_eq!(after(Ok(Seen::Running { pid: 7 })), (State::Ready, 7));
+        assert_eq!(after(Ok(Seen::Running { pid: 7, endpoint: None })), (State::Ready, 7));
         assert_eq!(after(Ok(Seen::Unknown)), (State::Unknown, 0));
         assert_eq!(after(Err(Error::unavailable("x"))), (State::Unknown, 0));
     }

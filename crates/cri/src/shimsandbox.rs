@@ -42,7 +42,7 @@ pub async fn create(cri: &Cri, plan: &Plan<'_>) -> Result<Made> {
 /// Has it run the sandbox.
 pub async fn start(cri: &Cri, id: &str) -> Result<Started> {
     let started = cri.runtime.start_sandbox(&cri.namespace, id).await?;
-    Ok(Started { pid: started.pid, created_at: started.created_at })
+    Ok(Started::plain(started.pid, started.created_at))
 }
 
 /// Has it end the sandbox. One that is not there has ended.
@@ -59,7 +59,7 @@ pub async fn shut_down(cri: &Cri, id: &str) -> Result<()> {
 pub async fn look(cri: &Cri, id: &str) -> Result<Seen> {
     let status = cri.runtime.sandbox_status(&cri.namespace, id, false).await?;
     if status.state == READY {
-        return Ok(Seen::Running { pid: status.pid });
+        return Ok(Seen::Running { pid: status.pid, endpoint: None });
     }
     // How it has ended only those know who wait for it; for one that has, that takes no time.
     Ok(Seen::Ended(Some(Exit { status: 0, at: status.exited_at })))

@@ -37,6 +37,12 @@ impl Bootstrap {
         Self { version: 2, address: address.to_owned(), protocol: "ttrpc".to_owned(), ..Self::default() }
     }
 
+    /// One that is told in words, and is one that we speak.
+    pub(crate) fn new(protocol: &str, address: &str, version: i32) -> Result<Self> {
+        let (protocol, address) = (protocol.to_owned(), address.to_owned());
+        Self { version, address, protocol, ..Self::default() }.check()
+    }
+
     /// Reads an answer of any generation, or a `bootstrap.json`.
     pub(crate) fn parse(answer: &[u8]) -> Result<Self> {
         let bootstrap = match BootstrapResult::decode(answer) {

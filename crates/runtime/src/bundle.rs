@@ -7,6 +7,7 @@
 //!      work ->            <root>/io.containerd.runtime.v2.task/<ns>/<id>   (on disk, for what must not fill /run)
 //!      shim-binary-path   which program the shim is; written before it is started
 //!      sandbox            where it is no task, but what a shim makes by its sandbox service
+//!      endpoint           where it is served by somebody who is not ours: no program is executed for it
 //!      bootstrap.json     how to reach it; written before it is used
 //!      log                FIFO, read by the daemon
 //!      journal            events that the shim has not told yet; init.exit: how init ended (both of our shim)
@@ -208,6 +209,16 @@ impl Bundle {
     /// Whether the shim makes it by its sandbox service.
     pub(crate) fn is_sandbox(&self) -> bool {
         self.path.join("sandbox").exists()
+    }
+
+    /// Keeps that somebody who is not ours serves it (see [`crate::endpoint`]).
+    pub(crate) fn mark_served(&self) -> Result<()> {
+        write(&self.path.join("endpoint"), b"", 0o600)
+    }
+
+    /// Whether somebody who is not ours serves it.
+    pub(crate) fn is_served(&self) -> bool {
+        self.path.join("endpoint").exists()
     }
 
     /// Keeps how to reach the shim: whole or not at all.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 use types::{Error, Result, ResultExt};
 
+use crate::endpoint::hybrid;
 use crate::ttrpc::Client;
 
 /// The open connections by address.
@@ -46,6 +47,7 @@ impl Connections {
 async fn dial(address: &str) -> Result<UnixStream> {
     let path = match address.split_once("://") {
         Some(("unix", path)) => path.to_owned(),
+        Some(("hvsock", place)) => return dial_hybrid(place).await,
         Some((scheme, _)) => {
             return Err(Error::unimplemented(format!("unsupported protocol: {scheme}: not implemented")));
         }
@@ -62,6 +64,30 @@ async fn dial(address: &str) -> Result<UnixStream> {
         }
     }
 }
+
+/// A port of a virtual machine, through the socket of its monitor: the first line asks for it, the answer's says that it is open.
+async fn dial_hybrid(place: &str) -> Result<UnixStream> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let (path, port) =
+        hybrid(place).ok_or_else(|| Error::invalid(format!("invalid hybrid vsock address {place}")))?;
+    let mut stream = UnixStream::connect(path).await?;
+    stream.write_all(format!("CONNECT {port}\n").as_bytes()).await?;
+    // Byte by byte: what follows the line is the protocol's.
+    let mut line = Vec::new();
+    while line.last() != Some(&b'\n') && line.len() < HYBRID_ANSWER {
+        line.push(stream.read_u8().await?);
+    }
+    match line.starts_with(b"OK ") && line.ends_with(b"\n") {
+        true => Ok(stream),
+        false => {
+            let said = String::from_utf8_lossy(&line).into_owned();
+            Err(Error::unavailable(format!("hybrid vsock handshake response error: {said:?}")))
+        }
+    }
+}
+
+/// The longest first line of a monitor's.
+const HYBRID_ANSWER: usize = 64;
 
 /// Removes the socket file of a shim that is gone, unless another listens there by now.
 pub(crate) fn remove_socket(address: &str) {
@@ -93,4 +119,36 @@ pub(crate) fn sweep(dir: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_port_behind_a_monitor_is_asked_for_and_what_follows_is_the_protocols() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("vm.sock");
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let monitor = tokio::spawn(async move {
+            for answer in ["OK 1073741824\nhello", "NO\n", &"x".repeat(100)] {
+                let mut stream = BufReader::new(listener.accept().await.unwrap().0);
+                let mut line = String::new();
+                stream.read_line(&mut line).await.unwrap();
+                assert_eq!(line, "CONNECT 1024\n");
+                stream.get_mut().write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        let address = format!("hvsock://{}:1024", path.display());
+        let mut said = String::new();
+        dial(&address).await.unwrap().read_to_string(&mut said).await.unwrap();
+        assert_eq!(said, "hello");
+        assert!(dial(&address).await.unwrap_err().to_string().contains("NO"));
+        assert!(dial(&address).await.is_err());
+        monitor.await.unwrap();
+        let gone = dial(&format!("hvsock://{}:x", path.display())).await.unwrap_err();
+        assert!(gone.to_string().contains("invalid hybrid vsock address"), "{gone}");
+    }
 }

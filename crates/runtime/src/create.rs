@@ -12,6 +12,7 @@ use types::{Class, Error, Namespace, Result, ResultExt, crash};
 
 use crate::awaited::Awaited;
 use crate::bundle::Bundle;
+use crate::endpoint::{self, check_endpoint};
 use crate::key::TaskKey;
 use crate::launch::Target;
 use crate::log::ShimLog;
@@ -68,8 +69,13 @@ impl Runtime {
             Some(of) => Some(self.shared(namespace, of).await.context(|| "failed to start shim")?),
             None => None,
         };
+        if let Some(endpoint) = &create.endpoint {
+            check_endpoint(endpoint).context(|| "failed to start shim")?;
+        }
         let binary = match &shared {
             Some(shim) => shim.binary.clone(),
+            // Nothing is executed.
+            None if create.endpoint.is_some() => PathBuf::new(),
             None => crate::binary::resolve(&create.runtime, &self.inner.launcher.binary)
                 .context(|| "failed to start shim: failed to resolve runtime path")?,
         };
@@ -139,9 +145,14 @@ impl Runtime {
         let make = || {
             let (bundle, binary) = (creation.bundle.clone(), creation.binary.clone());
             let (spec, is_sandbox) = (creation.create.spec.clone(), creation.sandbox.is_some());
+            let is_served = creation.create.endpoint.is_some();
             blocking(move || {
                 bundle.create(spec.as_ref())?;
-                let marked = if is_sandbox { bundle.mark_sandbox() } else { Ok(()) };
+                let marked = match (is_sandbox, is_served) {
+                    (true, _) => bundle.mark_sandbox(),
+                    (false, true) => bundle.mark_served(),
+                    (false, false) => Ok(()),
+                };
                 marked.and_then(|()| bundle.write_binary(&binary)).inspect_err(|_| {
                     if let Err(error) = bundle.remove() {
                         tracing::error!(%error, "remove half a bundle");
@@ -168,10 +179,11 @@ impl Runtime {
     /// Executes the shim, keeps its address in the bundle, and only then connects.
     async fn start_shim(&self, creation: &Creation, log: ShimLog) -> Result<Arc<Shim>> {
         let Creation { key, bundle, binary, .. } = creation;
-        let bootstrap = match &creation.shared {
+        let bootstrap = match (&creation.shared, &creation.create.endpoint) {
             // Its own `start` would say the same, if it knew the two to be of one group.
-            Some(shim) => shim.bootstrap.clone(),
-            None => {
+            (Some(shim), _) => shim.bootstrap.clone(),
+            (None, Some(endpoint)) => endpoint::bootstrap(endpoint)?,
+            (None, None) => {
                 let (target, limit) = (Target { key, bundle, shim: binary }, self.inner.timeouts.start);
                 let started =
                     self.inner.launcher.start(target, creation.create.options.as_ref(), limit).await;
@@ -221,7 +233,7 @@ impl Runtime {
         let (binary, place) = (creation.binary.clone(), Arc::clone(&creation.place));
         async move {
             // Otherwise it was done by who took the task, or by `give_up`, which removes the bundle.
-            if place.is_held() && bundle.path.exists() {
+            if place.is_held() && bundle.path.exists() && !bundle.is_served() {
                 self.dismiss_unreached(&key, &bundle).await;
                 let target = Target { key: &key, bundle: &bundle, shim: &binary };
                 self.inner.launcher.delete(target, self.inner.timeouts.cleanup).await?;
@@ -289,7 +301,7 @@ fn remove_bundle(creation: &Creation) -> impl Future<Output = Result<()>> + Send
         if !place.is_held() {
             return Ok(());
         }
-        if bundle.init_may_live() {
+        if !bundle.is_served() && bundle.init_may_live() {
             return Err(Error::unavailable("the container's init may be running, bundle is kept"));
         }
         blocking(move || bundle.remove()).await

@@ -80,7 +80,8 @@ impl Runtime {
             Ok(init.how_it_ended())
         });
         let remembered = remembered.await;
-        let known = shim.bundle.knows_exit();
+        // What somebody else's service writes down is not read here.
+        let known = !shim.is_served && shim.bundle.knows_exit();
         let witness = match &remembered {
             _ if !shim.is_created() => Witness::None,
             Ok(Some(ended)) => Witness::Kernel(*ended),
@@ -102,7 +103,7 @@ impl Runtime {
     pub(crate) async fn bury(&self, shim: &Shim, witness: Witness) -> Deleted {
         let target = Target { key: &shim.key, bundle: &shim.bundle, shim: &shim.binary };
         let buried = self.bury_bundle(target, witness).await;
-        if shim.connection.is_closed() && !self.inner.table.is_shared(shim) {
+        if shim.connection.is_closed() && !shim.is_served && !self.inner.table.is_shared(shim) {
             let address = shim.bootstrap.address.clone();
             let removed = blocking(move || {
                 crate::connect::remove_socket(&address);
@@ -121,7 +122,12 @@ impl Runtime {
     pub(crate) async fn bury_bundle(&self, target: Target<'_>, witness: Witness) -> Result<Deleted> {
         let Target { key, bundle, .. } = target;
         self.tell_journal(key, bundle).await;
-        let deleted = self.inner.launcher.delete(target, self.inner.timeouts.cleanup).await;
+        let deleted = match bundle.is_served() {
+            // What it has left is its sandboxer's to end, with the sandbox.
+            true => Ok(lost(bundle.init_pid().unwrap_or(0))),
+            false => self.inner.launcher.delete(target, self.inner.timeouts.cleanup).await,
+        };
+        let served = bundle.is_served();
         let bundle = bundle.clone();
         let group = bundle.cgroup();
         if let Err(error) = deleted {
@@ -141,7 +147,7 @@ impl Runtime {
             // How it ended is known all the same.
             tracing::error!(task = %key, %error, "failed to delete bundle");
         }
-        if let Some(group) = group {
+        if let Some(group) = group.filter(|_| !served) {
             // A runtime that was killed at its work has made it, and knows nothing of it any more.
             blocking(move || {
                 sys::cgroup::remove_empty(&group);

@@ -105,6 +105,11 @@ impl Runtime {
 
     /// Sends the shim away, if no other task needs it, and removes the bundle. The caller holds the place.
     pub(crate) async fn farewell(&self, shim: &Shim, end: Deleted) {
+        if shim.is_served {
+            // Who serves it decides when to go.
+            self.remove_bundle(shim).await;
+            return shim.finished(end);
+        }
         let begun = Instant::now();
         let limit = self.inner.timeouts.shutdown;
         let asked = shim.shutdown(limit).await;
@@ -153,7 +158,9 @@ impl Runtime {
                 let error = Error::from(failure);
                 tracing::warn!(task = %shim.key, %error, "shim does not delete its task, cleaning up by force");
                 // It is told to go all the same; what it leaves is cleaned by its program.
-                let _ = shim.shutdown(limit).await;
+                if !shim.is_served {
+                    let _ = shim.shutdown(limit).await;
+                }
             }
         }
         let end = self.bury(shim, Witness::None).await;

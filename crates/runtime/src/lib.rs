@@ -13,6 +13,7 @@
 //!  why        records of deaths                         output           logs that shims write, and who is attached
 //!  pause      sandboxes without an image                 sandbox          sandboxes that a shim makes
 //!  ttrpc      the protocol                          connect, log     sockets and FIFOs of shims
+//!  endpoint   task services that others have started
 //! ```
 
 #![forbid(unsafe_code)]
@@ -25,6 +26,7 @@ mod connect;
 mod create;
 mod death;
 mod delete;
+mod endpoint;
 mod info;
 pub mod inspect;
 mod key;
@@ -45,8 +47,9 @@ mod why;
 pub use awaited::{Awaited, Waiting};
 pub use bundle::check_state;
 pub use death::EXIT_ESTIMATED;
+pub use endpoint::check_endpoint;
 pub use lock::{StateLock, lock_state};
 pub use output::{Attach, Attached, Input};
 pub use pause::Pause;
 pub use runtime::{Checkpoint, Connected, Options, Runtime, Signal, Timeouts, Update};
-pub use sandbox::{CreateSandbox, SandboxMetrics, SandboxStatus, StartedSandbox};
+pub use sandbox::CreateSandbox;

@@ -147,6 +147,11 @@ impl Runtime {
     /// one that takes long is asked less often, and its id stays taken, as a task could still come of it.
     async fn send_away(&self, shim: &Shim) {
         let limit = self.inner.timeouts.cleanup;
+        if shim.is_served {
+            let _ = shim.end_creation(limit).await;
+            let _ = shim.delete("", Some(limit)).await;
+            return self.farewell(shim, lost(0)).await;
+        }
         let until = Instant::now() + limit;
         let mut step = STEP;
         while !self.inner.table.is_shared(shim) {
@@ -169,8 +174,17 @@ impl Runtime {
     /// Connects to the shim of a bundle, again and again as long as what is in the way says nothing about the shim.
     async fn reach(&self, place: &Place, key: &TaskKey, bundle: &Bundle, binary: PathBuf) -> Result<Shim> {
         let mut step = STEP;
+        // Whoever serves it may have been started again with us, and not listen yet.
+        let until = bundle.is_served().then(|| Instant::now() + self.inner.timeouts.load);
         loop {
             match self.connect_to(key, bundle, &binary).await {
+                Err(error)
+                    if !passes(&error)
+                        && is_absent(&error)
+                        && until.is_some_and(|until| Instant::now() < until) =>
+                {
+                    tokio::time::sleep(STEP).await;
+                }
                 Err(error) if passes(&error) => {
                     if step == STEP {
                         tracing::error!(task = %key, %error, "shim cannot be reached yet");
@@ -213,6 +227,7 @@ impl Runtime {
         self.dismiss_unreached(&key, &bundle).await;
         drop(log);
         let address = bundle.read_bootstrap().ok().flatten().map(|bootstrap| bootstrap.address);
+        let served = bundle.is_served();
         let end = self
             .bury_bundle(Target { key: &key, bundle: &bundle, shim: &binary }, Witness::Bundle)
             .await
@@ -220,7 +235,7 @@ impl Runtime {
                 tracing::error!(task = %key, %error, "failed to clean up after shim");
                 lost(0)
             });
-        if let Some(address) = address {
+        if let Some(address) = address.filter(|_| !served) {
             let removed = blocking(move || {
                 crate::connect::remove_socket(&address);
                 Ok(())
@@ -246,6 +261,11 @@ impl Runtime {
 /// we have no descriptor left is certainly not dead.
 fn passes(error: &Error) -> bool {
     matches!(error.class(), Class::DeadlineExceeded | Class::ResourceExhausted)
+}
+
+/// Whether nobody listens.
+fn is_absent(error: &Error) -> bool {
+    matches!(error.class(), Class::NotFound | Class::Unavailable)
 }
 
 pub(crate) fn scan(layout: &Layout) -> Result<Found> {

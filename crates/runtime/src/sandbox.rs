@@ -10,14 +10,15 @@
 //! ```
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use api::containerd::runtime::sandbox::v1 as wire;
 use prost::Message;
 use types::labels::Labels;
 use types::mount::Mount;
 use types::platform::Platform;
-use types::task::{Create, Exit};
+use types::sandbox::{Metrics as SandboxMetrics, Started as StartedSandbox, Status as SandboxStatus};
+use types::task::{Create, Endpoint, Exit};
 use types::{Any, Class, Error, Namespace, Result, ResultExt};
 
 use crate::awaited::Awaited;
@@ -47,47 +48,6 @@ pub struct CreateSandbox {
     pub annotations: Labels,
 }
 
-/// A sandbox that runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StartedSandbox {
-    /// Of the process that holds its namespaces.
-    pub pid: u32,
-    /// When it was made.
-    pub created_at: SystemTime,
-    /// What the shim says about it.
-    pub spec: Option<Any>,
-    /// Where its shim is reached, and by which version of the Task service.
-    pub endpoint: (String, i32),
-}
-
-/// What a shim says about a sandbox.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SandboxStatus {
-    /// Of the process that holds its namespaces.
-    pub pid: u32,
-    /// In Kubernetes' words: `SANDBOX_READY` or `SANDBOX_NOTREADY`.
-    pub state: String,
-    /// More, for people.
-    pub info: Labels,
-    /// When it was made.
-    pub created_at: SystemTime,
-    /// When it ended.
-    pub exited_at: SystemTime,
-    /// More, for those who know the type.
-    pub extra: Option<Any>,
-    /// As of [`StartedSandbox`].
-    pub endpoint: (String, i32),
-}
-
-/// What a sandbox uses.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SandboxMetrics {
-    /// When it was measured.
-    pub at: SystemTime,
-    /// In the shim's terms.
-    pub data: Option<Any>,
-}
-
 impl Runtime {
     /// Starts a shim and lets it make a sandbox. If it fails, nothing is left. Not cancel safe, as `create`.
     pub async fn create_sandbox(&self, namespace: &Namespace, id: &str, create: CreateSandbox) -> Result<()> {
@@ -115,6 +75,7 @@ impl Runtime {
                 Ok(StartedSandbox {
                     pid: started.pid,
                     created_at: api::convert::time(started.created_at),
+                    labels: Labels::new(),
                     spec: started.spec.map(api::any::from_wire),
                     endpoint: shim.endpoint(),
                 })
@@ -291,7 +252,9 @@ impl Shim {
         asked.map(drop)
     }
 
-    fn endpoint(&self) -> (String, i32) {
-        (self.bootstrap.address.clone(), self.bootstrap.version)
+    /// In the form in which sandboxers tell it.
+    fn endpoint(&self) -> Endpoint {
+        let address = format!("{}+{}", self.bootstrap.protocol, self.bootstrap.address);
+        Endpoint { address, version: self.bootstrap.version.unsigned_abs() }
     }
 }

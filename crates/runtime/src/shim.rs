@@ -36,6 +36,8 @@ pub(crate) struct Shim {
     pub(crate) connection: Arc<Client>,
     /// Whether the shim makes it by its sandbox service.
     pub(crate) is_sandbox: bool,
+    /// Whether somebody who is not ours serves it (see [`crate::endpoint`]).
+    pub(crate) is_served: bool,
     /// Held while Create is under way, so that a death in this moment is told from one after it.
     pub(crate) creating: Mutex<()>,
     /// Held while Delete is under way, so that the shim's farewell is not taken for its death.
@@ -51,12 +53,13 @@ pub(crate) struct Shim {
 
 impl Shim {
     pub(crate) fn new(key: TaskKey, bundle: Bundle, binary: PathBuf, link: Link) -> Self {
-        let is_sandbox = bundle.is_sandbox();
+        let (is_sandbox, is_served) = (bundle.is_sandbox(), bundle.is_served());
         Self {
             key,
             bundle,
             binary,
             is_sandbox,
+            is_served,
             connection: link.connection,
             creating: Mutex::default(),
             deleting: Mutex::default(),
@@ -86,6 +89,10 @@ impl Shim {
     /// A number may be another process's by now. If the shim has it for a process that has not ended after we have opened
     /// it, it was the right one all the time: the shim had not collected it yet.
     pub(crate) async fn hold_init(&self, timeout: Duration) {
+        if self.is_served {
+            // It may be a number of another machine's.
+            return;
+        }
         let Ok(init) = PidFd::open(self.pid()) else { return };
         let Ok(state) = self.state("", timeout).await else { return };
         if state.pid == init.pid() && api::convert::task_status(state.status) != Status::Stopped {

@@ -311,7 +311,7 @@ async fn a_shim_makes_a_sandbox_that_a_restart_finds_and_no_list_of_tasks_shows(
     let again = daemon.runtime.create_sandbox(&ns, "pod", create()).await.unwrap_err();
     assert_eq!(again.class(), Class::AlreadyExists, "{again}");
     let started = daemon.runtime.start_sandbox(&ns, "pod").await.unwrap();
-    assert!(started.endpoint.0.starts_with("unix://") && started.pid > 0);
+    assert!(started.endpoint.address.starts_with("ttrpc+unix://") && started.pid > 0);
     run(&daemon, "a", of_pod(&house, "sleep 1000")).await;
     assert_eq!(daemon.runtime.list(&ns), ["a"]);
     drop(daemon);

@@ -3,7 +3,7 @@
 use api::containerd::runc::v1::Options;
 use runtime::Awaited;
 use types::mount::Mount;
-use types::task::{Origin, Stdio};
+use types::task::{Endpoint, Origin, Stdio};
 use types::{Any, Namespace, Result};
 
 use crate::Tasks;
@@ -28,6 +28,8 @@ pub struct Create {
     pub origin: Origin,
     /// Another task whose shim serves it too.
     pub shim_of: Option<String>,
+    /// Where a task service is that serves it, if it is in a sandbox.
+    pub endpoint: Option<Endpoint>,
     /// Whether anybody still waits for it.
     pub awaited: Awaited,
 }
@@ -50,6 +52,8 @@ impl Tasks {
             origin: checkpoint.map_or(create.origin, Origin::Checkpoint),
             options: given.or(container.runtime.options),
             shim_of: create.shim_of,
+            // As upstream: without a sandbox nobody is asked.
+            endpoint: create.endpoint.filter(|_| !container.sandbox.is_empty()),
         };
         let created = self.runtime.create_awaited(namespace, &create.id, task, create.awaited).await;
         if created.is_err() && rootfs.activated {

@@ -88,6 +88,18 @@ pub struct Create {
     /// Another task of the same namespace whose shim is to serve this one too, instead of one that is started for it. It is there
     /// as long as this task is being made: a pod's sandbox, for its containers.
     pub shim_of: Option<String>,
+    /// Where a task service is that is to serve it, instead of one that is started for it.
+    pub endpoint: Option<Endpoint>,
+}
+
+/// A task service that somebody else has started: a sandboxer in another process, for the containers of a sandbox. Its programs
+/// are not ours to execute, nor its processes to end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Endpoint {
+    /// With its protocol, as sandboxers write it: `ttrpc+unix:///path`.
+    pub address: String,
+    /// Of the task service: 2 or 3.
+    pub version: u32,
 }
 
 /// What a new task begins with.

@@ -158,6 +158,110 @@ fn metrics_of_a_container_are_what_its_group_says() {
     assert!(stats.rss_bytes.unwrap().value.abs_diff(rss) < 2 * MIB);
 }
 
+/// The sum of what a file says of all devices behind a key: `8:0 Write 7` of version 1, `8:0 wbytes=7` of version 2.
+fn written(text: &str) -> u64 {
+    let second = text.split_whitespace().filter_map(|word| word.strip_prefix("wbytes=")?.parse::<u64>().ok());
+    let first = text.lines().filter_map(|line| line.split_once(" Write ")?.1.parse::<u64>().ok());
+    first.chain(second).sum()
+}
+
+#[test]
+fn what_a_container_has_written_to_devices_is_in_its_metrics() {
+    let Some(kubelet) = Kubelet::start() else { return };
+    let cri = &kubelet.cri;
+    // Past the cache: whose the pages are that are written later, version 1 does not know.
+    let script = "dd if=/dev/zero of=/direct bs=1M count=4 oflag=direct && echo written || echo failed; exec sleep 1000";
+    let id = kubelet.run("c", script);
+    let said = |word: &str| kubelet.log("c").contains(&format!(" stdout F {word}\n"));
+    eventually("it says how it went", || said("written") || said("failed"));
+    let log = kubelet.log("c");
+    if said("failed") {
+        return eprintln!("skipped: this filesystem knows no direct writes: {log}");
+    }
+    let of_group = || written(&told(cri, &id, "blkio.throttle.io_service_bytes_recursive", "io.stat"));
+    if of_group() == 0 {
+        return eprintln!("skipped: this kernel counts no devices of groups");
+    }
+    let metrics = || {
+        let listed = cri.call(cri.client().list_pod_sandbox_metrics(wire::ListPodSandboxMetricsRequest {}));
+        listed.unwrap().pod_metrics.remove(0).container_metrics.remove(0).metrics
+    };
+    let sum = |name: &str, label: Option<&str>| -> u64 {
+        let named = metrics().into_iter().filter(|metric| metric.name == name);
+        let chosen =
+            named.filter(|metric| label.is_none_or(|label| metric.label_values.iter().any(|l| l == label)));
+        chosen.map(|metric| metric.value.unwrap().value).sum()
+    };
+    eventually("it is measured", || sum("container_fs_writes_bytes_total", None) >= 4 << 20);
+    assert_eq!(sum("container_fs_writes_bytes_total", None), of_group());
+    assert!(sum("container_fs_writes_total", None) > 0);
+    if !is_unified() {
+        assert_eq!(sum("container_blkio_device_usage_total", Some("Write")), of_group());
+    }
+}
+
+fn is_unified() -> bool {
+    std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+}
+
+/// `total` of a line of a file of pressure, in nanoseconds.
+fn waited(text: &str, kind: &str) -> u64 {
+    let line = text.lines().find(|line| line.starts_with(kind)).expect("a line");
+    let total = line.split_whitespace().find_map(|word| word.strip_prefix("total="));
+    total.unwrap().parse::<u64>().unwrap() * 1000
+}
+
+#[test]
+fn on_cgroup_v2_a_container_tells_how_long_it_has_waited() {
+    if !is_unified() || std::fs::read("/proc/pressure/cpu").is_err() {
+        return eprintln!("skipped: no cgroup v2, or a kernel that measures no pressure");
+    }
+    let Some(kubelet) = Kubelet::start() else { return };
+    let cri = &kubelet.cri;
+    let mut config = kubelet.config("c", "while :; do :; done");
+    let resources =
+        wire::LinuxContainerResources { cpu_period: 100_000, cpu_quota: 10_000, ..Default::default() };
+    config.linux.as_mut().unwrap().resources = Some(resources);
+    let id = kubelet.run_config(config);
+    let some = |psi: Option<wire::PsiStats>| psi.unwrap().some.unwrap();
+    eventually("it has waited for a second", || {
+        some(container_stats(cri, &id).cpu.unwrap().psi).total > 1_000_000_000
+    });
+    let before = waited(&told(cri, &id, "none", "cpu.pressure"), "some");
+    let stats = container_stats(cri, &id);
+    let after = waited(&told(cri, &id, "none", "cpu.pressure"), "some");
+    let cpu = some(stats.cpu.unwrap().psi);
+    assert!((before..=after).contains(&cpu.total), "{before} {} {after}", cpu.total);
+    assert!(cpu.avg10 > 0.0);
+    assert!(stats.memory.unwrap().psi.is_some() && stats.io.unwrap().psi.is_some());
+}
+
+#[test]
+fn what_of_a_container_is_in_swap_is_told() {
+    let swaps = std::fs::read_to_string("/proc/swaps").unwrap_or_default();
+    if swaps.lines().count() < 2 {
+        return eprintln!("skipped: this machine has no swap");
+    }
+    const MIB: i64 = 1 << 20;
+    let Some(kubelet) = Kubelet::start() else { return };
+    let cri = &kubelet.cri;
+    // More than it may have in memory, which goes where there is room.
+    let mut config =
+        kubelet.config("c", "dd if=/dev/zero of=/dev/shm/held bs=1M count=40 && echo held; exec sleep 1000");
+    let resources = wire::LinuxContainerResources {
+        memory_limit_in_bytes: 24 * MIB,
+        memory_swap_limit_in_bytes: 96 * MIB,
+        ..Default::default()
+    };
+    config.linux.as_mut().unwrap().resources = Some(resources);
+    let id = kubelet.run_config(config);
+    eventually("it holds more than fits", || kubelet.log("c").ends_with(" held\n"));
+    let swap = container_stats(cri, &id).swap.unwrap();
+    let (used, available) = (swap.swap_usage_bytes.unwrap().value, swap.swap_available_bytes.unwrap().value);
+    assert!(used > 8 << 20, "{used}");
+    assert_eq!(used + available, 72 << 20, "its limit is of both together");
+}
+
 #[test]
 fn a_pod_has_interfaces_and_what_its_containers_use() {
     let Some(cri) = Cri::start() else { return };

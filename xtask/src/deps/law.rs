@@ -41,6 +41,7 @@ pub const LAW: &[(&str, &[&str])] = &[
             "mounts",
             "metadata",
             "images",
+            "remote",
             "tasks",
             "runtime",
             "cni",

@@ -40,6 +40,8 @@ pub enum ProxyKind {
     Content,
     /// Something that applies and compares layers.
     Differ,
+    /// Something that makes sandboxes.
+    Sandboxer,
 }
 
 impl ProxyKind {
@@ -49,6 +51,7 @@ impl ProxyKind {
             Self::Snapshotter => "io.containerd.snapshotter.v1",
             Self::Content => "io.containerd.content.v1",
             Self::Differ => "io.containerd.differ.v1",
+            Self::Sandboxer => "io.containerd.sandbox.controller.v1",
         }
     }
 }
@@ -64,6 +67,7 @@ fn proxy(name: &str, mut section: Section) -> Option<Proxy> {
         "snapshot" | "io.containerd.snapshotter.v1" => ProxyKind::Snapshotter,
         "content" | "io.containerd.content.v1" => ProxyKind::Content,
         "diff" | "io.containerd.differ.v1" => ProxyKind::Differ,
+        "sandbox" | "io.containerd.sandbox.controller.v1" => ProxyKind::Sandboxer,
         other => {
             section.warn(format!("proxy plugin {name}: type {other:?} is not supported, it is ignored"));
             return None;
@@ -81,6 +85,9 @@ fn proxy(name: &str, mut section: Section) -> Option<Proxy> {
     if !path.starts_with('/') {
         section
             .mistake(format!("proxy plugin {name}: address must be the path of a socket, not {written:?}"));
+    }
+    if kind == ProxyKind::Sandboxer && matches!(name, "shim" | "podsandbox") {
+        section.mistake(format!("proxy plugin {name}: this is the name of a sandboxer of the daemon's own"));
     }
     let mut exports = section.texts("exports");
     exports.insert("address".into(), written.clone());

@@ -24,7 +24,7 @@ use types::{Class, Error, Result};
 
 pub use cri::Cri;
 pub use extensions::{Proxy, ProxyKind};
-pub use listeners::{Listener, MessageSize};
+pub use listeners::{Listener, MessageSize, Tcp, Tls};
 pub use shims::Shims;
 pub use stores::{Gc, Overlayfs};
 pub use transfer::{Transfer, Unpack, Verifier};
@@ -56,6 +56,8 @@ pub struct Config {
     pub message_size: MessageSize,
     /// The socket that shims publish to.
     pub ttrpc: Listener,
+    /// Where else the CRI is served, if it is.
+    pub tcp: Option<Tcp>,
     /// URIs of plugins not to be loaded.
     pub disabled: Vec<String>,
     /// URIs of plugins without which the daemon does not start.
@@ -204,6 +206,7 @@ fn read(mut top: Section, flags: &Flags, changed: &BTreeSet<String>) -> Config {
     let mut timeouts = top.section("timeouts");
     let mut plugins = top.section("plugins");
     let (grpc, message_size, ttrpc) = listeners::main(&mut plugins);
+    let tcp = listeners::tcp(&mut plugins);
     let overlayfs = stores::overlayfs(&mut plugins);
     let native_root = stores::native_root(&mut plugins);
     let (differs, sync_fs) = diff_service(&mut plugins);
@@ -230,6 +233,7 @@ fn read(mut top: Section, flags: &Flags, changed: &BTreeSet<String>) -> Config {
         grpc,
         message_size,
         ttrpc,
+        tcp,
         disabled,
         required,
         overlayfs,

@@ -22,6 +22,8 @@ pub struct Shims {
     pub task_state: Duration,
     /// How long asking a shim for metrics may take.
     pub stats: Duration,
+    /// How long a sandboxer in another process may take for an answer. A key of our own.
+    pub sandboxer: Duration,
 }
 
 /// Settings of shims.
@@ -61,6 +63,11 @@ pub fn read(plugins: &mut Section, timeouts: &mut Section) -> Shims {
         shutdown: timeout("shim.shutdown", "3s"),
         task_state: timeout("task.state", "2s"),
         stats: timeout("metrics.shimstats", "2s"),
+        // A machine may have to boot; the kubelet itself waits for two minutes.
+        sandboxer: match timeout("sandboxer.call", "1m0s") {
+            Duration::ZERO => Duration::MAX,
+            limit => limit,
+        },
     }
 }
 

@@ -141,24 +141,23 @@ fn what_the_program_assumes_is_what_the_default_file_says() {
 fn proxies_are_read_and_processors_are_not_there_yet() {
     let config = understood(
         "version=2\n[proxy_plugins.stargz]\ntype='snapshot'\naddress='/run/s'\ncapabilities=['remote']\n\
-         [proxy_plugins.stargz.exports]\nroot='/x'\n[proxy_plugins.odd]\ntype='sandbox'\naddress='/y'\n\
-         [stream_processors.x]\naccepts=['a']\nreturns='b'\npath='p'",
+         [proxy_plugins.stargz.exports]\nroot='/x'\n[proxy_plugins.odd]\ntype='smtp'\naddress='/y'\n\
+         [proxy_plugins.vm]\ntype='sandbox'\naddress='unix:///z'\n[stream_processors.x]\naccepts=['a']\nreturns='b'\npath='p'",
     )
     .unwrap();
-    let [stargz] = &config.proxies[..] else { panic!("{:?}", config.proxies) };
+    let [stargz, vm] = &config.proxies[..] else { panic!("{:?}", config.proxies) };
+    assert_eq!((vm.kind, vm.address.as_path()), (ProxyKind::Sandboxer, std::path::Path::new("/z")));
     assert_eq!(stargz.exports["address"], "/run/s");
     assert_eq!(stargz.exports["root"], "/x");
-    assert!(
-        config.warnings.iter().any(|warning| warning.contains("type \"sandbox\"")),
-        "{:?}",
-        config.warnings
-    );
+    assert!(config.warnings.iter().any(|warning| warning.contains("type \"smtp\"")), "{:?}", config.warnings);
     assert!(
         config.warnings.iter().any(|warning| warning.contains("stream processor x")),
         "{:?}",
         config.warnings
     );
     assert!(understood("version=4\n[proxy_plugins.x]\ntype='diff'").is_err());
+    let taken = understood("version=4\n[proxy_plugins.shim]\ntype='sandbox'\naddress='/z'").unwrap_err();
+    assert!(taken.to_string().contains("the name of a sandboxer of the daemon's own"), "{taken}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use types::{Error, Result};
 
-use super::{CONTENT, CRI, DIFFER, GRPC, Plugins, TABLE, TRANSFER};
+use super::{CONTENT, CRI, DIFFER, GRPC, Plugins, SERVER, TABLE, TRANSFER};
 use crate::config::{Config, Proxy, ProxyKind};
 
 impl Plugins {
@@ -20,7 +20,7 @@ impl Plugins {
             ours(&uri) || !config.disabled.contains(&uri)
         };
         let mut plugins = Self {
-            disabled: config.disabled.clone(),
+            disabled: [config.disabled.clone(), unwanted(config)].concat(),
             failed: BTreeMap::new(),
             found: BTreeMap::new(),
             proxies: config.proxies.iter().filter(enabled).cloned().collect(),
@@ -119,4 +119,10 @@ impl Plugins {
             None => (!self.includes(uri)).then(|| format!("required plugin {uri} not included")),
         }
     }
+}
+
+/// Parts that nobody wants who does not say so.
+fn unwanted(config: &Config) -> Vec<String> {
+    let tcp = config.tcp.is_some() && config.cri.tcp;
+    if tcp { Vec::new() } else { vec![format!("{SERVER}.grpc-tcp")] }
 }

@@ -156,6 +156,8 @@ impl House {
 pub struct Doors<'a> {
     /// Kubernetes' front door, if it is open.
     pub cri: Option<cri::Cri>,
+    /// Sandboxers in other processes.
+    pub sandboxers: crate::proxies::Sandboxers,
     /// Which services are wanted.
     pub plugins: &'a Plugins,
     /// What Introspection tells.
@@ -192,6 +194,21 @@ fn name<S: NamedService>(_: &S) -> &'static str {
     S::NAME
 }
 
+/// The services of the CRI alone, for whoever comes over TCP.
+pub fn cri_routes(cri: cri::Cri, size: MessageSize) -> Routes {
+    use grpc::cri::image_service_server::ImageServiceServer;
+    use grpc::cri::runtime_service_server::RuntimeServiceServer;
+    let runtime = RuntimeServiceServer::new(cri.clone())
+        .max_decoding_message_size(size.receive)
+        .max_encoding_message_size(size.send);
+    let images = ImageServiceServer::new(cri)
+        .max_decoding_message_size(size.receive)
+        .max_encoding_message_size(size.send);
+    let services = [name(&runtime), name(&images)].into();
+    let routes = Routes::new(runtime).add_service(images);
+    routes.into_axum_router().layer(words::Words { services }).into()
+}
+
 /// All services on one set of routes. A service that is not among them answers Unimplemented.
 pub async fn routes(house: &House, uuid: String, doors: Doors<'_>) -> Routes {
     // The reporter starts with the empty name, which stands for the daemon, serving.
@@ -216,7 +233,7 @@ pub async fn routes(house: &House, uuid: String, doors: Doors<'_>) -> Routes {
         "leases" => grpc::leases::leases_server::LeasesServer<_>, leases::Leases(house.clone());
         "mounts" => grpc::mounts::mounts_server::MountsServer<_>, mounts;
         "namespaces" => grpc::namespaces::namespaces_server::NamespacesServer<_>, namespaces::Namespaces(house.clone());
-        "sandbox-controllers" => grpc::sandbox::controller_server::ControllerServer<_>, sandbox_controllers::Controllers { house: house.clone(), cri: doors.cri.clone() };
+        "sandbox-controllers" => grpc::sandbox::controller_server::ControllerServer<_>, sandbox_controllers::Controllers { house: house.clone(), cri: doors.cri.clone(), sandboxers: doors.sandboxers.clone() };
         "sandboxes" => grpc::sandbox::store_server::StoreServer<_>, sandboxes::Sandboxes(house.clone());
         "snapshots" => grpc::lists::snapshots_server::SnapshotsServer<_>, snapshots::Snapshots(house.clone());
         "streaming" => grpc::streaming::streaming_server::StreamingServer<_>, streaming::Streaming(house.clone());

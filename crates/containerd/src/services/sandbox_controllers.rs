@@ -1,6 +1,7 @@
-//! `containerd.services.sandbox.v1.Controller`: sandboxes that shims make by themselves (`shim`), and those of pods (`podsandbox`).
+//! `containerd.services.sandbox.v1.Controller`: sandboxes that shims make by themselves (`shim`), those of sandboxers in other processes
+//! (by the name of the proxy plugin), and those of pods (`podsandbox`).
 //!
-//! The latter are made and removed with the pod's files and networks, by Kubernetes' front door alone: here they are looked at,
+//! The last are made and removed with the pod's files and networks, by Kubernetes' front door alone: here they are looked at,
 //! waited for and ended.
 
 use std::time::Duration;
@@ -10,46 +11,62 @@ use api::containerd::services::sandbox::v1 as wire;
 use api::containerd::types::{Metric, Platform};
 use api::{any, convert};
 use grpc::sandbox::controller_server;
+use remote::RemoteController;
 use runtime::CreateSandbox;
 use tonic::{Request, Response, Status};
+use types::sandbox::{Making, Sandbox};
 use types::{Error, Namespace};
 
 use super::House;
 use super::reply::{namespace, reply};
+use crate::proxies::Sandboxers;
 use crate::work::Change;
 
-/// Both controllers.
+/// All controllers.
 pub struct Controllers {
     /// The daemon's parts.
     pub house: House,
     /// Kubernetes' front door, if it is open: that of pods.
     pub cri: Option<cri::Cri>,
+    /// Those in other processes.
+    pub sandboxers: Sandboxers,
 }
 
 /// Whose sandboxes a call is about.
 enum Controller<'a> {
     Shims,
     Pods(&'a cri::Cri),
+    Remote(RemoteController),
+}
+
+/// Who makes sandboxes for clients of this API.
+enum Maker {
+    Shims,
+    Remote(RemoteController),
 }
 
 impl Controllers {
     /// Refuses controllers that are not there.
     fn asked<T>(&self, request: &Request<T>, sandboxer: &str) -> Result<(Controller<'_>, Namespace), Status> {
+        let namespace = namespace(request.metadata())?;
         let controller = reply(match (sandboxer, &self.cri) {
             ("shim", _) => Ok(Controller::Shims),
             ("", _) => Err(Error::invalid("invalid argument: sandbox controller name can not be empty")),
             ("podsandbox", Some(cri)) => Ok(Controller::Pods(cri)),
-            (other, _) => {
-                Err(Error::not_found(format!("not found: failed to get sandbox controller by {other}")))
-            }
+            (other, _) => self.sandboxers.named(other, &namespace).and_then(|found| {
+                let missing =
+                    || Error::not_found(format!("not found: failed to get sandbox controller by {other}"));
+                found.map(Controller::Remote).ok_or_else(missing)
+            }),
         })?;
-        Ok((controller, namespace(request.metadata())?))
+        Ok((controller, namespace))
     }
 
     /// Refuses the controller of pods as well: its sandboxes are made and removed with them.
-    fn shims<T>(&self, request: &Request<T>, sandboxer: &str) -> Result<Namespace, Status> {
+    fn maker<T>(&self, request: &Request<T>, sandboxer: &str) -> Result<(Maker, Namespace), Status> {
         match self.asked(request, sandboxer)? {
-            (Controller::Shims, namespace) => Ok(namespace),
+            (Controller::Shims, namespace) => Ok((Maker::Shims, namespace)),
+            (Controller::Remote(remote), namespace) => Ok((Maker::Remote(remote), namespace)),
             (Controller::Pods(_), _) => {
                 let text = "sandboxes of podsandbox are made and removed with their pods: not implemented";
                 reply(Err(Error::unimplemented(text)))
@@ -64,14 +81,13 @@ impl controller_server::Controller for Controllers {
         &self,
         request: Request<wire::ControllerCreateRequest>,
     ) -> Result<Response<wire::ControllerCreateResponse>, Status> {
-        let namespace = self.shims(&request, &request.get_ref().sandboxer)?;
+        let (maker, namespace) = self.maker(&request, &request.get_ref().sandboxer)?;
         let request = request.into_inner();
         let id = request.sandbox_id.clone();
-        let sandbox = convert::sandbox(request.sandbox.unwrap_or_default());
-        let create = CreateSandbox {
-            spec: sandbox.spec,
-            runtime: sandbox.runtime.name,
-            runtime_options: sandbox.runtime.options,
+        let sandbox = request
+            .sandbox
+            .map_or_else(|| Sandbox { id: id.clone(), ..Sandbox::default() }, convert::sandbox);
+        let making = Making {
             rootfs: request.rootfs.into_iter().map(convert::mount).collect(),
             options: request.options.map(any::from_wire),
             netns: request.netns_path,
@@ -80,7 +96,12 @@ impl controller_server::Controller for Controllers {
         let house = self.house.clone();
         let change = Change::new("create sandbox", &namespace, id.as_str());
         let created = self.house.work.run(change, async move {
-            house.runtime.create_sandbox(&namespace, &id, create).await?;
+            match maker {
+                Maker::Shims => {
+                    house.runtime.create_sandbox(&namespace, &id, of_shim(sandbox, making)).await?
+                }
+                Maker::Remote(remote) => remote.create(sandbox, making).await?,
+            }
             house.announce(&namespace, "/sandboxes/create", &SandboxCreate { sandbox_id: id.clone() });
             Ok(id)
         });
@@ -91,21 +112,24 @@ impl controller_server::Controller for Controllers {
         &self,
         request: Request<wire::ControllerStartRequest>,
     ) -> Result<Response<wire::ControllerStartResponse>, Status> {
-        let namespace = self.shims(&request, &request.get_ref().sandboxer)?;
+        let (maker, namespace) = self.maker(&request, &request.get_ref().sandboxer)?;
         let id = request.into_inner().sandbox_id;
         let house = self.house.clone();
         let change = Change::new("start sandbox", &namespace, id.as_str());
         let started = self.house.work.run(change, async move {
-            let started = house.runtime.start_sandbox(&namespace, &id).await?;
+            let started = match maker {
+                Maker::Shims => house.runtime.start_sandbox(&namespace, &id).await?,
+                Maker::Remote(remote) => remote.start(&id).await?,
+            };
             house.announce(&namespace, "/sandboxes/start", &SandboxStart { sandbox_id: id.clone() });
             Ok(wire::ControllerStartResponse {
                 sandbox_id: id,
                 pid: started.pid,
                 created_at: convert::timestamp(started.created_at),
-                address: started.endpoint.0,
-                version: u32::try_from(started.endpoint.1).unwrap_or_default(),
+                labels: started.labels,
+                address: started.endpoint.address,
+                version: started.endpoint.version,
                 spec: started.spec.map(any::to_wire),
-                ..Default::default()
             })
         });
         started.await.map(Response::new)
@@ -121,6 +145,7 @@ impl controller_server::Controller for Controllers {
                 let id = &request.get_ref().sandbox_id;
                 reply(self.house.runtime.sandbox_platform(&namespace, id).await)?
             }
+            Controller::Remote(remote) => reply(remote.platform(&request.get_ref().sandbox_id).await)?,
             Controller::Pods(_) => types::platform::Platform::host(),
         };
         let platform = Platform {
@@ -137,18 +162,20 @@ impl controller_server::Controller for Controllers {
         request: Request<wire::ControllerStopRequest>,
     ) -> Result<Response<wire::ControllerStopResponse>, Status> {
         let (controller, namespace) = self.asked(&request, &request.get_ref().sandboxer)?;
-        let pods = match controller {
-            Controller::Shims => None,
-            Controller::Pods(cri) => Some(cri.clone()),
+        let (pods, remote) = match controller {
+            Controller::Shims => (None, None),
+            Controller::Pods(cri) => (Some(cri.clone()), None),
+            Controller::Remote(remote) => (None, Some(remote)),
         };
         let wire::ControllerStopRequest { sandbox_id: id, timeout_secs, .. } = request.into_inner();
         let timeout = Duration::from_secs(timeout_secs.into());
         let house = self.house.clone();
         let change = Change::new("stop sandbox", &namespace, id.as_str());
         let stopped = self.house.work.run(change, async move {
-            match pods {
-                Some(cri) => cri.stop_sandbox(&namespace, &id).await,
-                None => house.runtime.stop_sandbox(&namespace, &id, Some(timeout)).await,
+            match (pods, remote) {
+                (Some(cri), _) => cri.stop_sandbox(&namespace, &id).await,
+                (None, Some(remote)) => remote.stop(&id, Some(timeout)).await,
+                (None, None) => house.runtime.stop_sandbox(&namespace, &id, Some(timeout)).await,
             }
         });
         stopped.await.map(|()| Response::new(wire::ControllerStopResponse {}))
@@ -163,6 +190,7 @@ impl controller_server::Controller for Controllers {
         let exit = reply(match controller {
             Controller::Shims => self.house.runtime.wait_sandbox(&namespace, id).await,
             Controller::Pods(cri) => cri.wait_sandbox(&namespace, id).await,
+            Controller::Remote(remote) => remote.wait(id).await,
         })?;
         let id = request.into_inner().sandbox_id;
         let (exit_status, exited_at) = (exit.status, convert::timestamp(exit.at));
@@ -180,6 +208,8 @@ impl controller_server::Controller for Controllers {
         let status = match controller {
             Controller::Shims => self.house.runtime.sandbox_status(&namespace, &sandbox_id, verbose).await,
             Controller::Pods(cri) => cri.sandbox_status(&namespace, &sandbox_id, verbose).await,
+            // What is not there is told in its own words.
+            Controller::Remote(remote) => Ok(reply(remote.status(&sandbox_id, verbose).await)?),
         };
         let status = match status {
             // As upstream: one that is not there has ended.
@@ -201,8 +231,8 @@ impl controller_server::Controller for Controllers {
             created_at: convert::timestamp(status.created_at),
             exited_at: convert::timestamp(status.exited_at),
             extra: status.extra.map(any::to_wire),
-            address: status.endpoint.0,
-            version: u32::try_from(status.endpoint.1).unwrap_or_default(),
+            address: status.endpoint.address,
+            version: status.endpoint.version,
         }))
     }
 
@@ -210,12 +240,16 @@ impl controller_server::Controller for Controllers {
         &self,
         request: Request<wire::ControllerShutdownRequest>,
     ) -> Result<Response<wire::ControllerShutdownResponse>, Status> {
-        let namespace = self.shims(&request, &request.get_ref().sandboxer)?;
+        let (maker, namespace) = self.maker(&request, &request.get_ref().sandboxer)?;
         let id = request.into_inner().sandbox_id;
         let house = self.house.clone();
         let change = Change::new("shut down sandbox", &namespace, id.as_str());
-        let gone =
-            self.house.work.run(change, async move { house.runtime.shutdown_sandbox(&namespace, &id).await });
+        let gone = self.house.work.run(change, async move {
+            match maker {
+                Maker::Shims => house.runtime.shutdown_sandbox(&namespace, &id).await,
+                Maker::Remote(remote) => remote.shutdown(&id).await,
+            }
+        });
         gone.await.map(|()| Response::new(wire::ControllerShutdownResponse {}))
     }
 
@@ -228,6 +262,7 @@ impl controller_server::Controller for Controllers {
         let metrics = reply(match controller {
             Controller::Shims => self.house.runtime.sandbox_metrics(&namespace, &id).await,
             Controller::Pods(cri) => cri.sandbox_metrics(&namespace, &id).await,
+            Controller::Remote(remote) => remote.metrics(&id).await,
         })?;
         let metrics =
             Metric { timestamp: convert::timestamp(metrics.at), id, data: metrics.data.map(any::to_wire) };
@@ -238,8 +273,30 @@ impl controller_server::Controller for Controllers {
         &self,
         request: Request<wire::ControllerUpdateRequest>,
     ) -> Result<Response<wire::ControllerUpdateResponse>, Status> {
-        // As upstream's controllers.
-        self.asked(&request, &request.get_ref().sandboxer)?;
+        let (controller, _) = self.asked(&request, &request.get_ref().sandboxer)?;
+        let request = request.into_inner();
+        match (controller, request.sandbox) {
+            (_, None) => return Err(Status::unknown("sandbox can not be nil")),
+            // As upstream's controllers.
+            (Controller::Shims | Controller::Pods(_), Some(_)) => {}
+            (Controller::Remote(remote), Some(sandbox)) => {
+                let (id, sandbox) = (request.sandbox_id, convert::sandbox(sandbox));
+                reply(remote.update(&id, sandbox, request.fields).await)?;
+            }
+        }
         Ok(Response::new(wire::ControllerUpdateResponse {}))
+    }
+}
+
+/// What a shim is told of a sandbox.
+fn of_shim(sandbox: Sandbox, making: Making) -> CreateSandbox {
+    CreateSandbox {
+        spec: sandbox.spec,
+        runtime: sandbox.runtime.name,
+        runtime_options: sandbox.runtime.options,
+        rootfs: making.rootfs,
+        options: making.options,
+        netns: making.netns,
+        annotations: making.annotations,
     }
 }

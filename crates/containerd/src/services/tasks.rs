@@ -10,7 +10,7 @@ use grpc::tasks::tasks_server;
 use runtime::Awaited;
 use tonic::{Request, Response, Status};
 use types::filters::Filters;
-use types::task::{Deleted, Exec, Stdio};
+use types::task::{Deleted, Endpoint, Exec, Stdio};
 use types::{Namespace, Result};
 
 use super::House;
@@ -75,23 +75,26 @@ of_container! {
     ResizePtyRequest exec_id, CloseIoRequest exec_id,
 }
 
-/// What cannot be done yet is refused before anything is; what goes away is noted.
-fn check(request: &wire::CreateTaskRequest, met: &Deprecations) -> Result<(), Status> {
+/// The task service that is to serve a task, if the request names one; what goes away is noted.
+fn endpoint(request: &wire::CreateTaskRequest, met: &Deprecations) -> Result<Option<Endpoint>, Status> {
     let options = request.options.clone().map(any::from_wire).unwrap_or_default();
     let runc: Options = any::unpack(&options).unwrap_or_default();
     // Fields that older clients use instead of the request's own.
     #[expect(deprecated, reason = "clients still send them")]
     let (address, version) = (runc.task_api_address, runc.task_api_version);
-    if request.task_api_address.is_empty() && !address.is_empty() {
+    let mut endpoint =
+        Endpoint { address: request.task_api_address.clone(), version: request.task_api_version };
+    if endpoint.address.is_empty() && !address.is_empty() {
         met.emit(Deprecation::RuncTaskApiAddress);
+        endpoint.address = address;
     }
-    if request.task_api_version == 0 && version != 0 {
+    if endpoint.version == 0 && version != 0 {
         met.emit(Deprecation::RuncTaskApiVersion);
+        endpoint.version = version;
     }
-    if !request.task_api_address.is_empty() || !address.is_empty() {
-        return Err(Status::unimplemented("tasks of an existing task API: not implemented"));
-    }
-    Ok(())
+    // Services of before 2 are no task services: their shims are started, as upstream does.
+    let named = !endpoint.address.is_empty() && endpoint.version >= 2;
+    reply(if named { runtime::check_endpoint(&endpoint).map(|()| Some(endpoint)) } else { Ok(None) })
 }
 
 fn deleted(id: String, deleted: Deleted) -> wire::DeleteResponse {
@@ -117,7 +120,7 @@ impl tasks_server::Tasks for Tasks {
         &self,
         request: Request<wire::CreateTaskRequest>,
     ) -> Result<Response<wire::CreateTaskResponse>, Status> {
-        check(request.get_ref(), &self.0.deprecations)?;
+        let endpoint = endpoint(request.get_ref(), &self.0.deprecations)?;
         let (house, scope) = (self.0.clone(), scope(request.metadata())?);
         // Gone with this call, which ends when its client hangs up.
         let (_waiting, awaited) = Awaited::pair();
@@ -141,6 +144,7 @@ impl tasks_server::Tasks for Tasks {
                 runtime: request.runtime_path,
                 origin: restore.as_ref().map(Restore::origin).unwrap_or_default(),
                 shim_of: None,
+                endpoint,
                 awaited,
             };
             let created = tasks.create(&namespace, create).await;

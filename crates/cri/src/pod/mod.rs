@@ -21,6 +21,7 @@ use std::time::SystemTime;
 
 use api::cri::ContainerResources;
 use tokio::sync::watch;
+use types::task::Endpoint;
 
 use crate::sandboxer::Sandboxer;
 
@@ -57,6 +58,8 @@ pub struct Status {
     pub resources: Option<ContainerResources>,
     /// Whether the network namespace is gone.
     pub network_gone: bool,
+    /// Where tasks of its containers are made, as its sandboxer says; none if that is with us.
+    pub endpoint: Option<Endpoint>,
 }
 
 impl Status {
@@ -71,6 +74,7 @@ impl Status {
             overhead: None,
             resources: None,
             network_gone: false,
+            endpoint: None,
         }
     }
 }
@@ -87,6 +91,8 @@ pub struct Pod {
     told: watch::Sender<bool>,
     /// One Stop or Remove at a time: the second one finds the work done.
     pub teardown: tokio::sync::Mutex<()>,
+    /// Whether its sandbox has been removed: nobody needs to wait for its end.
+    gone: watch::Sender<bool>,
     /// Whether a Stop or Remove has begun, whatever has come of it.
     stopping: AtomicBool,
     /// Whether a daemon before was still making it when it ended: what that one has started may go on.
@@ -101,8 +107,8 @@ impl Pod {
         let (status, teardown) = (Mutex::new(status), tokio::sync::Mutex::new(()));
         let stopping = AtomicBool::new(false);
         let level = crate::spec::Level::of(&record.process_label);
-        let told = watch::Sender::new(true);
-        Self { record, sandboxer, status, told, teardown, stopping, abandoned: false, _level: level }
+        let (told, gone) = (watch::Sender::new(true), watch::Sender::new(false));
+        Self { record, sandboxer, status, told, teardown, gone, stopping, abandoned: false, _level: level }
     }
 
     /// The same, of which a daemon that is gone has made a part.
@@ -141,6 +147,16 @@ impl Pod {
     /// Notes whether somebody watches for its end, and has not told of it yet.
     pub fn watched(&self, watched: bool) {
         self.told.send_replace(!watched);
+    }
+
+    /// Notes that its sandbox has been removed.
+    pub fn sandbox_is_gone(&self) {
+        self.gone.send_replace(true);
+    }
+
+    /// Waits until its sandbox has been removed. Cancel safe.
+    pub async fn sandbox_gone(&self) {
+        drop(self.gone.subscribe().wait_for(|gone| *gone).await);
     }
 
     /// Waits until its end was told, if somebody does that. Cancel safe.

@@ -2,7 +2,7 @@
 //! has begun, the same steps end it.
 //!
 //! ```text
-//!  stop      containers | sandbox and network, side by side | namespace | mounts
+//!  stop      containers | sandbox and network, side by side | namespace | mounts      one after the other, if it is another process's
 //!  undo      sandbox | network | namespace | mounts | as remove        of a pod that nobody has been told of
 //!  remove    stop | containers | sandbox's container and files, lease | record | name
 //! ```
@@ -52,7 +52,7 @@ pub async fn stop(cri: &Cri, pod: &Arc<Pod>) -> Result<()> {
 pub async fn end(cri: &Cri, pod: &Arc<Pod>) -> Result<()> {
     let _alone = pod.teardown.lock().await;
     pod.begin_to_stop();
-    end_sandbox(cri, pod).await
+    end_sandbox(cri, pod, Purpose::Stop).await
 }
 
 async fn stop_steps(cri: &Cri, pod: &Arc<Pod>, purpose: Purpose) -> Result<()> {
@@ -66,7 +66,7 @@ async fn stop_steps(cri: &Cri, pod: &Arc<Pod>, purpose: Purpose) -> Result<()> {
     crate::nri::stop_pod_sandbox(cri, pod).await;
     let id = pod.id();
     let ended = async {
-        let ended = end_sandbox(cri, pod).await;
+        let ended = end_sandbox(cri, pod, purpose).await;
         ended.context(|| format!("failed to stop sandbox {id:?}"))
     };
     let detached = async {
@@ -79,6 +79,12 @@ async fn stop_steps(cri: &Cri, pod: &Arc<Pod>, purpose: Purpose) -> Result<()> {
         }
     };
     match purpose {
+        // Another process's sandbox, which may be a machine, has its interfaces until it has ended.
+        Purpose::Stop | Purpose::Remove if pod.sandboxer.is_proxy() => {
+            starts_taken_back(&containers).await;
+            ended.await?;
+            detached.await?;
+        }
         Purpose::Stop | Purpose::Remove => {
             let (ended, detached, ()) = future::join3(ended, detached, starts_taken_back(&containers)).await;
             all(vec![ended, detached])?;
@@ -110,12 +116,18 @@ fn snapshotter(cri: &Cri, pod: &Pod) -> String {
 }
 
 /// Ends the sandbox, unless it is known to have ended.
-async fn end_sandbox(cri: &Cri, pod: &Pod) -> Result<()> {
+async fn end_sandbox(cri: &Cri, pod: &Pod, purpose: Purpose) -> Result<()> {
     if pod.status().state != State::NotReady {
         let record = &pod.record;
         let runtime = crate::pod::handler(cri, &record.config, &record.runtime_handler).ok();
         let label = ("sandbox_runtime_stop", runtime.map(|handler| handler.runtime_type.as_str()));
-        timers::step(cri, label, pod.sandboxer.end(cri, pod.id())).await?;
+        let end = async {
+            match purpose {
+                Purpose::Stop | Purpose::Remove => pod.sandboxer.end(cri, pod.id()).await,
+                Purpose::Undo => pod.sandboxer.end_half_made(cri, pod.id()).await,
+            }
+        };
+        timers::step(cri, label, end).await?;
         // Whoever watches may not have seen it yet; nobody may be watching.
         pod.update(|status| {
             status.state = State::NotReady;
@@ -164,11 +176,14 @@ async fn remove_steps(cri: &Cri, pod: &Arc<Pod>, purpose: Purpose) -> Result<()>
         let removed = remove_container::remove(cri, &container).await;
         removed.context(|| format!("failed to remove container {:?}", container.id()))?;
     }
-    // Its task may have ended by itself, and still be there.
-    pod.sandboxer.end(cri, id).await.context(|| format!("failed to delete sandbox {id:?}"))?;
+    if !pod.sandboxer.is_proxy() {
+        // Its task may have ended by itself, and still be there.
+        pod.sandboxer.end(cri, id).await.context(|| format!("failed to delete sandbox {id:?}"))?;
+    }
     let leases = cri.db.leases(&cri.namespace);
     let (removed, released) = future::join(pod.sandboxer.remove(cri, id), leases.delete(id)).await;
     removed.context(|| format!("failed to delete sandbox {id:?}"))?;
+    pod.sandbox_is_gone();
     gone(released).context(|| format!("failed to delete lease for sandbox {id:?}"))?;
     if purpose == Purpose::Remove {
         // In this order, if it can be had.

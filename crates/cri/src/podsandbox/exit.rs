@@ -18,7 +18,12 @@ pub fn watch(cri: &Cri, pod: Arc<Pod>) {
     let cri = cri.clone();
     pod.watched(true);
     tokio::spawn(async move {
-        let exit = wait(&cri, &pod).await;
+        let exit = tokio::select! {
+            biased;
+            exit = wait(&cri, &pod) => exit,
+            // Whoever was to tell of its end may never do so.
+            () = pod.sandbox_gone() => None,
+        };
         note(&pod, exit);
         events::tell(&cri, pod.id(), pod.id(), ContainerEventType::ContainerStoppedEvent);
         pod.watched(false);

@@ -111,6 +111,11 @@ pub async fn builtin_spec(cri: &Cri, plan: &Plan<'_>) -> Result<Any> {
     spec_of(cri, plan, &ground::builtin(cri).await?)
 }
 
+/// Writes the pod's files.
+pub async fn write_files(cri: &Cri, plan: &Plan<'_>) -> Result<()> {
+    files::write(cri, plan.pod).await
+}
+
 fn spec_of(cri: &Cri, plan: &Plan<'_>, ground: &Ground) -> Result<Any> {
     let id = plan.pod.id.as_str();
     let spec = crate::spec::sandbox(&crate::spec::Sandbox {

@@ -40,6 +40,7 @@ pub async fn run(cri: &Cri, request: CreateContainerRequest) -> Result<CreateCon
     let sandbox = request.sandbox_config.unwrap_or_else(|| pod.record.config.clone());
     request::check(&config, &sandbox)?;
     ready(&pod)?;
+    pod.sandboxer.check_platform(cri, pod.id()).await.context(|| "failed to query sandbox platform")?;
     let handler = pod::handler(cri, &pod.record.config, &pod.record.runtime_handler)?;
     let snapshotter = cri.config.snapshotter(Some(handler), &pod.record.runtime_handler);
     let archive = given::read(cri, (pod.id(), snapshotter), &mut config).await?;

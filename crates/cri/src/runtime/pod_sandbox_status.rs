@@ -1,11 +1,12 @@
-//! PodSandboxStatus: from memory; with `verbose` also what the records and the shim say.
+//! PodSandboxStatus: from memory; with `verbose` also what the records and the shim say. A sandboxer in another process is asked, as
+//! upstream does.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use api::cri::{
     ContainerResources, LinuxPodSandboxStatus, Namespace, PodIp, PodSandboxConfig, PodSandboxNetworkStatus,
-    PodSandboxStatus, PodSandboxStatusRequest, PodSandboxStatusResponse,
+    PodSandboxState, PodSandboxStatus, PodSandboxStatusRequest, PodSandboxStatusResponse,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -15,6 +16,8 @@ use types::{Any, Error, Result};
 use super::list_pod_sandbox::state;
 use crate::cri::Cri;
 use crate::pod::{Pod, RUNC, Record};
+use crate::proxysandbox;
+use crate::sandboxer::Sandboxer;
 
 /// Answers the call.
 pub async fn run(cri: &Cri, request: PodSandboxStatusRequest) -> Result<PodSandboxStatusResponse> {
@@ -22,9 +25,47 @@ pub async fn run(cri: &Cri, request: PodSandboxStatusRequest) -> Result<PodSandb
         .pods
         .get(&request.pod_sandbox_id)
         .map_err(|e| e.context("an error occurred when try to find sandbox"))?;
-    let info = if request.verbose { info(cri, &pod).await? } else { BTreeMap::new() };
-    let status = Some(status_of(cri, &pod));
-    Ok(PodSandboxStatusResponse { status, info, ..PodSandboxStatusResponse::default() })
+    let told = told(cri, &pod, request.verbose).await?;
+    let mut info = if request.verbose { info(cri, &pod).await? } else { BTreeMap::new() };
+    let mut status = status_of(cri, &pod);
+    if let Some(told) = told {
+        let is_ready = told.as_ref().is_some_and(|told| told.state == proxysandbox::READY);
+        status.set_state(if is_ready {
+            PodSandboxState::SandboxReady
+        } else {
+            PodSandboxState::SandboxNotready
+        });
+        if request.verbose {
+            add(&mut info, told.map(|told| told.info).unwrap_or_default());
+        }
+    }
+    Ok(PodSandboxStatusResponse { status: Some(status), info, ..PodSandboxStatusResponse::default() })
+}
+
+/// What a sandboxer in another process says, if the pod has one; inside, nothing if it does not know the sandbox.
+async fn told(cri: &Cri, pod: &Pod, verbose: bool) -> Result<Option<Option<types::sandbox::Status>>> {
+    match &pod.sandboxer {
+        Sandboxer::Proxy(name) => proxysandbox::status(cri, name, pod.id(), verbose).await.map(Some),
+        Sandboxer::Podsandbox | Sandboxer::Shim => Ok(None),
+    }
+}
+
+/// Adds what a sandboxer tells. What both tell under `info` is its own, where that is an object as ours is.
+fn add(info: &mut BTreeMap<String, String>, told: BTreeMap<String, String>) {
+    for (key, value) in told {
+        let merged = info.get(&key).and_then(|ours| {
+            let mut ours: serde_json::Map<String, Value> = serde_json::from_str(ours).ok()?;
+            let theirs: serde_json::Map<String, Value> = serde_json::from_str(&value).ok()?;
+            ours.extend(theirs);
+            serde_json::to_string(&ours).ok()
+        });
+        match (info.contains_key(&key), merged) {
+            (false, _) => drop(info.insert(key, value)),
+            (true, Some(merged)) => drop(info.insert(key, merged)),
+            // Nothing that a client could read.
+            (true, None) => {}
+        }
+    }
 }
 
 /// What is told of a pod beyond its status.

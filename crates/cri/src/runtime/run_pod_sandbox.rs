@@ -32,13 +32,15 @@ use crate::nri;
 use crate::pod::teardown;
 use crate::pod::{self, CREATING, EXTENSION, Pod, RUNC, Record, State, Status, validate};
 use crate::podsandbox::{self, Made};
-use crate::sandboxer::Sandboxer;
+use crate::sandboxer::{Sandboxer, Started};
 use crate::spec;
 use crate::timers;
 
 /// Answers the call.
 pub async fn run(cri: &Cri, request: RunPodSandboxRequest) -> Result<RunPodSandboxResponse> {
     let mut making = Making::new(cri, request)?;
+    let absent = || format!("failed to create sandbox {:?}", making.record.id);
+    making.sandboxer.check(cri).await.context(absent)?;
     making.reserve(cri)?;
     let mut made = make(cri, &mut making).await;
     let _whole = nri::hold(cri).await;
@@ -78,7 +80,7 @@ impl<'a> Making<'a> {
         let config = request.config.ok_or_else(|| Error::invalid("sandbox config must be set"))?;
         validate::config(&config)?;
         let handler = pod::handler(cri, &config, &request.runtime_handler)?;
-        let sandboxer = Sandboxer::named(&handler.sandboxer)?;
+        let sandboxer = Sandboxer::named(&handler.sandboxer);
         let options = pod::options(handler)?;
         let netns = match is_on_host_network(&config) {
             true => String::new(),
@@ -109,13 +111,13 @@ impl<'a> Making<'a> {
         Err(taken.context(format!("failed to reserve sandbox name {name:?}")))
     }
 
-    /// Whether the networks can be set up while the runtime makes the container. It cannot if the runtime or the request's
-    /// parameters of the kernel need the interfaces to be there.
+    /// Whether the networks can be set up while the runtime makes the container. It cannot if the runtime, who makes the sandbox or the
+    /// request's parameters of the kernel need the interfaces to be there.
     fn side_by_side(&self) -> bool {
         let sysctls = self.record.config.linux.as_ref().map(|linux| &linux.sysctls);
         let of_network = |key: &String| key.starts_with("net.") || key.starts_with("net/");
         let plain = self.handler.runtime_type == RUNC && self.handler.base_runtime_spec.is_empty();
-        plain && !sysctls.is_some_and(|sysctls| sysctls.keys().any(of_network))
+        plain && !self.sandboxer.is_proxy() && !sysctls.is_some_and(|sysctls| sysctls.keys().any(of_network))
     }
 }
 
@@ -131,19 +133,37 @@ async fn make(cri: &Cri, making: &mut Making<'_>) -> Result<Status> {
     let (written, leased) = future::join(write_down(cri, making), lease(cri, &making.record)).await;
     written.and(leased)?;
     let made = populate(cri, making).await?;
-    let start = async {
-        let started = making.sandboxer.start(cri, &id, &made).await;
-        crash::point("sandbox-started");
-        started.context(|| format!("failed to start sandbox {id:?}"))
-    };
-    // Whether a whole pod runs or not is seen by its sandbox, also by the next daemon.
-    let (started, completed) = future::join(start, complete(cri, making, &made)).await;
-    let started = started?;
-    completed?;
+    let started = start(cri, making, made).await?;
     let mut status = Status::new(State::Ready);
     status.pid = started.pid;
     status.created_at = started.created_at;
+    status.endpoint = started.endpoint;
     Ok(status)
+}
+
+/// Runs the sandbox and writes down the record of a whole pod: while it starts, where the answer is no part of it. Whether a whole
+/// pod runs is seen by its sandbox, also by the next daemon.
+async fn start(cri: &Cri, making: &Making<'_>, made: Made) -> Result<Started> {
+    let id = &making.record.id;
+    let start = async {
+        let started = making.sandboxer.start(cri, id, &made).await;
+        crash::point("sandbox-started");
+        started.context(|| format!("failed to start sandbox {id:?}"))
+    };
+    if making.sandboxer.is_proxy() {
+        let started = start.await?;
+        complete(cri, making, &as_told(made, &started)).await?;
+        return Ok(started);
+    }
+    let (started, completed) = future::join(start, complete(cri, making, &made)).await;
+    let started = started?;
+    completed.map(|()| started)
+}
+
+/// What was made, with what its start has told of it.
+fn as_told(made: Made, started: &Started) -> Made {
+    let spec = started.spec.clone().unwrap_or(made.spec);
+    Made { spec, labels: made.labels.into_iter().chain(started.labels.clone()).collect(), ..made }
 }
 
 /// The record of a pod that may not be whole.
@@ -181,7 +201,8 @@ async fn make_namespace(cri: &Cri, record: &Record) -> Result<()> {
     Ok(())
 }
 
-/// Makes the namespace, sets up the networks and makes the container. What the networks have given is in the record then, whatever has failed.
+/// Makes the namespace, sets up the networks and makes the container. What the networks have given is in the record then, whatever
+/// has failed.
 async fn populate(cri: &Cri, making: &mut Making<'_>) -> Result<Made> {
     let record = making.record.clone();
     let (handler, options) = (making.handler, making.options.clone());
@@ -225,7 +246,7 @@ async fn complete(cri: &Cri, making: &Making<'_>, made: &Made) -> Result<()> {
     labels.insert("selinux_label".to_owned(), record.process_label.clone());
     let sandbox = Sandbox {
         id: record.id.clone(),
-        spec: Some(made.spec.clone()),
+        spec: Some(made.spec.clone()).filter(|spec| *spec != Any::default()),
         labels,
         extensions: [(EXTENSION.to_owned(), record.to_any()?)].into(),
         ..Sandbox::default()
@@ -238,7 +259,7 @@ async fn complete(cri: &Cri, making: &Making<'_>, made: &Made) -> Result<()> {
 }
 
 async fn complete_container(cri: &Cri, making: &Making<'_>) -> Result<()> {
-    if making.sandboxer == Sandboxer::Shim {
+    if making.sandboxer != Sandboxer::Podsandbox {
         return Ok(());
     }
     let containers = cri.db.containers(&cri.namespace);

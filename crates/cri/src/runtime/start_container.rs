@@ -7,7 +7,7 @@ use api::containerd::runc::v1::Options;
 use api::cri::{ContainerEventType, NamespaceMode, StartContainerRequest, StartContainerResponse};
 use runtime::Signal;
 use tasks::Create;
-use types::task::{Origin, Stdio};
+use types::task::{Endpoint, Origin, Stdio};
 use types::undo::Undo;
 use types::{Any, Error, Result, ResultExt, crash};
 
@@ -133,9 +133,21 @@ async fn make_task(cri: &Cri, container: &Container, pod: &Pod) -> Result<u32> {
         origin: origin(cri, container),
         // A shim that writes logs serves its pod's containers as well.
         shim_of: (writer == Writer::Shim).then(|| pod.id().to_owned()),
+        endpoint: endpoint(pod)?,
         ..Create::default()
     };
     cri.tasks.create(&cri.namespace, create).await
+}
+
+/// Where its task is made: with us, unless the pod's sandbox is another process's, which has to say where.
+fn endpoint(pod: &Pod) -> Result<Option<Endpoint>> {
+    let endpoint = pod.status().endpoint;
+    if endpoint.is_none() && pod.sandboxer.is_proxy() {
+        let (name, id) = (pod.sandboxer.name(), pod.id());
+        let text = format!("sandboxer {name:?} has not said where tasks of sandbox {id:?} are made");
+        return Err(Error::precondition(text));
+    }
+    Ok(endpoint)
 }
 
 /// What it goes on from.

@@ -7,6 +7,8 @@ use types::fields::FieldPaths;
 
 use crate::cri::Cri;
 use crate::pod::resources::{EXTENSION, Updated};
+use crate::proxysandbox;
+use crate::sandboxer::Sandboxer;
 
 /// Answers the call.
 pub async fn run(
@@ -20,12 +22,15 @@ pub async fn run(
     let sandboxes = cri.db.sandboxes(&cri.namespace);
     let mut row = sandboxes.get(pod.id())?;
     row.extensions.insert(EXTENSION.to_owned(), updated.to_any()?);
-    sandboxes.update(row, &FieldPaths(vec![format!("extensions.{EXTENSION}")])).await?;
+    let row = sandboxes.update(row, &FieldPaths(vec![format!("extensions.{EXTENSION}")])).await?;
     let of = |linux| Some(ContainerResources { linux, ..ContainerResources::default() });
     pod.update(|status| {
         status.overhead = of(updated.overhead);
         status.resources = of(updated.resources);
     });
+    if let Sandboxer::Proxy(name) = &pod.sandboxer {
+        proxysandbox::update(cri, name, row).await?;
+    }
     crate::nri::post_update_pod_sandbox(cri, &pod).await;
     Ok(UpdatePodSandboxResourcesResponse {})
 }

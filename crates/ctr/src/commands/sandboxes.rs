@@ -34,6 +34,9 @@ pub enum Command {
         /// Runtime name
         #[arg(long, default_value = "io.containerd.runc.v2")]
         runtime: String,
+        /// Sandbox controller to use: shim, or a proxy plugin's name (default: what the namespace's label says)
+        #[arg(long)]
+        sandboxer: Option<String>,
         #[command(flatten)]
         words: Words,
     },
@@ -64,7 +67,7 @@ pub enum Command {
 pub async fn run(globals: &Globals, command: Command) -> Result<()> {
     match command {
         Command::Run { words, .. } if words.words.len() != 2 => cli::show_help(&["sandboxes", "run"]),
-        Command::Run { runtime, words } => create(globals, runtime, &words).await,
+        Command::Run { runtime, sandboxer, words } => create(globals, runtime, sandboxer, &words).await,
         Command::List { filters, extra: _ } => list(&Client::open(globals)?, filters).await,
         Command::Remove { force, ids } => {
             let client = Client::open(globals)?;
@@ -77,7 +80,7 @@ pub async fn run(globals: &Globals, command: Command) -> Result<()> {
     }
 }
 
-async fn create(globals: &Globals, runtime: String, words: &Words) -> Result<()> {
+async fn create(globals: &Globals, runtime: String, sandboxer: Option<String>, words: &Words) -> Result<()> {
     let (path, id) = (words.get(0), words.get(1));
     let spec = std::fs::read(path)
         .map_err(|e| go::path_error("open", path, e))
@@ -88,7 +91,10 @@ async fn create(globals: &Globals, runtime: String, words: &Words) -> Result<()>
     if id.is_empty() {
         return refused("failed to create new sandbox: sandbox ID must be specified");
     }
-    let sandboxer = client.default(DEFAULT_LABEL).await?.unwrap_or_else(|| DEFAULT.into());
+    let sandboxer = match sandboxer {
+        Some(named) => named,
+        None => client.default(DEFAULT_LABEL).await?.unwrap_or_else(|| DEFAULT.into()),
+    };
     let any = |name: &str, value| ProtoAny { type_url: name.into(), value };
     let now = api::convert::timestamp(SystemTime::now());
     let sandbox = Sandbox {

@@ -256,6 +256,7 @@ pub fn create() -> Create {
         options: None,
         origin: Origin::Beginning,
         shim_of: None,
+        endpoint: None,
     }
 }
 

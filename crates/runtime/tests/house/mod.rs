@@ -126,6 +126,7 @@ impl House {
             options: None,
             origin: Origin::Beginning,
             shim_of: None,
+            endpoint: None,
         }
     }
 

@@ -24,6 +24,8 @@ pub struct Cri {
     pub mirrors: Vec<(String, Vec<String>)>,
     /// Plugins that cannot be loaded so, and why.
     pub invalid: Vec<(&'static str, String)>,
+    /// Whether it is served over TCP as well, if anything is.
+    pub tcp: bool,
     /// What was used although it goes away.
     pub deprecated: Vec<Deprecation>,
 }

@@ -1,4 +1,4 @@
-//! `io.containerd.grpc.v1.cri`: the server of exec, attach and port-forward.
+//! `io.containerd.grpc.v1.cri`: the server of exec, attach and port-forward; whether the CRI itself is served over TCP.
 
 use ::cri::config::Streaming;
 
@@ -6,9 +6,7 @@ use super::{Cri, Section, Wrong, time};
 
 /// Understands the section.
 pub fn read(cri: &mut Cri, mut section: Section) -> Result<(), Wrong> {
-    if !section.boolean("disable_tcp_service") {
-        section.warn("the CRI is served by the daemon's socket alone: disable_tcp_service has no meaning");
-    }
+    cri.tcp = !section.boolean("disable_tcp_service");
     let mut pair = section.section("x509_key_pair_streaming");
     let (certificate, key) = (pair.string("tls_cert_file", ""), pair.string("tls_key_file", ""));
     let tls = section.boolean("enable_tls_streaming");
