@@ -27,7 +27,7 @@ pub struct Of {
 
 /// The usage of containers. Those that do not run have only what they have written.
 pub async fn all(cri: &Cri, containers: Vec<Arc<Container>>) -> Result<Vec<Of>> {
-    let measured = measure(&containers).await?;
+    let measured = measure(cri, &containers).await?;
     let measured = containers.into_iter().zip(measured);
     stream::iter(measured.map(|(container, measured)| one(cri, container, measured)))
         .buffered(AT_ONCE)
@@ -36,8 +36,8 @@ pub async fn all(cri: &Cri, containers: Vec<Arc<Container>>) -> Result<Vec<Of>> 
 }
 
 /// What the groups of containers have used; none of those that do not run.
-pub async fn measure(containers: &[Arc<Container>]) -> Result<Vec<Option<Measured>>> {
-    let pids: Vec<u32> = containers.iter().map(|container| pid(container)).collect();
+pub async fn measure(cri: &Cri, containers: &[Arc<Container>]) -> Result<Vec<Option<Measured>>> {
+    let pids: Vec<u32> = containers.iter().map(|container| pid(cri, container)).collect();
     crate::blocking(move || {
         let measure =
             |pid: u32| (pid > 0).then(|| Place::of_process(pid).ok()).flatten().map(|place| place.measure());
@@ -46,11 +46,20 @@ pub async fn measure(containers: &[Arc<Container>]) -> Result<Vec<Option<Measure
     .await
 }
 
-/// The first process of a container that runs.
-fn pid(container: &Container) -> u32 {
+/// The first process of a container that runs. What a sandboxer in another process tells may be the number of a process of another
+/// machine: here it counts if it is in a group of the container's name.
+pub fn pid(cri: &Cri, container: &Container) -> u32 {
     let status = container.status();
-    let running = status.state() == api::cri::ContainerState::ContainerRunning;
-    if running { status.pid } else { 0 }
+    let pod = cri.pods.find(&container.record.pod).ok().flatten();
+    let is_told = pod.is_some_and(|pod| pod.sandboxer.is_proxy());
+    match status.state() == api::cri::ContainerState::ContainerRunning {
+        true if !is_told || is_in_group(status.pid, container.id()) => status.pid,
+        _ => 0,
+    }
+}
+
+fn is_in_group(pid: u32, name: &str) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|groups| groups.contains(name))
 }
 
 async fn one(cri: &Cri, container: Arc<Container>, measured: Option<Measured>) -> Result<Of> {
