@@ -83,6 +83,10 @@ fn a_pod_runs_containers_where_its_sandboxer_says_and_nothing_is_left() {
     }
     assert_eq!(cri.shims().len(), 1, "there is no shim but the sandboxer's");
     assert_eq!(kubelet.sync(&id, "echo said", 0).unwrap().stdout, b"said\n");
+    let request = wire::PodSandboxStatsRequest { pod_sandbox_id: pod.to_owned() };
+    let stats = cri.call(cri.client().pod_sandbox_stats(request)).unwrap().stats.unwrap().linux.unwrap();
+    assert_eq!(stats.network.unwrap().default_interface.unwrap().name, "eth0");
+    assert!(stats.containers[0].memory.as_ref().unwrap().usage_bytes.unwrap().value > 0);
     assert_eq!(kubelet.exits(&kubelet.run("other", "exit 3")).exit_code, 3);
     kubelet.stop(&id, 0).unwrap();
     assert_eq!(kubelet.status(&id).exit_code, 137);

@@ -146,7 +146,7 @@ fn proxies_are_read_and_processors_are_not_there_yet() {
     )
     .unwrap();
     let [stargz, vm] = &config.proxies[..] else { panic!("{:?}", config.proxies) };
-    assert_eq!((vm.kind, vm.address.as_path()), (ProxyKind::Sandboxer, std::path::Path::new("/z")));
+    assert_eq!((vm.kind, vm.address.as_path()), (ProxyKind::Sandboxer, Path::new("/z")));
     assert_eq!(stargz.exports["address"], "/run/s");
     assert_eq!(stargz.exports["root"], "/x");
     assert!(config.warnings.iter().any(|warning| warning.contains("type \"smtp\"")), "{:?}", config.warnings);

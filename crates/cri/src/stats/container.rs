@@ -27,7 +27,7 @@ pub struct Of {
 
 /// The usage of containers. Those that do not run have only what they have written.
 pub async fn all(cri: &Cri, containers: Vec<Arc<Container>>) -> Result<Vec<Of>> {
-    let measured = measure(&containers).await?;
+    let measured = measure(cri, &containers).await?;
     let measured = containers.into_iter().zip(measured);
     stream::iter(measured.map(|(container, measured)| one(cri, container, measured)))
         .buffered(AT_ONCE)
@@ -36,25 +36,43 @@ pub async fn all(cri: &Cri, containers: Vec<Arc<Container>>) -> Result<Vec<Of>> 
 }
 
 /// What the groups of containers have used; none of those that do not run.
-pub async fn measure(containers: &[Arc<Container>]) -> Result<Vec<Option<Measured>>> {
-    let containers = containers.to_vec();
+pub async fn measure(cri: &Cri, containers: &[Arc<Container>]) -> Result<Vec<Option<Measured>>> {
+    let running = |container: &Arc<Container>| (Arc::clone(container), pid(cri, container));
+    let containers: Vec<(Arc<Container>, u32)> = containers.iter().map(running).collect();
     crate::blocking(move || {
-        let measure = |container: &Arc<Container>| place(container).map(|place| place.measure(Depth::Usage));
+        let measure = |(container, pid): &(Arc<Container>, u32)| {
+            place(container, *pid).map(|place| place.measure(Depth::Usage))
+        };
         Ok(containers.iter().map(measure).collect())
     })
     .await
 }
 
-/// Where the groups of a container are that runs: it stays where it was started.
-fn place(container: &Container) -> Option<&Place> {
+/// The first process of a container that runs. What a sandboxer in another process tells may be the number of a process of another
+/// machine: here it counts if it is in a group of the container's name.
+pub fn pid(cri: &Cri, container: &Container) -> u32 {
     let status = container.status();
-    if status.state() != api::cri::ContainerState::ContainerRunning {
+    let pod = cri.pods.find(&container.record.pod).ok().flatten();
+    let is_told = pod.is_some_and(|pod| pod.sandboxer.is_proxy());
+    match status.state() == api::cri::ContainerState::ContainerRunning {
+        true if !is_told || is_in_group(status.pid, container.id()) => status.pid,
+        _ => 0,
+    }
+}
+
+fn is_in_group(pid: u32, name: &str) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|groups| groups.contains(name))
+}
+
+/// Where the groups of a container are whose first process this is: it stays where it was started.
+fn place(container: &Container, pid: u32) -> Option<&Place> {
+    if pid == 0 {
         return None;
     }
     if let Some(place) = container.groups.get() {
         return Some(place);
     }
-    let place = Place::of_process(status.pid).ok()?;
+    let place = Place::of_process(pid).ok()?;
     Some(container.groups.get_or_init(|| place))
 }
 

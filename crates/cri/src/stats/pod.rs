@@ -56,7 +56,7 @@ async fn measure(pod: &Pod) -> Result<(Measured, Option<Vec<Interface>>)> {
             "failed getting metrics for sandbox {id}: failed to get cgroup metrics for sandbox {id} because cgroupPath is empty"
         )));
     }
-    let own_network = !pod.record.netns.is_empty();
+    let own_network = !pod.record.netns.is_empty() && is_inside(pod, status.pid);
     crate::blocking(move || {
         let interfaces = own_network.then(|| network::read(status.pid)).transpose();
         let interfaces = interfaces.map_err(|error| error.context("failed to obtain network stats"))?;
@@ -68,10 +68,18 @@ async fn measure(pod: &Pod) -> Result<(Measured, Option<Vec<Interface>>)> {
 /// The interfaces of a pod that is ready; none on the host's network.
 pub async fn interfaces(pod: &Pod) -> Result<Vec<Interface>> {
     let pid = pod.status().pid;
-    if pod.record.netns.is_empty() {
+    if pod.record.netns.is_empty() || !is_inside(pod, pid) {
         return Ok(Vec::new());
     }
     crate::blocking(move || network::read(pid)).await
+}
+
+/// Whether the sandbox's process is in the pod's network. What a sandboxer in another process tells may be the number of a process of
+/// another machine.
+fn is_inside(pod: &Pod, pid: u32) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let identity = |path: &str| std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+    !pod.sandboxer.is_proxy() || identity(&pod.record.netns) == identity(&format!("/proc/{pid}/ns/net"))
 }
 
 /// The pods that pass a filter. Where there is one, as upstream, those that are not ready do not.

@@ -68,7 +68,7 @@ async fn of_container(cri: &Cri, names: &[String; 2], container: &Container) -> 
     let mut metrics = Metrics::new(names, [name, &record.id, image]);
     let Ok(row) = cri.db.containers(&cri.namespace).get(&record.id) else { return Ok(None) };
     let root = (cri.doors.snapshotter_root)(&row.snapshotter);
-    let Some(seen) = look(status.pid, root).await? else { return Ok(None) };
+    let Some(seen) = look(super::container::pid(cri, container), root).await? else { return Ok(None) };
     let (now, _) = types::time::unix(SystemTime::now());
     metrics.add("container_last_seen", now.unsigned_abs());
     metrics.add("container_start_time_seconds", status.started_at.unsigned_abs() / SECOND);
