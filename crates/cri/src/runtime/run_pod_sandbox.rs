@@ -128,7 +128,6 @@ fn is_on_host_network(config: &PodSandboxConfig) -> bool {
 }
 
 async fn make(cri: &Cri, making: &mut Making<'_>) -> Result<Status> {
-    let id = making.record.id.clone();
     // Changes are committed in the order in which they are asked for: the lease never without the record.
     let (written, leased) = future::join(write_down(cri, making), lease(cri, &making.record)).await;
     written.and(leased)?;
