@@ -41,6 +41,7 @@ mod pod_images;
 mod pod_insides;
 mod pod_lists;
 mod pod_networks;
+mod pod_selinux;
 mod pod_settings;
 mod pod_stats;
 mod pod_views;
