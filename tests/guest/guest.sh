@@ -1,7 +1,7 @@
 #!/bin/bash
-# Runs a command in a virtual machine with Debian's kernel (6.1, cgroup v2, AppArmor enforcing), which sees a tree of this
-# machine read-only under a tmpfs: what a stock Debian 12 node is, wherever the tests run. No KVM is needed (TCG: 5 to 15
-# times slower than the host); a guest that runs `true` takes six seconds.
+# Runs a command in a virtual machine with Debian's kernel (6.1, cgroup v2, AppArmor enforcing; or SELinux), which sees a tree
+# of this machine read-only under a tmpfs: what a stock Debian 12 node is, wherever the tests run. No KVM is needed (TCG: 5 to
+# 15 times slower than the host); a guest that runs `true` takes six seconds.
 #
 #   guest.sh [option...] -- COMMAND [ARG...]
 #   guest.sh --fetch          only downloads the kernel, if it is not there
@@ -12,14 +12,14 @@
 #   --apparmor DIR  where Debian's apparmor was unpacked, if it is not installed: its parser and what profiles include
 #   --systemd       boot the root's systemd; COMMAND is a unit of its own, started after multi-user.target
 #   --cgroup v2|v1|hybrid    (v2; systemd mounts v2)
-#   --lsm apparmor|selinux|none   (apparmor)
+#   --lsm apparmor|selinux|none   (apparmor); selinux: the policy in selinux/ is in force, and not with --systemd
 #   --timeout S     (1800)
 #   --memory MB     (4096)
 #   --disk FILE     a raw image as /dev/vda; what the guest has not flushed is lost when it is killed
 #   --cut MARK S    kill the guest S seconds after the file MARK has appeared in DIR of --out: a power loss
 #
 # The exit status is the command's; 125: the guest ended without an answer; 137: its power was cut. Needs root and Debian's qemu-system-x86,
-# busybox-static, cpio and kmod; the kernel is downloaded, not installed, into $GUEST_CACHE.
+# busybox-static, cpio, kmod and, for SELinux, secilc; the kernel is downloaded, not installed, into $GUEST_CACHE.
 set -euo pipefail
 
 cache=${GUEST_CACHE:-/var/cache/containerd-rs-guest}
@@ -111,6 +111,7 @@ write_orders() {
 mkdir -p \$1/lib/modules/$(kernel_version)
 cp -a /new/out/.guest/modules/. \$1/lib/modules/$(kernel_version)/
 PREPARE
+    [ "$lsm" != selinux ] || compile_policy
     rm -rf "$out/.guest/modules"
     cp -a "$cache/lib/modules/$(kernel_version)" "$out/.guest/modules"
     if [ -n "$systemd" ]; then
@@ -144,6 +145,20 @@ sleep 60
 RUN
 }
 
+# What the guest loads before it does anything else, and what tells container runtimes of it.
+compile_policy() {
+    local dir=$out/.guest/selinux sources
+    sources=$(dirname "$0")/selinux
+    rm -rf "$dir" && mkdir -p "$dir/contexts"
+    cp "$sources/lxc_contexts" "$dir/contexts/"
+    {
+        seq -f '(category c%g)' 0 1023
+        echo "(categoryorder ($(seq -s ' ' -f 'c%g' 0 1023)))"
+    } > "$dir/categories.cil"
+    secilc --mls true --policyvers 33 --output "$dir/policy" --filecontext "$dir/file_contexts" \
+        "$sources/policy.cil" "$dir/categories.cil"
+}
+
 # Without systemd: mounts as a distribution has them, nothing else runs.
 write_init() {
     cat > "$out/.guest/init" <<INIT
@@ -161,6 +176,14 @@ mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts /dev/pts
 mount -t tmpfs shm /dev/shm
 mount -t mqueue mqueue /dev/mqueue
 mount -t securityfs securityfs /sys/kernel/security
+if [ $lsm = selinux ]; then
+    mount -t selinuxfs selinuxfs /sys/fs/selinux
+    mkdir -p /etc/selinux && cp -a /out/.guest/selinux /etc/selinux/containerd-rs-guest
+    printf 'SELINUX=enforcing\nSELINUXTYPE=containerd-rs-guest\n' > /etc/selinux/config
+    # The kernel takes it in one piece.
+    dd if=/out/.guest/selinux/policy of=/sys/fs/selinux/load bs=16M status=none
+    echo 1 > /sys/fs/selinux/enforce
+fi
 # What udev makes; crun reads what it is told from /dev/stdin.
 [ -e /dev/fd ] || ln -s /proc/self/fd /dev/fd
 [ -e /dev/stdin ] || { ln -s fd/0 /dev/stdin; ln -s fd/1 /dev/stdout; ln -s fd/2 /dev/stderr; }

@@ -13,6 +13,7 @@
 //! | `CNI_DIR` | where Debian's CNI plugins and iptables were unpacked | none: tests of the network say so and pass |
 //! | `RUNTIME_DIR` | where `runc` is, if not on PATH | none |
 //! | `CRIU_DIR` | where `criu` is | none: nothing is checkpointed |
+//! | `TEST_SELINUX` | SELinux must be in force (`./x guest selinux`) | none: tests of it say so and pass where it is not |
 //! | `TEST_PATIENCE` | how many times longer than elsewhere things may take | 1 |
 //! | `BUSYBOX` | a statically linked busybox | `/bin/busybox` |
 

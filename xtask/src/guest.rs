@@ -1,9 +1,10 @@
-//! `guest`: suites in a virtual machine with Debian 12's own kernel: 6.1, cgroup v2, AppArmor enforcing, and a real systemd.
+//! `guest`: suites in a virtual machine with Debian 12's own kernel: 6.1, cgroup v2, AppArmor or SELinux enforcing, and a real systemd.
 //!
 //! ```text
 //!   systemd    our unit under systemd: restart with twenty containers, and pods whose groups systemd keeps
 //!   crash      the daemon killed at every step, and the runtime's tests with the real shim
 //!   blackbox   run, exec, kill, restart, garbage, pods and all else of the black-box suite
+//!   selinux    the tests of SELinux, with a policy of their own in force (tests/guest/selinux)
 //!   apparmor   Kubernetes' suite for runtimes: its specs of AppArmor
 //!   critest    all of Kubernetes' suite
 //! ```
@@ -26,11 +27,11 @@ use crate::tally::{Suite, Tally, by_module};
 use crate::{critest, dist, machine, paths, peers, program};
 
 /// The suites, in the order in which they run.
-const SUITES: [&str; 5] = ["systemd", "crash", "blackbox", "apparmor", "critest"];
+const SUITES: [&str; 6] = ["systemd", "crash", "blackbox", "selinux", "apparmor", "critest"];
 /// What boots a guest, as Debian packages.
-const PACKAGES: [&str; 5] = ["qemu-system-x86", "busybox-static", "cpio", "kmod", "debootstrap"];
+const PACKAGES: [&str; 6] = ["qemu-system-x86", "busybox-static", "cpio", "kmod", "debootstrap", "secilc"];
 /// The programs of these that are called.
-const PROGRAMS: [&str; 5] = ["qemu-system-x86_64", "busybox", "cpio", "modprobe", "debootstrap"];
+const PROGRAMS: [&str; 6] = ["qemu-system-x86_64", "busybox", "cpio", "modprobe", "debootstrap", "secilc"];
 /// How long the black-box suite may take, in seconds.
 const TIMEOUT: u32 = 3 * 3600;
 
@@ -54,11 +55,20 @@ pub fn run(arguments: &[String]) -> Result<ExitCode> {
         let named = |name: &str| {
             programs.iter().find(|test| test.is_called(name)).context("cargo built no such test")
         };
-        let side = || Side::ours(&dist, environment(Some(&peers))).in_guest(&out, TIMEOUT);
+        let side = |lsm| Side::ours(&dist, environment(Some(&peers))).in_guest(&out, TIMEOUT, lsm);
         match suite {
             "systemd" => systemd(&mut tally, &dist, &peers, named("systemd")?)?,
-            "crash" => black_box(&mut tally, named("kill_points")?, side()?, &["--test-threads=2"])?,
-            "blackbox" => black_box(&mut tally, named("blackbox")?, side()?, &["--test-threads=2"])?,
+            "crash" => {
+                black_box(&mut tally, named("kill_points")?, side("apparmor")?, &["--test-threads=2"])?
+            }
+            "blackbox" => {
+                black_box(&mut tally, named("blackbox")?, side("apparmor")?, &["--test-threads=2"])?
+            }
+            "selinux" => {
+                let mut side = side("selinux")?;
+                side.variables.push(("TEST_SELINUX", "1".into()));
+                black_box(&mut tally, named("blackbox")?, side, &["--test-threads=2", "pod_selinux::"])?;
+            }
             _ => critest::in_guest(&mut tally, &dist, &out, suite)?,
         }
     }

@@ -9,8 +9,8 @@
 //!   check-static formatting, lints, layering, documentation
 //!   deps         who uses whom, compared with the law in deps/law.rs
 //!   bench        side by side with containerd; `--peer DIR` for another than Debian's
-//!   guest        suites in a virtual machine: kernel 6.1, cgroup v2, AppArmor, systemd; `systemd`, `crash`, `blackbox`,
-//!                `apparmor` (its specs of critest), `critest`
+//!   guest        suites in a virtual machine: kernel 6.1, cgroup v2, AppArmor or SELinux, systemd; `systemd`, `crash`,
+//!                `blackbox`, `selinux` (its tests), `apparmor` (its specs of critest), `critest`
 //!   power-cut    a pull whose machine loses power, and what is left of it; `--cuts N`, `--peer DIR`, `--undurable`
 //!   interrupt    pulls that are interrupted at random, and what the next ones make of it; `--cuts N`, `--seed N`
 //!   reference    today's containerd, CRI tools and CNI plugins in Go, built into .cache/reference; `--print` only says where

@@ -92,7 +92,7 @@ pub fn run(arguments: &[String]) -> Result<ExitCode> {
     for cell in cells {
         let mut side = cell.side(&peers, crun.as_deref());
         if in_guest {
-            side = side.in_guest(&paths::target().join("guest"), TIMEOUT)?;
+            side = side.in_guest(&paths::target().join("guest"), TIMEOUT, "apparmor")?;
         }
         black_box_as_one(&mut tally, test, side, &flags)?;
     }

@@ -97,9 +97,9 @@ impl Side {
         Self { name: "ours".into(), variables, wrapper: Vec::new() }
     }
 
-    /// The same in a guest (`tests/guest/guest.sh`) that ends after so many seconds.
-    pub fn in_guest(self, out: &Path, timeout: u32) -> Result<Self> {
-        let wrapper = guest::wrapper(out, &["--timeout", &timeout.to_string()])?;
+    /// The same in a guest (`tests/guest/guest.sh`) that ends after so many seconds, and whose kernel has this security module.
+    pub fn in_guest(self, out: &Path, timeout: u32, lsm: &str) -> Result<Self> {
+        let wrapper = guest::wrapper(out, &["--timeout", &timeout.to_string(), "--lsm", lsm])?;
         let mut variables = self.variables;
         variables.push(("TEST_PATIENCE", PathBuf::from(guest::PATIENCE)));
         Ok(Self { name: format!("guest {}", self.name), variables, wrapper })

@@ -4,6 +4,7 @@
 //!  <state>/io.containerd-rs.pause/rootfs/      0755, one for all pods, read-only in each of them
 //!      pause                                   empty; the program is mounted here
 //!      dev/ proc/ sys/ etc/ etc/resolv.conf    empty; for the mounts of a pod
+//!  <state>/io.containerd-rs.pause/labelled/    with SELinux: the same rootfs/, and a copy of the program, pause
 //! ```
 //!
 //! A sandbox's specification is as with an image, but for these (JSON of the runtime specification):
@@ -19,11 +20,18 @@
 //! and Create gets no mounts for the root filesystem. The container cannot write the program that it executes, by whichever
 //! way it reaches it (`/pause`, `/proc/1/exe`): the mount is read-only, and the file is in use (CVE-2019-5736). A program that is
 //! replaced by a rename, as packages do it, goes on to be what running pods execute.
+//!
+//! With SELinux a process of a container begins in a file of containers only, and finds only such directories, and
+//! `/usr/bin/containerd-shim-runc-v2` is one of the runtime's: a copy of it is mounted instead, in another root filesystem, all with
+//! a label that all containers may read ([`Pause::labelled`]).
 
+use std::ffi::CStr;
+use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::XattrFlags;
 use tokio::process::Command;
 use types::mount::Mount;
 use types::{Class, Error, Result, ResultExt};
@@ -35,6 +43,24 @@ use crate::runtime::{Runtime, blocking};
 const WORD: Duration = Duration::from_secs(5);
 /// Below the daemon's state directory.
 const DIRECTORY: &str = "io.containerd-rs.pause";
+/// Where a file has its SELinux label.
+const LABEL: &CStr = c"security.selinux";
+
+/// What is in the root filesystem: places for mounts.
+const CONTENT: [(Kind, &str); 6] = [
+    (Kind::Directory, "dev"),
+    (Kind::Directory, "proc"),
+    (Kind::Directory, "sys"),
+    (Kind::Directory, "etc"),
+    (Kind::File, "etc/resolv.conf"),
+    (Kind::File, "pause"),
+];
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Directory,
+    File,
+}
 
 /// What a sandbox without an image is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +92,23 @@ impl Pause {
         let options = ["bind", "ro", "nosuid", "nodev"].map(str::to_owned).to_vec();
         let source = self.program.to_string_lossy().into_owned();
         Mount { kind: "bind".to_owned(), source, target: Self::PATH.to_owned(), options }
+    }
+
+    /// The same with a copy of the program and of the root filesystem that have an SELinux label; made as far as they are not there,
+    /// or are another program's. It blocks.
+    pub fn labelled(&self, label: &str) -> Result<Self> {
+        let dir = self.rootfs.with_file_name("labelled");
+        let (copy, rootfs) = (dir.join("pause"), dir.join("rootfs"));
+        make_dir(&dir, 0o711).context(|| format!("create {dir:?}"))?;
+        fill_rootfs(&rootfs)?;
+        for path in [rootfs.clone()].into_iter().chain(CONTENT.iter().map(|(_, name)| rootfs.join(name))) {
+            set_label(&path, label).context(|| format!("label {path:?} with {label:?}"))?;
+        }
+        if !is_copy(&self.program, &copy, label)? {
+            make_copy(&self.program, &copy, label)
+                .context(|| format!("copy {:?} to {copy:?} with the label {label:?}", self.program))?;
+        }
+        Ok(Self { program: copy, rootfs })
     }
 }
 
@@ -117,23 +160,65 @@ impl Runtime {
 fn make_rootfs(state: &Path) -> Result<PathBuf> {
     let directory = state.join(DIRECTORY);
     let rootfs = directory.join("rootfs");
-    let make = |path: &Path, mode: u32| {
-        // Read by who is root in a user namespace, and nobody on the host.
-        std::fs::create_dir_all(path)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
-    };
-    make(&directory, 0o711).context(|| format!("create {directory:?}"))?;
-    for path in
-        [rootfs.clone()].into_iter().chain(["dev", "proc", "sys", "etc"].map(|name| rootfs.join(name)))
-    {
-        make(&path, 0o755).context(|| format!("create {path:?}"))?;
-    }
-    for path in [rootfs.join("pause"), rootfs.join("etc/resolv.conf")] {
-        let mut options = std::fs::OpenOptions::new();
-        let file = options.write(true).create(true).truncate(false).mode(0o444).open(&path);
-        file.context(|| format!("create {path:?}"))?;
-    }
+    // Read by who is root in a user namespace, and nobody on the host.
+    make_dir(&directory, 0o711).context(|| format!("create {directory:?}"))?;
+    fill_rootfs(&rootfs)?;
     Ok(rootfs)
+}
+
+fn fill_rootfs(rootfs: &Path) -> Result<()> {
+    make_dir(rootfs, 0o755).context(|| format!("create {rootfs:?}"))?;
+    for (kind, name) in CONTENT {
+        let path = rootfs.join(name);
+        let made = match kind {
+            Kind::Directory => make_dir(&path, 0o755),
+            Kind::File => {
+                let mut options = std::fs::OpenOptions::new();
+                options.write(true).create(true).truncate(false).mode(0o444).open(&path).map(drop)
+            }
+        };
+        made.context(|| format!("create {path:?}"))?;
+    }
+    Ok(())
+}
+
+fn make_dir(path: &Path, mode: u32) -> std::io::Result<()> {
+    std::fs::create_dir_all(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+}
+
+/// A copy has the time of what it was made of.
+fn is_copy(program: &Path, copy: &Path, label: &str) -> Result<bool> {
+    let about = program.metadata().context(|| format!("stat {program:?}"))?;
+    let Ok(of_copy) = copy.metadata() else { return Ok(false) };
+    let same = (about.len(), about.mtime(), about.mtime_nsec())
+        == (of_copy.len(), of_copy.mtime(), of_copy.mtime_nsec());
+    Ok(same && label_of(copy)?.is_some_and(|has| has == label.as_bytes()))
+}
+
+/// The SELinux label of a file, without the NUL that the kernel puts behind it.
+fn label_of(file: &Path) -> Result<Option<Vec<u8>>> {
+    let opened = std::fs::File::open(file).context(|| format!("open {file:?}"))?;
+    let label = sys::fs::get_xattr(opened, LABEL)?;
+    Ok(label.map(|label| label.strip_suffix(b"\0").map(<[u8]>::to_vec).unwrap_or(label)))
+}
+
+fn set_label(path: &Path, label: &str) -> std::io::Result<()> {
+    Ok(rustix::fs::lsetxattr(path, LABEL, label.as_bytes(), XattrFlags::empty())?)
+}
+
+/// Pods that run go on to execute the copy that was there: it is replaced, not written.
+fn make_copy(program: &Path, copy: &Path, label: &str) -> std::io::Result<()> {
+    let new = copy.with_extension("new");
+    match std::fs::remove_file(&new) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    std::fs::copy(program, &new)?;
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o555))?;
+    std::fs::File::open(&new)?.set_modified(program.metadata()?.modified()?)?;
+    set_label(&new, label)?;
+    std::fs::rename(&new, copy)
 }
 
 #[cfg(test)]
@@ -150,6 +235,37 @@ mod tests {
             assert!(rootfs.join(name).exists(), "{name}");
         }
         assert_eq!(rootfs.join("pause").metadata().unwrap().len(), 0);
+    }
+
+    #[test]
+    fn a_labelled_copy_is_made_once_for_each_program_and_label() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("shim");
+        std::fs::write(&program, "one").unwrap();
+        let pause = Pause { program: program.clone(), rootfs: make_rootfs(dir.path()).unwrap() };
+        let label = "system_u:object_r:container_file_t:s0";
+        if set_label(&program, label).is_err() {
+            eprintln!("skipped: no label can be set here");
+            return;
+        }
+        let copy = pause.labelled(label).unwrap();
+        let inode = || copy.program.metadata().unwrap().ino();
+        let first = inode();
+        assert_eq!(std::fs::read_to_string(&copy.program).unwrap(), "one");
+        assert_eq!(label_of(&copy.program).unwrap().unwrap(), label.as_bytes());
+        assert_eq!((pause.labelled(label).unwrap(), inode()), (copy.clone(), first));
+        for path in [copy.rootfs.clone(), copy.rootfs.join("dev"), copy.rootfs.join("etc/resolv.conf")] {
+            assert_eq!(label_of(&path).unwrap().unwrap(), label.as_bytes(), "{path:?}");
+        }
+        assert_ne!(label_of(&pause.rootfs).unwrap().as_deref(), Some(label.as_bytes()));
+        std::fs::write(&program, "two").unwrap();
+        pause.labelled(label).unwrap();
+        assert_eq!(std::fs::read_to_string(&copy.program).unwrap(), "two");
+        let second = inode();
+        let other = "system_u:object_r:container_ro_file_t:s0";
+        pause.labelled(other).unwrap();
+        assert_eq!(label_of(&copy.program).unwrap().unwrap(), other.as_bytes());
+        assert!(first != second && second != inode(), "the file that pods execute was written");
     }
 
     #[test]

@@ -42,6 +42,7 @@ mod pod_insides;
 mod pod_lists;
 mod pod_networks;
 mod pod_sandboxers;
+mod pod_selinux;
 mod pod_settings;
 mod pod_stats;
 mod pod_tcp;

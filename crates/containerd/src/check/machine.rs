@@ -86,12 +86,17 @@ pub fn security(report: &mut Report) {
             "AppArmor is enabled and apparmor_parser is not on PATH: profiles are not loaded",
         );
     }
-    if read("/sys/fs/selinux/enforce").trim() == "1" {
-        report.warning(Area::Lsm, "SELinux enforces, and containers get no labels of their own here");
-    }
     if !read("/proc/sys/kernel/seccomp/actions_avail").contains("errno") {
         report
             .warning(Area::Lsm, "the kernel has no seccomp filters: profiles are refused by the OCI runtime");
+    }
+}
+
+/// SELinux confines containers only where somebody has said so.
+pub fn selinux(config: &Config, report: &mut Report) {
+    if read("/sys/fs/selinux/enforce").trim() == "1" && !config.cri.settings.runtime.enable_selinux {
+        let text = "SELinux enforces, and pods get no labels: enable_selinux is not set";
+        report.warning(Area::Lsm, text);
     }
 }
 

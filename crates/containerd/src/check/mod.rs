@@ -71,6 +71,7 @@ pub async fn run(flags: &Flags, check: &Check) -> Result<u8> {
 }
 
 async fn look(config: &Config, report: &mut Report, evidence: &mut Evidence) {
+    machine::selinux(config, report);
     machine::runtime(report);
     machine::space(config, report);
     let daemon = daemon::look(config, report, evidence).await;

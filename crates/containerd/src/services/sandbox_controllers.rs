@@ -36,13 +36,13 @@ pub struct Controllers {
 enum Controller<'a> {
     Shims,
     Pods(&'a cri::Cri),
-    Remote(RemoteController),
+    Remote(Box<RemoteController>),
 }
 
 /// Who makes sandboxes for clients of this API.
 enum Maker {
     Shims,
-    Remote(RemoteController),
+    Remote(Box<RemoteController>),
 }
 
 impl Controllers {
@@ -56,7 +56,7 @@ impl Controllers {
             (other, _) => self.sandboxers.named(other, &namespace).and_then(|found| {
                 let missing =
                     || Error::not_found(format!("not found: failed to get sandbox controller by {other}"));
-                found.map(Controller::Remote).ok_or_else(missing)
+                found.map(|remote| Controller::Remote(Box::new(remote))).ok_or_else(missing)
             }),
         })?;
         Ok((controller, namespace))

@@ -186,6 +186,7 @@ struct Linux {
     uid_mappings: Vec<Mapping>,
     gid_mappings: Vec<Mapping>,
     resources: Option<Resources>,
+    mount_label: String,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -241,6 +242,11 @@ pub fn selinux(cri: &Cri, pod: &Pod, config: &ContainerConfig) -> Result<spec::L
     let security = config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
     let asked = security.and_then(|security| security.selinux_options.as_ref());
     spec::labels(asked, &pod.record.process_label, &cri.config.runtime, Machine::here())
+}
+
+/// The SELinux label of its files, which plugins may have changed.
+pub fn mount_label(spec: Option<&Any>) -> Result<String> {
+    Ok(read(spec)?.linux.mount_label)
 }
 
 /// Its limits, as the kubelet is told them.

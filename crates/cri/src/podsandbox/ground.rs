@@ -7,8 +7,8 @@ use types::oci::ImageConfig;
 use types::{Labels, Result, ResultExt};
 
 use super::Plan;
-use crate::cri::Cri;
-use crate::spec;
+use crate::cri::{Cri, blocking};
+use crate::spec::{self, Machine};
 
 /// What a container stands on.
 pub struct Ground {
@@ -27,6 +27,11 @@ pub struct Ground {
 }
 
 impl Ground {
+    /// The mounts of its root filesystem, whose files have the pod's SELinux label.
+    pub fn labelled(self, label: &str) -> Vec<Mount> {
+        spec::with_label(self.rootfs, label)
+    }
+
     /// For the spec.
     pub fn pause(&self) -> spec::Pause<'_> {
         match &self.builtin {
@@ -46,7 +51,7 @@ pub async fn prepare(cri: &Cri, plan: &Plan<'_>) -> Result<Ground> {
 
 /// The default image only where no shim of ours is installed: upstream's cannot pause.
 async fn builtin_or_default(cri: &Cri, plan: &Plan<'_>) -> Result<Ground> {
-    let missing = match builtin(cri).await {
+    let missing = match builtin(cri, plan).await {
         Err(error) if error.is_not_found() => error,
         ground => return ground,
     };
@@ -56,9 +61,14 @@ async fn builtin_or_default(cri: &Cri, plan: &Plan<'_>) -> Result<Ground> {
 }
 
 /// The built-in pause.
-pub async fn builtin(cri: &Cri) -> Result<Ground> {
+pub async fn builtin(cri: &Cri, plan: &Plan<'_>) -> Result<Ground> {
+    let mut pause = cri.runtime.builtin_pause().await?;
+    let label = spec::of_program(plan.labels, Machine::here());
+    if !label.is_empty() {
+        pause = blocking(move || pause.labelled(&label)).await?;
+    }
     Ok(Ground {
-        builtin: Some(cri.runtime.builtin_pause().await?),
+        builtin: Some(pause),
         config: ImageConfig::default(),
         image: String::new(),
         labels: Labels::new(),

@@ -95,7 +95,7 @@ pub async fn create(cri: &Cri, plan: &Plan<'_>) -> Result<Made> {
     let container = record(cri, plan, &ground, spec.clone()).await?;
     let task = tasks::Create {
         id: id.to_owned(),
-        rootfs: ground.rootfs,
+        rootfs: ground.labelled(&plan.labels.mount),
         runtime: plan.handler.runtime_path.clone(),
         ..tasks::Create::default()
     };
@@ -108,7 +108,7 @@ pub async fn create(cri: &Cri, plan: &Plan<'_>) -> Result<Made> {
 /// Writes the pod's files; the spec of its sandbox with the built-in pause.
 pub async fn builtin_spec(cri: &Cri, plan: &Plan<'_>) -> Result<Any> {
     files::write(cri, plan.pod).await?;
-    spec_of(cri, plan, &ground::builtin(cri).await?)
+    spec_of(cri, plan, &ground::builtin(cri, plan).await?)
 }
 
 /// Writes the pod's files.

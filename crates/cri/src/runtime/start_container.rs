@@ -124,9 +124,10 @@ async fn make_task(cri: &Cri, container: &Container, pod: &Pod) -> Result<u32> {
         Writer::Daemon => Some(follow(cri, container, &streams.stdio)?),
     };
     let snapshots = cri.db.snapshotter(cri.scope(None), &row.snapshotter)?;
+    let rootfs = snapshots.mounts(&row.snapshot_key).await?;
     let create = Create {
         id: id.to_owned(),
-        rootfs: snapshots.mounts(&row.snapshot_key).await?,
+        rootfs: crate::spec::with_label(rootfs, &spec::mount_label(row.spec.as_ref())?),
         stdio: streams.stdio,
         options: io_owner(&row)?,
         runtime: handler.runtime_path.clone(),

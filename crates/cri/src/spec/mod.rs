@@ -61,7 +61,7 @@ pub use machine::Machine;
 pub use mounts::{Files, image_volumes, of_pod};
 pub use namespaces::{IdMaps, snapshot_labels};
 pub use sandbox::{Pause, Sandbox, spec as sandbox};
-pub use selinux::{Labels, Level, labels};
+pub use selinux::{Labels, Level, labels, of_program, with_label};
 pub use update::resources;
 pub use user::User;
 

@@ -152,6 +152,10 @@ fn configure(fs: &OwnedFd, mount: &Mount, options: &Options, held: &mut Vec<Owne
                 let (key, _) = word.split_at(word.len() - dir.len() - 1);
                 kernel::fsconfig_set_string(fs, key, &*by_descriptor(&split_layers(dir).join(":"), held)?)?;
             }
+            // mount(2) needs quotes around commas, and here they would be taken for a part of the label.
+            Some((key @ ("context" | "fscontext" | "defcontext" | "rootcontext"), label)) => {
+                kernel::fsconfig_set_string(fs, key, label.replace('"', ""))?;
+            }
             Some((key, value)) => kernel::fsconfig_set_string(fs, key, value)?,
             None => kernel::fsconfig_set_flag(fs, &**word)?,
         }

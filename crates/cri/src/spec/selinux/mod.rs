@@ -15,7 +15,8 @@ mod policy;
 mod relabel;
 
 use api::cri::SeLinuxOption;
-use types::{Error, Result};
+use types::Result;
+use types::mount::Mount;
 
 use super::machine::Machine;
 use crate::config::Runtime;
@@ -49,9 +50,15 @@ pub fn labels(
     };
     let policy = machine.selinux.as_ref().filter(|_| settings.enable_selinux);
     let Some(policy) = policy else { return Ok(Labels::default()) };
-    let wanted = if wanted == Label::default() { Label::parse(pod)? } else { wanted };
-    let failed = |e: Error| e.context(format!("failed to init selinux options {asked:?}"));
-    of_policy(policy, wanted, settings.selinux_category_range).map_err(failed)
+    let own = wanted != Label::default();
+    let wanted = if own { wanted } else { Label::parse(pod)? };
+    let made = of_policy(policy, wanted, settings.selinux_category_range).and_then(|labels| {
+        if own {
+            [&labels.process, &labels.mount].into_iter().try_for_each(|label| Policy::check(label))?;
+        }
+        Ok(labels)
+    });
+    made.map_err(|e| e.context(format!("failed to init selinux options {asked:?}")))
 }
 
 fn of_policy(policy: &Policy, wanted: Label, range: u32) -> Result<Labels> {
@@ -82,6 +89,23 @@ fn of_policy(policy: &Policy, wanted: Label, range: u32) -> Result<Labels> {
     Ok(Labels { process: process.to_string(), mount: mount.to_string(), _level: level })
 }
 
+/// The mounts of a root filesystem, all of whose files are to have a label. As upstream all mounts are told: the kernel ignores it
+/// where a directory is bound, whose files keep the labels that they have.
+pub fn with_label(mut rootfs: Vec<Mount>, label: &str) -> Vec<Mount> {
+    // In quotes, as there are commas in it.
+    let option = (!label.is_empty()).then(|| format!("context={label:?}"));
+    for mount in &mut rootfs {
+        mount.options.extend(option.clone());
+    }
+    rootfs
+}
+
+/// The label of the program of sandboxes without an image: all containers may execute it. Empty where this one has no label.
+pub fn of_program(labels: &Labels, machine: &Machine) -> String {
+    let policy = machine.selinux.as_ref().filter(|_| !labels.process.is_empty());
+    policy.map(|policy| policy.shared.clone()).unwrap_or_default()
+}
+
 /// The label of processes in a virtual machine, whose program is another one.
 pub(super) fn of_virtual_machine(process: &str, machine: &Machine) -> Result<String> {
     let Some(policy) = machine.selinux.as_ref().filter(|_| !process.is_empty()) else {
@@ -99,6 +123,7 @@ mod tests {
         let policy = Policy {
             process: "system_u:system_r:container_t:s0".to_owned(),
             file: "system_u:object_r:container_file_t:s0".to_owned(),
+            shared: "system_u:object_r:container_ro_file_t:s0".to_owned(),
             virtual_machine: "system_u:system_r:container_kvm_t:s0".to_owned(),
         };
         Machine { selinux: Some(policy), ..Machine::default() }
@@ -141,6 +166,20 @@ mod tests {
         assert_eq!(labels(Some(&asked), "", &settings(), &Machine::default()).unwrap().mount, "");
         let bad = SeLinuxOption { level: "nope".to_owned(), ..Default::default() };
         assert!(labels(Some(&bad), "", &off, &Machine::default()).is_err());
+    }
+
+    #[test]
+    fn a_root_filesystem_is_mounted_with_its_label_in_quotes() {
+        let rootfs = || vec![Mount { options: vec!["ro".to_owned()], ..Mount::default() }];
+        assert_eq!(with_label(rootfs(), "a:b:c:s0:c1,c2")[0].options, ["ro", "context=\"a:b:c:s0:c1,c2\""]);
+        assert_eq!(with_label(rootfs(), ""), rootfs());
+    }
+
+    #[test]
+    fn the_program_of_sandboxes_may_be_read_by_all_who_have_a_label() {
+        let confined = labels(None, "", &settings(), &machine()).unwrap();
+        assert_eq!(of_program(&confined, &machine()), "system_u:object_r:container_ro_file_t:s0");
+        assert_eq!(of_program(&Labels::default(), &machine()), "");
     }
 
     #[test]
