@@ -206,7 +206,7 @@ fn is_unified() -> bool {
 
 /// `total` of a line of a file of pressure, in nanoseconds.
 fn waited(text: &str, kind: &str) -> u64 {
-    let line = text.lines().find(|line| line.starts_with(kind)).expect("a line");
+    let line = text.lines().find(|line| line.starts_with(kind)).unwrap();
     let total = line.split_whitespace().find_map(|word| word.strip_prefix("total="));
     total.unwrap().parse::<u64>().unwrap() * 1000
 }

@@ -37,7 +37,7 @@ fn address(cri: &Cri) -> Option<String> {
 }
 
 fn plain(cri: &Cri) -> Channel {
-    let address = format!("http://{}", address(cri).expect("an address in the log"));
+    let address = format!("http://{}", address(cri).unwrap());
     cri.block_on(async { Endpoint::from_shared(address).unwrap().connect_lazy() })
 }
 
@@ -133,7 +133,7 @@ impl Authority {
 }
 
 fn encrypted(cri: &Cri, config: ClientConfig) -> Channel {
-    let address = address(cri).expect("an address in the log");
+    let address = address(cri).unwrap();
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     let connect = move |_| {
         let (address, connector) = (address.clone(), connector.clone());
