@@ -233,7 +233,10 @@ fn text(path: &Path) -> Option<String> {
 
 /// The number that a file is; `max` is none.
 fn number(path: &Path) -> Option<u64> {
-    text(path)?.trim().parse().ok()
+    // The kernel tells such a file at once, and no number is longer.
+    let mut bytes = [0; 32];
+    let end = File::open(path).ok()?.read(&mut bytes).ok()?;
+    std::str::from_utf8(bytes.get(..end)?).ok()?.trim().parse().ok()
 }
 
 /// The number behind `key` in lines of keys and numbers.

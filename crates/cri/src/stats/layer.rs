@@ -1,5 +1,5 @@
 //! What a container has written to its root filesystem, by its snapshotter's word; asked again no more often than snapshots are
-//! measured for ImageFsInfo.
+//! measured for ImageFsInfo, and where there are many containers less often: a tree is walked for each.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -11,6 +11,11 @@ use types::snapshot::Usage;
 
 use super::number;
 use crate::cri::Cri;
+
+/// So many layers are measured in a second at most, on average.
+const IN_A_SECOND: u32 = 20;
+/// No layer's usage is older when it is told, however many there are.
+const OLDEST: Duration = Duration::from_secs(60);
 
 /// What was measured last, by container.
 #[derive(Debug, Default)]
@@ -39,8 +44,13 @@ struct Place {
 
 /// The writable layer of a container. One that is not there has used nothing.
 pub async fn of(cri: &Cri, container: &str) -> Result<FilesystemUsage> {
-    let period = cri.config.images.stats_period;
-    let known = cri.stats.layers.lock().by_container.get(container).cloned();
+    let (known, period) = {
+        let layers = cri.stats.layers.lock();
+        (
+            layers.by_container.get(container).cloned(),
+            period(cri.config.images.stats_period, layers.by_container.len()),
+        )
+    };
     if let Some(layer) = known.as_ref().filter(|layer| layer.at.elapsed() < period) {
         return Ok(layer.told.clone());
     }
@@ -69,6 +79,12 @@ pub async fn of(cri: &Cri, container: &str) -> Result<FilesystemUsage> {
     Ok(told)
 }
 
+/// How long what was measured is good, where so many layers are known.
+fn period(wanted: Duration, layers: usize) -> Duration {
+    let affordable = Duration::from_secs(1) * u32::try_from(layers).unwrap_or(u32::MAX) / IN_A_SECOND;
+    wanted.max(affordable.min(OLDEST))
+}
+
 /// None for a container that is not there.
 fn place(cri: &Cri, container: &str) -> Result<Option<Place>> {
     match cri.db.containers(&cri.namespace).get(container) {
@@ -93,5 +109,19 @@ impl Layers {
     fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
         // One entry comes or goes at a time.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_layers_are_measured_less_often_but_none_is_forgotten() {
+        let seconds = Duration::from_secs;
+        let of = |layers| period(seconds(10), layers);
+        assert_eq!([of(0), of(200), of(1000), of(1_000_000)], [10, 10, 50, 60].map(seconds));
+        // Who wants less has it.
+        assert_eq!(period(seconds(300), 1000), seconds(300));
     }
 }
