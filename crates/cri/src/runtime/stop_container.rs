@@ -1,7 +1,7 @@
 //! StopContainer.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use api::cri::{ContainerState, StopContainerRequest, StopContainerResponse};
 use runtime::Signal;
@@ -11,6 +11,8 @@ use crate::container::{Container, exits, signal};
 use crate::cri::Cri;
 use crate::service::caller_gone;
 
+/// A program that has just begun has no handlers yet: it would die of a signal that it is to take, or lose it.
+const BEGINNING: Duration = Duration::from_millis(10);
 /// The signal of a container that asks for no other.
 const DEFAULT: &str = "SIGTERM";
 const KILL: u32 = 9;
@@ -89,9 +91,20 @@ async fn ask(cri: &Cri, container: &Container) -> Result<()> {
         return Ok(());
     }
     let number = stop_signal(container)?;
+    let left = beginning(container.status().started_at, SystemTime::now());
+    if !left.is_zero() {
+        tokio::time::sleep(left).await;
+    }
     let sent = send_in_time(cri, container, number).await;
     sent.inspect_err(|_| container.not_asked())
         .context(|| format!("failed to stop container {:?}", container.id()))
+}
+
+/// How much of its beginning a program that was started then has left.
+fn beginning(started_at: i64, now: SystemTime) -> Duration {
+    let age = types::time::nanoseconds(now).saturating_sub(started_at);
+    // Clocks jump.
+    u64::try_from(age).map_or(Duration::ZERO, |age| BEGINNING.saturating_sub(Duration::from_nanos(age)))
 }
 
 /// The kubelet's, or the image's. One that nobody knows does not make a container immortal.
@@ -153,5 +166,19 @@ async fn end(cri: &Cri, container: &Container) -> Result<()> {
             Ok(()) => Ok(()),
             Err(_) => late("it has ended, and is still being cleaned up after"),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_has_just_begun_gets_its_signal_a_moment_later() {
+        let now = SystemTime::now();
+        let begun = |nanoseconds: i64| beginning(types::time::nanoseconds(now) - nanoseconds, now);
+        assert_eq!(begun(4_000_000), Duration::from_millis(6));
+        assert_eq!([begun(10_000_000), begun(i64::from(u32::MAX)), begun(-1)], [Duration::ZERO; 3]);
+        assert_eq!(beginning(0, now), Duration::ZERO);
     }
 }
