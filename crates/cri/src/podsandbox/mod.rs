@@ -22,7 +22,7 @@ use futures_util::future;
 use runtime::Signal;
 use tokio::sync::watch;
 use types::container::{Container, RuntimeInfo};
-use types::{Any, Error, Labels, Result, ResultExt};
+use types::{Any, Class, Error, Labels, Result, ResultExt};
 
 use self::ground::Ground;
 use crate::config::Handler;
@@ -38,6 +38,8 @@ pub const KIND: (&str, &str) = ("io.cri-containerd.kind", "sandbox");
 pub const EXTENSION: &str = "io.cri-containerd.sandbox.metadata";
 /// How long a shim may take to kill a sandbox, and to delete it: more is a shim that hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long to wait before a task that could not be deleted is tried again.
+const PAUSE: Duration = Duration::from_millis(100);
 /// SIGKILL.
 const KILL: Signal = Signal { number: 9, all: false };
 
@@ -198,8 +200,19 @@ pub async fn end(cri: &Cri, id: &str) -> Result<()> {
         }
         killed => gone(killed)?,
     }
-    let deleted = tokio::time::timeout(PATIENCE, cri.tasks.delete(namespace, id)).await;
-    gone(deleted.unwrap_or_else(|_| Err(late("delete"))).map(drop))
+    let delete = || async {
+        let deleted = tokio::time::timeout(PATIENCE, cri.tasks.delete(namespace, id)).await;
+        gone(deleted.unwrap_or_else(|_| Err(late("delete"))).map(drop))
+    };
+    match delete().await {
+        // Whoever watches for its end tries again as well: one failure is not worth an error.
+        Err(error) if error.class() != Class::DeadlineExceeded => {
+            tracing::warn!(id, %error, "delete the task of a sandbox: it is tried again");
+            tokio::time::sleep(PAUSE).await;
+            delete().await
+        }
+        deleted => deleted,
+    }
 }
 
 /// Removes what is left of a sandbox that has ended. May be done again.
