@@ -7,22 +7,16 @@
 //!
 //! Certificates that cannot be used leave the daemon at work without this, and an address that is taken ends it, both as upstream.
 
-use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
+use cri::tls::{self, Socket};
 use rustls::crypto::aws_lc_rs::default_provider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::{debug, info, warn};
@@ -33,6 +27,8 @@ use crate::pages;
 use crate::plugins::{Kind, Plugins};
 use crate::written::Connection;
 
+/// Of the files.
+const WHOSE: &str = "grpc-tcp";
 /// How many handshakes are under way; others wait.
 const HANDSHAKES: usize = 64;
 /// How long one may take.
@@ -63,18 +59,18 @@ pub async fn bind(config: &Config, plugins: &mut Plugins, cri: bool) -> Result<O
 }
 
 /// How to take connections.
-fn acceptor(tls: &Tls) -> Result<TlsAcceptor> {
-    let chain = certificates(&tls.certificate)?;
-    let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|error| unreadable(&tls.key, error))?;
+fn acceptor(files: &Tls) -> Result<TlsAcceptor> {
+    let chain = tls::certificates(&files.certificate, WHOSE)?;
+    let key = tls::key(&files.key, WHOSE)?;
     let failed = |error| Error::caused(Class::InvalidArgument, "use the certificate of grpc-tcp", error);
     let provider = Arc::new(default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
     let builder = builder.with_safe_default_protocol_versions().map_err(failed)?;
-    let builder = match &tls.clients {
+    let builder = match &files.clients {
         None => builder.with_no_client_auth(),
         Some(path) => {
             let mut roots = RootCertStore::empty();
-            roots.add_parsable_certificates(certificates(path)?);
+            roots.add_parsable_certificates(tls::certificates(path, WHOSE)?);
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
             let unusable = |e| Error::caused(Class::InvalidArgument, format!("use {}", path.display()), e);
             builder.with_client_cert_verifier(verifier.map_err(unusable)?)
@@ -85,21 +81,12 @@ fn acceptor(tls: &Tls) -> Result<TlsAcceptor> {
     Ok(TlsAcceptor::from(Arc::new(server)))
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    read.map_err(|error| unreadable(path, error))
-}
-
-fn unreadable(path: &Path, error: rustls::pki_types::pem::Error) -> Error {
-    Error::caused(Class::InvalidArgument, format!("read {} for grpc-tcp", path.display()), error)
-}
-
 impl Door {
     /// Connections as they come, each told to `came`. It ends with who reads them.
     pub fn connections(
         self,
         came: impl Fn() + Send + 'static,
-    ) -> impl Stream<Item = std::io::Result<Connection<Talk>>> + Send {
+    ) -> impl Stream<Item = std::io::Result<Connection<Socket>>> + Send {
         let (sender, receiver) = mpsc::channel(1);
         tokio::spawn(accept(self, sender, came));
         ReceiverStream::new(receiver)
@@ -108,7 +95,7 @@ impl Door {
 
 async fn accept(
     door: Door,
-    sender: mpsc::Sender<std::io::Result<Connection<Talk>>>,
+    sender: mpsc::Sender<std::io::Result<Connection<Socket>>>,
     came: impl Fn() + Send + 'static,
 ) {
     let places = Arc::new(Semaphore::new(HANDSHAKES));
@@ -129,7 +116,7 @@ async fn accept(
         // Small messages go at once, as with Go.
         drop(stream.set_nodelay(true));
         let Some(tls) = door.tls.clone() else {
-            drop(sender.send(Ok(Connection::new(Talk::Plain(stream)))).await);
+            drop(sender.send(Ok(Connection::new(Socket::Plain(stream)))).await);
             continue;
         };
         // The semaphore is never closed.
@@ -140,55 +127,11 @@ async fn accept(
             drop(place);
             match shaken {
                 Ok(Ok(stream)) => {
-                    drop(sender.send(Ok(Connection::new(Talk::Tls(Box::new(stream))))).await);
+                    drop(sender.send(Ok(Connection::new(Socket::Tls(Box::new(stream))))).await);
                 }
                 Ok(Err(error)) => debug!(%error, "a TLS handshake failed"),
                 Err(_) => debug!("a TLS handshake took too long"),
             }
         });
-    }
-}
-
-/// A client's connection, encrypted or not.
-pub enum Talk {
-    /// As it is.
-    Plain(TcpStream),
-    /// Encrypted.
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
-impl AsyncRead for Talk {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
-        }
-    }
-}
-
-impl AsyncWrite for Talk {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
     }
 }

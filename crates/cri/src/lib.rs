@@ -10,6 +10,7 @@
 //!  stats        usage                                         recover     after a start of the daemon
 //!  nri          plugins that follow and adjust pods and containers
 //!  names        reserved names      index   short ids         events      what kubelets subscribe to
+//!  tls          connections that may be encrypted
 //!  controller   sandboxes of pods, for clients of containerd's own API
 //! ```
 //!
@@ -42,6 +43,7 @@ mod spec;
 mod stats;
 mod streaming;
 mod timers;
+pub mod tls;
 
 pub(crate) use cri::blocking;
 /// Parsers of what clients of the streaming server send, for fuzz targets.

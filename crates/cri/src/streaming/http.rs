@@ -13,10 +13,11 @@ use tokio::sync::mpsc;
 use types::{Class, Error, Result};
 
 use super::connection::Upgraded;
-use super::server::{Shared, Socket};
+use super::server::Shared;
 use super::tokens::Asked;
 use super::websocket::{self, Codec};
 use super::{command, forward};
+use crate::tls::Socket;
 
 /// Which protocols a client knows, in SPDY's case.
 const VERSION: HeaderName = HeaderName::from_static("x-stream-protocol-version");

@@ -7,19 +7,21 @@ use std::sync::Arc;
 use rcgen::{CertificateParams, DnType, KeyPair, SanType};
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::default_provider;
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 use types::{Class, Error, Result};
 
-use crate::config;
+use crate::{config, tls};
+
+/// Of the files.
+const WHOSE: &str = "the stream server";
 
 /// How to take connections, if not as they are.
 pub fn acceptor(config: &config::Streaming, own: IpAddr) -> Result<Option<TlsAcceptor>> {
     let set = |path: &Path| !path.as_os_str().is_empty();
     let (chain, key) = match (config.tls, set(&config.certificate), set(&config.key)) {
         (false, false, false) => return Ok(None),
-        (true, true, true) => read(&config.certificate, &config.key)?,
+        (true, true, true) => (tls::certificates(&config.certificate, WHOSE)?, tls::key(&config.key, WHOSE)?),
         (true, false, false) => make(own)?,
         (true, true, false) => return Err(wrong("tls_key_file must be set")),
         (true, false, true) => return Err(wrong("tls_cert_file must be set")),
@@ -27,15 +29,15 @@ pub fn acceptor(config: &config::Streaming, own: IpAddr) -> Result<Option<TlsAcc
         (false, false, true) => return Err(wrong("tls_key_file is set but enable_tls_streaming is not")),
     };
     let failed = |e| Error::caused(Class::InvalidArgument, "use the certificate of the stream server", e);
-    let mut tls = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+    let mut server = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(failed)?
         .with_no_client_auth()
         .with_single_cert(chain, key)
         .map_err(failed)?;
     // SPDY begins with an upgrade, which HTTP/2 does not have.
-    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Some(TlsAcceptor::from(Arc::new(tls))))
+    server.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Some(TlsAcceptor::from(Arc::new(server))))
 }
 
 fn wrong(what: &str) -> Error {
@@ -43,16 +45,6 @@ fn wrong(what: &str) -> Error {
 }
 
 type Pair = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
-
-fn read(certificate: &Path, key: &Path) -> Result<Pair> {
-    let failed = |path: &Path, e| {
-        Error::caused(Class::InvalidArgument, format!("read {} for the stream server", path.display()), e)
-    };
-    let chain = CertificateDer::pem_file_iter(certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|e| failed(certificate, e))?;
-    Ok((chain, PrivateKeyDer::from_pem_file(key).map_err(|e| failed(key, e))?))
-}
 
 /// A certificate that nobody else has signed, for this machine's name and the address that is listened at.
 fn make(own: IpAddr) -> Result<Pair> {

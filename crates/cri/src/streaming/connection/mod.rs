@@ -26,8 +26,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use types::{Error, Result};
 
-use super::server::Socket;
 use super::websocket;
+use crate::tls::Socket;
 
 pub use channels::Direction;
 pub use stream::{Inbound, Outbound, Sender, Stream};
