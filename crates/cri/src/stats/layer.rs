@@ -1,8 +1,6 @@
 //! What a container has written to its root filesystem, by its snapshotter's word; asked again no more often than snapshots are
 //! measured for ImageFsInfo, and where there are many containers less often: a tree is walked for each.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use api::cri::{FilesystemIdentifier, FilesystemUsage};
@@ -10,6 +8,7 @@ use types::Result;
 use types::snapshot::Usage;
 
 use super::number;
+use super::recent::{Found, Recent};
 use crate::cri::Cri;
 
 /// So many layers are measured in a second at most, on average.
@@ -18,21 +17,20 @@ const IN_A_SECOND: u32 = 20;
 const OLDEST: Duration = Duration::from_secs(60);
 
 /// What was measured last, by container.
-#[derive(Debug, Default)]
-pub struct Layers(Mutex<Known>);
+pub type Layers = Recent<Layer>;
 
-#[derive(Debug, Default)]
-struct Known {
-    by_container: HashMap<String, Layer>,
-    /// When those were forgotten that nobody asks for.
-    swept: Option<Instant>,
-}
-
+/// What was measured.
 #[derive(Clone, Debug)]
-struct Layer {
+pub struct Layer {
     at: Instant,
     told: FilesystemUsage,
     place: Place,
+}
+
+impl Found for Layer {
+    fn at(&self) -> Instant {
+        self.at
+    }
 }
 
 /// Where a container's layer is: a snapshot. It stays there as long as the container lives.
@@ -45,11 +43,8 @@ struct Place {
 /// The writable layer of a container. One that is not there has used nothing.
 pub async fn of(cri: &Cri, container: &str) -> Result<FilesystemUsage> {
     let (known, period) = {
-        let layers = cri.stats.layers.lock();
-        (
-            layers.by_container.get(container).cloned(),
-            period(cri.config.images.stats_period, layers.by_container.len()),
-        )
+        let layers = cri.stats.layers.known();
+        (layers.by_id.get(container).cloned(), period(cri.config.images.stats_period, layers.by_id.len()))
     };
     if let Some(layer) = known.as_ref().filter(|layer| layer.at.elapsed() < period) {
         return Ok(layer.told.clone());
@@ -75,7 +70,9 @@ pub async fn of(cri: &Cri, container: &str) -> Result<FilesystemUsage> {
     };
     let retention = cri.config.runtime.stats_retention.max(period);
     let layer = Layer { at: Instant::now(), told: told.clone(), place };
-    cri.stats.layers.lock().add(container, layer, retention);
+    let mut layers = cri.stats.layers.known();
+    layers.sweep(layer.at, retention);
+    layers.by_id.insert(container.to_owned(), layer);
     Ok(told)
 }
 
@@ -91,24 +88,6 @@ fn place(cri: &Cri, container: &str) -> Result<Option<Place>> {
         Ok(record) => Ok(Some(Place { snapshotter: record.snapshotter, key: record.snapshot_key })),
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error),
-    }
-}
-
-impl Known {
-    fn add(&mut self, container: &str, layer: Layer, retention: Duration) {
-        let now = layer.at;
-        if self.swept.is_none_or(|swept| now.duration_since(swept) >= retention) {
-            self.by_container.retain(|_, layer| now.duration_since(layer.at) < retention);
-            self.swept = Some(now);
-        }
-        self.by_container.insert(container.to_owned(), layer);
-    }
-}
-
-impl Layers {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
-        // One entry comes or goes at a time.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  cgroup      files of a group, v1 and v2         network    the interfaces of a pod
-//!  rate        cores, from two measurements        layer      what a container has written
+//!  rate        cores, from two measurements        layer      what a container has written      recent   what both remember
 //!  container   ContainerStats                      pod        PodSandboxStats
 //!  descriptors, metrics   the same for Prometheus, by cAdvisor's names
 //! ```
@@ -17,6 +17,7 @@ pub mod metrics;
 mod network;
 pub mod pod;
 mod rate;
+mod recent;
 
 use api::cri::UInt64Value;
 

@@ -1,19 +1,12 @@
 //! How many cores something uses: two measurements of the time that it has used. The first one is made by the first request.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use super::recent::{Found, Recent};
 
 /// The last measurements by id.
 #[derive(Debug, Default)]
-pub struct Rates(Mutex<Known>);
-
-#[derive(Debug, Default)]
-struct Known {
-    by_id: HashMap<String, Samples>,
-    /// When those were forgotten that nobody asks for. Looking at all of them for each would cost the square of their number.
-    swept: Option<Instant>,
-}
+pub struct Rates(Recent<Samples>);
 
 /// Nanoseconds of processors used until then.
 #[derive(Clone, Copy, Debug)]
@@ -29,17 +22,19 @@ struct Samples {
     before: Option<Sample>,
 }
 
+impl Found for Samples {
+    fn at(&self) -> Instant {
+        self.last.at
+    }
+}
+
 impl Rates {
     /// Takes a measurement; answers with the nanoseconds of processors that are used in a second, if there is one to compare it
     /// with. Measurements that are closer together than `period` count as one; those older than `retention` are forgotten.
     pub fn add(&self, id: &str, used: u64, period: Duration, retention: Duration) -> Option<u64> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        let is_kept = |samples: &Samples| now.duration_since(samples.last.at) < retention;
-        if known.swept.is_none_or(|swept| now.duration_since(swept) >= retention) {
-            known.by_id.retain(|_, samples| is_kept(samples));
-            known.swept = Some(now);
-        }
+        let (mut known, now) = (self.0.known(), Instant::now());
+        known.sweep(now, retention);
+        let is_kept = |samples: &Samples| now.duration_since(samples.at()) < retention;
         let new = Sample { at: now, used };
         let Some(samples) = known.by_id.get_mut(id).filter(|samples| is_kept(samples)) else {
             known.by_id.insert(id.to_owned(), Samples { last: new, before: None });
@@ -101,6 +96,6 @@ mod tests {
         }
         std::thread::sleep(2 * retention);
         rates.add("a", 1, Duration::ZERO, retention);
-        assert_eq!(rates.0.lock().unwrap().by_id.len(), 1);
+        assert_eq!(rates.0.known().by_id.len(), 1);
     }
 }
