@@ -24,8 +24,6 @@ use crate::pod::{CREATING, EXTENSION};
 use crate::podsandbox::{self, Made, Plan};
 use crate::sandboxer::{Seen, Started};
 
-/// What a sandboxer calls a sandbox that runs.
-pub const READY: &str = "SANDBOX_READY";
 /// How long to wait before a sandboxer is asked again: twice as long each time.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(128), Duration::from_secs(4));
 
@@ -106,7 +104,7 @@ pub async fn wait(cri: &Cri, name: &str, id: &str) -> Result<Exit> {
 /// What it says of the sandbox.
 pub async fn look(cri: &Cri, name: &str, id: &str) -> Result<Seen> {
     let status = named(cri, name)?.status(id, false).await?;
-    if status.state == READY {
+    if status.is_ready() {
         let endpoint = endpoint(status.endpoint).context(|| format!("sandboxer {name:?}: status"))?;
         return Ok(Seen::Running { pid: status.pid, endpoint });
     }

@@ -13,8 +13,6 @@ use crate::sandboxer::{Seen, Started};
 
 /// How long a sandbox may take to end before it is killed.
 const GRACE: Duration = Duration::from_secs(10);
-/// What a shim calls a sandbox that runs.
-const READY: &str = "SANDBOX_READY";
 
 /// Has the shim make a sandbox.
 pub async fn create(cri: &Cri, plan: &Plan<'_>) -> Result<Made> {
@@ -58,7 +56,7 @@ pub async fn shut_down(cri: &Cri, id: &str) -> Result<()> {
 /// What it says of the sandbox.
 pub async fn look(cri: &Cri, id: &str) -> Result<Seen> {
     let status = cri.runtime.sandbox_status(&cri.namespace, id, false).await?;
-    if status.state == READY {
+    if status.is_ready() {
         return Ok(Seen::Running { pid: status.pid, endpoint: None });
     }
     // How it has ended only those know who wait for it; for one that has, that takes no time.

@@ -95,6 +95,13 @@ pub struct Status {
     pub endpoint: Endpoint,
 }
 
+impl Status {
+    /// Whether it runs.
+    pub fn is_ready(&self) -> bool {
+        self.state == "SANDBOX_READY"
+    }
+}
+
 /// What a sandbox uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metrics {

@@ -29,7 +29,7 @@ pub async fn run(cri: &Cri, request: PodSandboxStatusRequest) -> Result<PodSandb
     let mut info = if request.verbose { info(cri, &pod).await? } else { BTreeMap::new() };
     let mut status = status_of(cri, &pod);
     if let Some(told) = told {
-        let is_ready = told.as_ref().is_some_and(|told| told.state == proxysandbox::READY);
+        let is_ready = told.as_ref().is_some_and(types::sandbox::Status::is_ready);
         status.set_state(if is_ready {
             PodSandboxState::SandboxReady
         } else {
