@@ -13,7 +13,7 @@ use types::view::ContainerView;
 use types::{Error, Namespace, Result, crash, labels};
 
 use crate::db::Db;
-use crate::extensions;
+use crate::extensions::Own;
 use crate::record::{Opaque, Time, look, record, stored, time};
 use crate::schema::CONTAINERS;
 use crate::tx::{Counts, NEXT, Source};
@@ -182,13 +182,14 @@ fn replace(updated: &mut Container, from: &Container) -> Result<()> {
 }
 
 fn set(updated: &mut Container, from: &Container, path: Path<'_>, text: &str) -> Result<()> {
+    let own = Own {
+        labels: (&mut updated.labels, &from.labels),
+        extensions: (&mut updated.extensions, &from.extensions),
+    };
+    if own.apply(path) {
+        return Ok(());
+    }
     match path {
-        Path::Field("labels") => labels::apply(&mut updated.labels, &from.labels, None),
-        Path::Key("labels", key) => labels::apply(&mut updated.labels, &from.labels, Some(key)),
-        Path::Field("extensions") => extensions::apply(&mut updated.extensions, &from.extensions, None),
-        Path::Key("extensions", key) => {
-            extensions::apply(&mut updated.extensions, &from.extensions, Some(key));
-        }
         Path::Field("spec") => updated.spec.clone_from(&from.spec),
         Path::Field("image") => updated.image.clone_from(&from.image),
         Path::Field("snapshotkey") => updated.snapshot_key.clone_from(&from.snapshot_key),

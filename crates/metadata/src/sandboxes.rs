@@ -12,7 +12,7 @@ use types::sandbox::Sandbox;
 use types::{Error, Namespace, Result, crash, labels};
 
 use crate::db::Db;
-use crate::extensions;
+use crate::extensions::Own;
 use crate::record::{Opaque, Time, record, stored, time};
 use crate::schema::SANDBOXES;
 use crate::tx::{Counts, NEXT, Source};
@@ -158,13 +158,14 @@ fn replace(updated: &mut Sandbox, from: &Sandbox) -> Result<()> {
 }
 
 fn set(updated: &mut Sandbox, from: &Sandbox, path: Path<'_>, text: &str) -> Result<()> {
+    let own = Own {
+        labels: (&mut updated.labels, &from.labels),
+        extensions: (&mut updated.extensions, &from.extensions),
+    };
+    if own.apply(path) {
+        return Ok(());
+    }
     match path {
-        Path::Field("labels") => labels::apply(&mut updated.labels, &from.labels, None),
-        Path::Key("labels", key) => labels::apply(&mut updated.labels, &from.labels, Some(key)),
-        Path::Field("extensions") => extensions::apply(&mut updated.extensions, &from.extensions, None),
-        Path::Key("extensions", key) => {
-            extensions::apply(&mut updated.extensions, &from.extensions, Some(key));
-        }
         Path::Field("spec") => updated.spec.clone_from(&from.spec),
         Path::Field("runtime") => updated.runtime.clone_from(&from.runtime),
         Path::Field(_) | Path::Key(..) => {
