@@ -29,6 +29,7 @@ use std::ffi::CStr;
 use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::XattrFlags;
@@ -97,6 +98,9 @@ impl Pause {
     /// The same with a copy of the program and of the root filesystem that have an SELinux label; made as far as they are not there,
     /// or are another program's. It blocks.
     pub fn labelled(&self, label: &str) -> Result<Self> {
+        /// Of the pods that are made at once one makes the copy.
+        static TURN: Mutex<()> = Mutex::new(());
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = self.rootfs.with_file_name("labelled");
         let (copy, rootfs) = (dir.join("pause"), dir.join("rootfs"));
         make_dir(&dir, 0o711).context(|| format!("create {dir:?}"))?;
