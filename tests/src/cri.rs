@@ -22,6 +22,7 @@ use grpc::cri::runtime_service_client::RuntimeServiceClient;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Response, Status};
 
+use crate::archive::{Image, Packing, base_layer};
 use crate::binaries::{self, Suite};
 use crate::{Daemon, deadline, ledger, proc};
 
@@ -253,7 +254,7 @@ impl Cri {
     /// If it cannot be imported.
     #[track_caller]
     pub fn image(&self) -> &'static str {
-        let archive = self.daemon.archive("standard.tar", &crate::archive::Image::standard().oci());
+        let archive = self.daemon.archive("standard.tar", &Image::standard().oci());
         self.daemon.ctr(&["-n", NAMESPACE, "images", "import", &archive]).ok();
         crate::archive::IMAGE
     }
@@ -269,6 +270,20 @@ impl Cri {
             let request = wire::ImageStatusRequest { image, verbose: false };
             self.call(self.images().image_status(request)).expect("a status").image.is_some()
         });
+    }
+
+    /// Imports a pause image of this name, whose program sleeps.
+    ///
+    /// # Panics
+    /// If it does not become known.
+    #[track_caller]
+    pub fn pause_image(&self, name: &str) {
+        let image = Image::named(name).layer(&base_layer(), Packing::Gzip);
+        let image = image.config("Entrypoint", serde_json::json!(["sleep", "1000"]));
+        let image = image.config("Cmd", serde_json::json!([]));
+        let archive = self.daemon.archive("pause.tar", &image.oci());
+        self.daemon.ctr(&["-n", NAMESPACE, "images", "import", &archive]).ok();
+        self.knows(name);
     }
 
     /// What a kubelet asks for in the pod `name`.

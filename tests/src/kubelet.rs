@@ -9,7 +9,7 @@ use api::cri as wire;
 use tonic::{Code, Status};
 use wire::ContainerState::ContainerExited;
 
-use crate::archive::{Image, Packing, base_layer};
+use crate::archive::Image;
 use crate::cri::{IMAGES, NAMESPACE, RUNTIME};
 use crate::{Cri, WebSocket, binaries, eventually};
 
@@ -51,12 +51,7 @@ impl Kubelet {
         let keys = format!("runtime_type = 'io.containerd.runc.v2'\nruntime_path = {shim:?}");
         cri.set(&format!("{RUNTIME}.containerd.runtimes.other"), &keys);
         cri.launch();
-        let pause = Image::named(PAUSE).layer(&base_layer(), Packing::Gzip);
-        let pause = pause.config("Entrypoint", serde_json::json!(["sleep", "1000"]));
-        let pause = pause.config("Cmd", serde_json::json!([]));
-        let archive = cri.daemon.archive("pause.tar", &pause.oci());
-        cri.daemon.ctr(&["-n", NAMESPACE, "images", "import", &archive]).ok();
-        cri.knows(PAUSE);
+        cri.pause_image(PAUSE);
         Some(Self::with(cri))
     }
 

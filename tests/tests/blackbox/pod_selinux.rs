@@ -7,7 +7,7 @@ use std::path::Path;
 
 use api::cri as wire;
 use containerd_tests::archive::{Image, Packing, base_layer};
-use containerd_tests::cri::{IMAGES, NAMESPACE, RUNTIME};
+use containerd_tests::cri::{IMAGES, RUNTIME};
 use containerd_tests::tar::Entry;
 use containerd_tests::{Cri, Kubelet, binaries};
 use tonic::{Code, Status};
@@ -345,12 +345,7 @@ fn a_sandbox_of_an_image_has_the_label_and_so_have_its_files() {
     let Some(cri) = prepare() else { return };
     cri.set(&format!("{IMAGES}.pinned_images"), &format!("sandbox = {PAUSE:?}"));
     cri.launch();
-    let pause = Image::named(PAUSE).layer(&base_layer(), Packing::Gzip);
-    let pause = pause.config("Entrypoint", serde_json::json!(["sleep", "1000"]));
-    let pause = pause.config("Cmd", serde_json::json!([]));
-    let archive = cri.daemon.archive("pause.tar", &pause.oci());
-    cri.daemon.ctr(&["-n", NAMESPACE, "images", "import", &archive]).ok();
-    cri.knows(PAUSE);
+    cri.pause_image(PAUSE);
     let id = cri.pod("a");
     let sandbox = label(cri.pod_pid(&id));
     assert_eq!(sandbox, format!("{PROCESS}:{}", level(&sandbox)));
@@ -374,6 +369,18 @@ fn an_image_of_more_layers_than_fit_into_a_page_has_the_label_too() {
     assert_eq!(does(&kubelet, &id, "cat /file0 /file69").unwrap(), "xx");
 }
 
+/// A daemon with one level to give away: one pair there is of two categories.
+fn with_two_categories() -> Option<Cri> {
+    if binaries::beyond_upstream("upstream looks for a free level for ever") {
+        return None;
+    }
+    let cri = prepare()?;
+    cri.set(RUNTIME, "enable_selinux = true\nselinux_category_range = 2");
+    cri.launch();
+    cri.image();
+    Some(cri)
+}
+
 /// That all levels are taken.
 fn is_exhausted(pod: Result<String, Status>) {
     let refused = pod.unwrap_err();
@@ -383,14 +390,7 @@ fn is_exhausted(pod: Result<String, Status>) {
 
 #[test]
 fn a_level_is_taken_as_long_as_its_pod_is_known_also_to_the_next_daemon() {
-    if binaries::beyond_upstream("upstream looks for a free level for ever") {
-        return;
-    }
-    let Some(cri) = prepare() else { return };
-    // One pair there is of two categories.
-    cri.set(RUNTIME, "enable_selinux = true\nselinux_category_range = 2");
-    cri.launch();
-    cri.image();
+    let Some(cri) = with_two_categories() else { return };
     let before = cri.ledger();
     let kubelet = Kubelet::with(cri);
     let cri = &kubelet.cri;
@@ -422,13 +422,7 @@ fn a_level_is_taken_as_long_as_its_pod_is_known_also_to_the_next_daemon() {
 
 #[test]
 fn a_label_of_a_container_alone_is_taken_until_it_is_removed_also_for_the_next_daemon() {
-    if binaries::beyond_upstream("upstream looks for a free level for ever") {
-        return;
-    }
-    let Some(cri) = prepare() else { return };
-    cri.set(RUNTIME, "enable_selinux = true\nselinux_category_range = 2");
-    cri.launch();
-    cri.image();
+    let Some(cri) = with_two_categories() else { return };
     cri.knows(containerd_tests::archive::IMAGE);
     // The pod's own is none of the two categories'.
     let mut config = cri.pod_config("a");

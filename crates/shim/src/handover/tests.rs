@@ -116,20 +116,62 @@ fn log() -> wire::Stream {
     }
 }
 
+/// What a shim was started with.
+fn settings() -> wire::Settings {
+    wire::Settings {
+        namespace: "ns".into(),
+        id: "c1".into(),
+        grpc_address: "/run/c.sock".into(),
+        ttrpc_address: "/run/c.sock.ttrpc".into(),
+        debug: true,
+        bundle: "/run/b".into(),
+        publish_binary: "/bin/containerd".into(),
+    }
+}
+
+/// A logger that is started again in a second.
+fn logger() -> wire::Logger {
+    wire::Logger {
+        owner: Some(owner("e1")),
+        path: "/bin/logger".into(),
+        args: vec!["a".into()],
+        says_ready: true,
+        namespace: "ns".into(),
+        container: "c1".into(),
+        directory: "/run/b".into(),
+        child: 8,
+        delay_ms: 1000,
+        number: 8,
+    }
+}
+
+/// Events on their way, one of them not written.
+fn publisher() -> wire::Publisher {
+    wire::Publisher {
+        journals: vec![wire::Journal {
+            path: "/run/b/journal".into(),
+            fd: Some(19),
+            head: 16,
+            tail: 90,
+            unwritten: vec![b"record".to_vec()],
+        }],
+        count: 5,
+        wire: Some(connection(12)),
+        in_flight: Some(4),
+        stream: 7,
+        attempts: 1,
+        delay_ms: 50,
+        complained: true,
+        complaints: vec!["c".into()],
+    }
+}
+
 /// The state that `state-1.bin` holds.
 fn first() -> wire::State {
     wire::State {
         version: 1,
         writer: "v2.3.4+rs.0.1.0".into(),
-        settings: Some(wire::Settings {
-            namespace: "ns".into(),
-            id: "c1".into(),
-            grpc_address: "/run/c.sock".into(),
-            ttrpc_address: "/run/c.sock.ttrpc".into(),
-            debug: true,
-            bundle: "/run/b".into(),
-            publish_binary: "/bin/containerd".into(),
-        }),
+        settings: Some(settings()),
         socket: Some(wire::Place { path: "/run/s/x".into(), device: 1, inode: 2, seconds: 3, nanos: 4 }),
         listener: 5,
         clients: vec![wire::Client { id: 1, wire: Some(connection(6)) }],
@@ -144,35 +186,8 @@ fn first() -> wire::State {
         streams: vec![terminal(), log()],
         next_stream: 4,
         rings: vec![wire::Ring { fd: 22, written: 10, owner: Some(owner("gone")) }],
-        loggers: vec![wire::Logger {
-            owner: Some(owner("e1")),
-            path: "/bin/logger".into(),
-            args: vec!["a".into()],
-            says_ready: true,
-            namespace: "ns".into(),
-            container: "c1".into(),
-            directory: "/run/b".into(),
-            child: 8,
-            delay_ms: 1000,
-            number: 8,
-        }],
-        publisher: Some(wire::Publisher {
-            journals: vec![wire::Journal {
-                path: "/run/b/journal".into(),
-                fd: Some(19),
-                head: 16,
-                tail: 90,
-                unwritten: vec![b"record".to_vec()],
-            }],
-            count: 5,
-            wire: Some(connection(12)),
-            in_flight: Some(4),
-            stream: 7,
-            attempts: 1,
-            delay_ms: 50,
-            complained: true,
-            complaints: vec!["c".into()],
-        }),
+        loggers: vec![logger()],
+        publisher: Some(publisher()),
         timers: vec![
             wire::Timer { milliseconds: 100, about: Some(wire::timer::About::Wait(call(1, 5))) },
             wire::Timer { milliseconds: 7, about: Some(wire::timer::About::Drain(owner("e1"))) },
