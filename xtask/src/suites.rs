@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::peers::Peers;
-use crate::tally::{Suite, Tally, as_one, by_module, not_run};
+use crate::tally::{Suite, Tally, as_one, by_module, failed, not_run};
 use crate::{dist, guest, machine, peers, program, reference};
 
 /// A test program that cargo built.
@@ -25,6 +25,9 @@ pub struct TestProgram {
 
 /// The package whose tests drive finished binaries.
 const BLACK_BOX: &str = "containerd-tests";
+
+/// How many tests of one run a race may fail; more have another reason, and one try.
+const RACES: usize = 3;
 
 /// Runs everything that needs no Go.
 pub fn run() -> Result<ExitCode> {
@@ -89,12 +92,15 @@ pub struct Side {
     pub variables: Vec<(&'static str, PathBuf)>,
     /// What runs the tests, where they need another view of the machine or another machine: a command line before theirs.
     pub wrapper: Vec<OsString>,
+    /// Programs of others have a part in it, and with them races that are theirs: a test that fails is run once more,
+    /// alone, and only what fails then as well has failed. Ours have one try.
+    pub tried_twice: bool,
 }
 
 impl Side {
     pub fn ours(dist: &Path, mut variables: Vec<(&'static str, PathBuf)>) -> Self {
         variables.extend([("SUITE", "ours".into()), ("CONTAINERD_BIN", dist.join("containerd"))]);
-        Self { name: "ours".into(), variables, wrapper: Vec::new() }
+        Self { name: "ours".into(), variables, wrapper: Vec::new(), tried_twice: false }
     }
 
     /// The same in a guest (`tests/guest/guest.sh`) that ends after so many seconds, and whose kernel has this security module.
@@ -102,12 +108,12 @@ impl Side {
         let wrapper = guest::wrapper(out, &["--timeout", &timeout.to_string(), "--lsm", lsm])?;
         let mut variables = self.variables;
         variables.push(("TEST_PATIENCE", PathBuf::from(guest::PATIENCE)));
-        Ok(Self { name: format!("guest {}", self.name), variables, wrapper })
+        Ok(Self { name: format!("guest {}", self.name), variables, wrapper, ..self })
     }
 
     fn debian(peers: &Peers, mut variables: Vec<(&'static str, PathBuf)>) -> Self {
         variables.extend([("SUITE", "upstream".into()), ("CONTAINERD_BIN", peers.bin().join("containerd"))]);
-        Self { name: "debian".into(), variables, wrapper: Vec::new() }
+        Self { name: "debian".into(), variables, wrapper: Vec::new(), tried_twice: true }
     }
 
     /// Ours beside Debian's, and beside today's where it was built.
@@ -174,8 +180,7 @@ fn fetch_peers(tally: &mut Tally) -> Option<Peers> {
 pub fn black_box(tally: &mut Tally, test: &TestProgram, side: Side, flags: &[&str]) -> Result<()> {
     println!("--- black box: {}", side.name);
     let started = Instant::now();
-    let flags = [&["--show-output"], flags].concat();
-    let done = execute(test, &side.wrapper, &side.variables, &flags)?;
+    let done = try_side(test, &side, flags)?;
     for (path, reason) in not_run(&done.output) {
         println!("NOT RUN {}: {path}: {reason}", side.name);
     }
@@ -193,8 +198,7 @@ pub fn black_box(tally: &mut Tally, test: &TestProgram, side: Side, flags: &[&st
 pub fn black_box_as_one(tally: &mut Tally, test: &TestProgram, side: Side, flags: &[&str]) -> Result<()> {
     println!("--- {}", side.name);
     let started = Instant::now();
-    let flags = [&["--show-output"], flags].concat();
-    let done = execute(test, &side.wrapper, &side.variables, &flags)?;
+    let done = try_side(test, &side, flags)?;
     let skipped = not_run(&done.output);
     for (path, reason) in &skipped {
         println!("NOT RUN {}: {path}: {reason}", side.name);
@@ -204,6 +208,26 @@ pub fn black_box_as_one(tally: &mut Tally, test: &TestProgram, side: Side, flags
     suite.failed += usize::from(!done.success && suite.failed == 0);
     tally.add(suite, started.elapsed());
     Ok(())
+}
+
+/// Runs the tests that `flags` choose, and those that failed once more where the side has two tries.
+fn try_side(test: &TestProgram, side: &Side, flags: &[&str]) -> Result<Done> {
+    let execute = |flags: &[&str]| {
+        let flags = [&["--show-output"], flags].concat();
+        execute(test, &side.wrapper, &side.variables, &flags)
+    };
+    let mut done = execute(flags)?;
+    let failed: Vec<String> = failed(&done.output).into_iter().map(str::to_owned).collect();
+    if side.tried_twice && !failed.is_empty() && failed.len() <= RACES {
+        println!("AGAIN {}: {failed:?}: alone this time", side.name);
+        let mut again = vec!["--exact", "--test-threads=1"];
+        again.extend(failed.iter().map(String::as_str));
+        let again = execute(&again)?;
+        // The later result of a test is the one that counts.
+        done.output.push_str(&again.output);
+        done.success = again.success;
+    }
+    Ok(done)
 }
 
 /// Builds all tests; gives the programs, in cargo's order.

@@ -54,7 +54,7 @@ impl Tally {
 pub fn by_module(prefix: &str, output: &str) -> Vec<Suite> {
     let mut suites: Vec<Suite> = Vec::new();
     let skipped = not_run(output);
-    for (path, passed) in output.lines().filter_map(test_line) {
+    for (path, passed) in results(output) {
         if skipped.iter().any(|(name, _)| *name == path) {
             continue;
         }
@@ -93,7 +93,7 @@ pub fn not_run(output: &str) -> Vec<(&str, &str)> {
 /// Reads the lines that libtest prints for each test as one suite.
 pub fn as_one(name: &str, output: &str) -> Suite {
     let mut suite = Suite { name: name.to_owned(), ..Suite::default() };
-    for (_, passed) in output.lines().filter_map(test_line) {
+    for (_, passed) in results(output) {
         if passed {
             suite.passed += 1;
         } else {
@@ -101,6 +101,23 @@ pub fn as_one(name: &str, output: &str) -> Suite {
         }
     }
     suite
+}
+
+/// The tests that failed.
+pub fn failed(output: &str) -> Vec<&str> {
+    results(output).into_iter().filter_map(|(path, passed)| (!passed).then_some(path)).collect()
+}
+
+/// Each test that has a result, in the order of the first ones; of a test that was run twice it is the later.
+fn results(output: &str) -> Vec<(&str, bool)> {
+    let mut results: Vec<(&str, bool)> = Vec::new();
+    for (path, passed) in output.lines().filter_map(test_line) {
+        match results.iter_mut().find(|(earlier, _)| *earlier == path) {
+            Some((_, result)) => *result = passed,
+            None => results.push((path, passed)),
+        }
+    }
+    results
 }
 
 /// `test a::b ... ok` or `... FAILED`; ignored tests do not count.
@@ -133,6 +150,15 @@ mod tests {
                       skipped: no strace\n\n\nsuccesses:\n    run::a\n    run::b\n";
         assert_eq!(not_run(output), [("run::b", "skipped: no strace")]);
         assert_eq!(by_module("", output)[0].passed, 1);
+    }
+
+    #[test]
+    fn the_later_result_of_a_test_counts() {
+        assert_eq!(failed(OUTPUT), ["exit::b"]);
+        let again = format!("{OUTPUT}running 1 test\ntest exit::b ... ok\n");
+        assert!(failed(&again).is_empty());
+        assert_eq!(as_one("all", &again), Suite { name: "all".into(), passed: 3, failed: 0 });
+        assert_eq!(failed(&format!("{again}test exit::b ... FAILED\n")), ["exit::b"]);
     }
 
     #[test]
