@@ -37,7 +37,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tokio::sync::watch;
 use types::Result;
 
-use crate::stats::cgroup::Place;
+use crate::stats::cgroup::Known;
 
 pub use record::{EXTENSION, Record};
 pub use status::{Phase, Status, StatusFile};
@@ -62,8 +62,8 @@ pub struct Container {
     log: Mutex<Option<Arc<log::Log>>>,
     /// Held while limits change, and while it is started with those of its record.
     pub limits: tokio::sync::Mutex<()>,
-    /// Where its control groups are; looked for when its usage is asked for the first time.
-    pub groups: OnceLock<Place>,
+    /// Its control groups; looked for when its usage is asked for the first time.
+    pub groups: OnceLock<Known>,
     /// No other pod has it as long as this container is known.
     _level: crate::spec::Level,
 }

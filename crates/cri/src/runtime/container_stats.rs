@@ -4,6 +4,7 @@ use api::cri::{ContainerState, ContainerStatsRequest, ContainerStatsResponse};
 use types::{Error, Result};
 
 use crate::cri::Cri;
+use crate::stats::cgroup::{Depth, Known};
 use crate::stats::container;
 
 /// Answers the call.
@@ -15,6 +16,8 @@ pub async fn run(cri: &Cri, request: ContainerStatsRequest) -> Result<ContainerS
         let why = format!("unexpected metrics response: container {:?} has ended", container.id());
         return Err(Error::not_found(why));
     }
-    let stats = container::all(cri, vec![container]).await?.pop().map(|of| of.stats);
+    // Who asks for one has its limits of now.
+    container.groups.get().into_iter().for_each(Known::forget_limits);
+    let stats = container::all(cri, vec![container], Depth::Usage).await?.pop().map(|of| of.stats);
     Ok(ContainerStatsResponse { stats })
 }

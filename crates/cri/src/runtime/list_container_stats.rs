@@ -4,6 +4,7 @@ use api::cri::{ContainerStats, ContainerStatsFilter, ListContainerStatsRequest, 
 use types::{Result, ResultExt};
 
 use crate::cri::Cri;
+use crate::stats::cgroup::Depth;
 use crate::stats::container;
 
 /// Answers the call.
@@ -13,7 +14,7 @@ pub async fn run(cri: &Cri, request: ListContainerStatsRequest) -> Result<ListCo
 
 /// The usage of the containers that pass a filter.
 pub async fn list(cri: &Cri, filter: Option<ContainerStatsFilter>) -> Result<Vec<ContainerStats>> {
-    let all = container::all(cri, container::chosen(cri, filter)).await;
+    let all = container::all(cri, container::chosen(cri, filter), Depth::Usage).await;
     let all = all.context(|| "failed to fetch containers and stats")?;
     Ok(all.into_iter().map(|of| of.stats).collect())
 }

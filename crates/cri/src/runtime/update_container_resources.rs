@@ -13,6 +13,7 @@ use types::{Any, Error, Result, ResultExt, any};
 use crate::container::{Container, Phase, spec};
 use crate::cri::Cri;
 use crate::spec::Machine;
+use crate::stats::cgroup::Known;
 
 /// Answers the call.
 pub async fn run(
@@ -75,6 +76,7 @@ async fn apply(cri: &Cri, container: &Container, resources: Any, spec: &Value) -
             Err(error) if error.is_not_found() => {}
             updated => updated?,
         }
+        container.groups.get().into_iter().for_each(Known::forget_limits);
     }
     let told = spec::resources(spec)?;
     container

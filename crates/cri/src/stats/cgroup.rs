@@ -3,6 +3,7 @@
 //! A file that is not there (no such controller, an older kernel, a group that has just gone) leaves out its numbers.
 
 mod first;
+mod known;
 mod second;
 
 use std::fs::File;
@@ -12,6 +13,8 @@ use std::path::{Component, Path, PathBuf};
 use api::cri::{PsiData, PsiStats};
 use sys::cgroup::{Groups, Mode};
 use types::{Error, Result};
+
+pub use known::Known;
 
 /// Where a group is.
 #[derive(Clone, Debug)]
@@ -23,10 +26,12 @@ pub enum Place {
 }
 
 /// How much is read. Each file costs the kernel some microseconds, and there may be a thousand groups.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Depth {
-    /// What the usage of containers and pods consists of; other numbers are nothing.
+    /// What the usage of containers consists of; other numbers are nothing.
     Usage,
+    /// The same, and how many processes there are: what the usage of pods consists of.
+    Processes,
     /// Everything.
     All,
 }
@@ -35,9 +40,18 @@ impl Depth {
     /// What `read` says, where everything is read.
     fn detail<T: Default>(self, read: impl FnOnce() -> T) -> T {
         match self {
-            Self::Usage => T::default(),
+            Self::Usage | Self::Processes => T::default(),
             Self::All => read(),
         }
+    }
+
+    /// Processes, of whom `file` tells what is in the file of this name.
+    fn pids(self, file: impl Fn(&str) -> Option<u64>) -> Option<Pids> {
+        if self < Self::Processes {
+            return None;
+        }
+        let limit = self.detail(|| file("pids.max").unwrap_or_default());
+        Some(Pids { current: file("pids.current")?, limit })
     }
 }
 
@@ -138,6 +152,15 @@ pub struct Device {
     pub writes: u64,
 }
 
+/// How much memory may be used, in bytes; none for no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Memory.
+    pub memory: Option<u64>,
+    /// Swap.
+    pub swap: Option<u64>,
+}
+
 impl Memory {
     /// What cannot be given back without harm.
     pub fn working_set(&self) -> u64 {
@@ -187,9 +210,22 @@ impl Place {
 
     /// Reads what a group has used. Blocks as long as the kernel does.
     pub fn measure(&self, depth: Depth) -> Measured {
+        self.measure_within(depth, self.limits())
+    }
+
+    /// The same, of a group whose limits are known.
+    fn measure_within(&self, depth: Depth, limits: Limits) -> Measured {
         match self {
-            Self::Second(dir) => second::measure(dir, depth),
-            Self::First(trees) => first::measure(trees, depth),
+            Self::Second(dir) => second::measure(dir, depth, limits),
+            Self::First(trees) => first::measure(trees, depth, limits),
+        }
+    }
+
+    /// Reads the limits of a group.
+    fn limits(&self) -> Limits {
+        match self {
+            Self::Second(dir) => second::limits(dir),
+            Self::First(trees) => trees.memory.as_deref().map(first::limits).unwrap_or_default(),
         }
     }
 }

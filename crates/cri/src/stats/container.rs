@@ -9,7 +9,7 @@ use api::cri::{
 use futures_util::{StreamExt, TryStreamExt, stream};
 use types::Result;
 
-use super::cgroup::{Cpu, Depth, Measured, Memory, Place};
+use super::cgroup::{Cpu, Depth, Known, Measured, Memory, Place};
 use super::{layer, number};
 use crate::container::Container;
 use crate::cri::Cri;
@@ -21,13 +21,13 @@ const AT_ONCE: usize = 8;
 pub struct Of {
     /// As the CRI tells it.
     pub stats: ContainerStats,
-    /// Processes and threads.
+    /// Processes and threads, if they were asked for.
     pub pids: u64,
 }
 
 /// The usage of containers. Those that do not run have only what they have written.
-pub async fn all(cri: &Cri, containers: Vec<Arc<Container>>) -> Result<Vec<Of>> {
-    let measured = measure(cri, &containers).await?;
+pub async fn all(cri: &Cri, containers: Vec<Arc<Container>>, depth: Depth) -> Result<Vec<Of>> {
+    let measured = measure(cri, &containers, depth).await?;
     let measured = containers.into_iter().zip(measured);
     stream::iter(measured.map(|(container, measured)| one(cri, container, measured)))
         .buffered(AT_ONCE)
@@ -36,12 +36,12 @@ pub async fn all(cri: &Cri, containers: Vec<Arc<Container>>) -> Result<Vec<Of>> 
 }
 
 /// What the groups of containers have used; none of those that do not run.
-pub async fn measure(cri: &Cri, containers: &[Arc<Container>]) -> Result<Vec<Option<Measured>>> {
+async fn measure(cri: &Cri, containers: &[Arc<Container>], depth: Depth) -> Result<Vec<Option<Measured>>> {
     let running = |container: &Arc<Container>| (Arc::clone(container), pid(cri, container));
     let containers: Vec<(Arc<Container>, u32)> = containers.iter().map(running).collect();
     crate::blocking(move || {
         let measure = |(container, pid): &(Arc<Container>, u32)| {
-            place(container, *pid).map(|place| place.measure(Depth::Usage))
+            groups(container, *pid).map(|groups| groups.measure(depth))
         };
         Ok(containers.iter().map(measure).collect())
     })
@@ -64,16 +64,16 @@ fn is_in_group(pid: u32, name: &str) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|groups| groups.contains(name))
 }
 
-/// Where the groups of a container are whose first process this is: it stays where it was started.
-fn place(container: &Container, pid: u32) -> Option<&Place> {
+/// The groups of a container whose first process this is: it stays where it was started.
+fn groups(container: &Container, pid: u32) -> Option<&Known> {
     if pid == 0 {
         return None;
     }
-    if let Some(place) = container.groups.get() {
-        return Some(place);
+    if let Some(groups) = container.groups.get() {
+        return Some(groups);
     }
     let place = Place::of_process(pid).ok()?;
-    Some(container.groups.get_or_init(|| place))
+    Some(container.groups.get_or_init(|| Known::at(place)))
 }
 
 async fn one(cri: &Cri, container: Arc<Container>, measured: Option<Measured>) -> Result<Of> {

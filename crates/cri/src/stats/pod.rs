@@ -22,7 +22,7 @@ pub async fn one(cri: &Cri, pod: &Pod) -> Result<PodSandboxStats> {
     let timestamp = types::time::nanoseconds(SystemTime::now());
     let filter =
         ContainerStatsFilter { pod_sandbox_id: pod.id().to_owned(), ..ContainerStatsFilter::default() };
-    let containers = container::all(cri, container::chosen(cri, Some(filter))).await?;
+    let containers = container::all(cri, container::chosen(cri, Some(filter)), Depth::Processes).await?;
     let pids = containers.iter().map(|of| of.pids).sum();
     let linux = LinuxPodSandboxStats {
         cpu: measured.cpu.as_ref().map(|cpu| container::cpu(cri, pod.id(), cpu, timestamp)),

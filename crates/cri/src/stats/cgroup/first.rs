@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use sys::cgroup::Groups;
 
-use super::{Cpu, Depth, Device, Measured, Memory, Pids, UNLIMITED, keyed, number, text};
+use super::{Cpu, Depth, Device, Limits, Measured, Memory, UNLIMITED, keyed, number, text};
 
 /// Nanoseconds of a tick of `cpuacct.stat`: the kernel tells hundredths of a second, whatever its own clock is.
 const TICK: u64 = 10_000_000;
@@ -41,17 +41,14 @@ impl Trees {
 }
 
 /// Reads what a group has used.
-pub fn measure(trees: &Trees, depth: Depth) -> Measured {
+pub fn measure(trees: &Trees, depth: Depth, limits: Limits) -> Measured {
     Measured {
         cpu: trees.cpuacct.as_ref().and_then(|cpuacct| {
             let usage = number(&cpuacct.join("cpuacct.usage"))?;
             Some(Cpu { usage, ..depth.detail(|| times(cpuacct, trees.cpu.as_deref())) })
         }),
-        memory: trees.memory.as_ref().and_then(|dir| memory(dir, depth)),
-        pids: trees.pids.as_ref().and_then(|dir| {
-            let limit = depth.detail(|| number(&dir.join("pids.max")).unwrap_or_default());
-            Some(Pids { current: number(&dir.join("pids.current"))?, limit })
-        }),
+        memory: trees.memory.as_ref().and_then(|dir| memory(dir, depth, limits)),
+        pids: trees.pids.as_ref().and_then(|dir| depth.pids(|name| number(&dir.join(name)))),
         devices: depth.detail(|| trees.blkio.as_deref().map(devices).unwrap_or_default()),
         io_pressure: None,
     }
@@ -74,19 +71,26 @@ fn times(cpuacct: &Path, cpu: Option<&Path>) -> Cpu {
     }
 }
 
-fn memory(dir: &Path, depth: Depth) -> Option<Memory> {
+/// Reads the limits of a group whose memory is in this directory.
+pub fn limits(dir: &Path) -> Limits {
+    let limited = |name: &str| number(&dir.join(name)).filter(|limit| *limit < UNLIMITED);
+    let memory = limited("memory.limit_in_bytes");
+    // Memory and swap have one limit together.
+    let swap = limited("memory.memsw.limit_in_bytes").map(|both| both.saturating_sub(memory.unwrap_or(both)));
+    Limits { memory, swap }
+}
+
+fn memory(dir: &Path, depth: Depth, limits: Limits) -> Option<Memory> {
     let file = |name: &str| number(&dir.join(name));
-    let limited = |name: &str| file(name).filter(|limit| *limit < UNLIMITED);
     let usage = file("memory.usage_in_bytes")?;
     let stat = text(&dir.join("memory.stat")).unwrap_or_default();
     let bytes = |key: &str| keyed(&stat, key).unwrap_or_default();
-    let limit = limited("memory.limit_in_bytes");
     let oom = depth.detail(|| text(&dir.join("memory.oom_control")));
     let detail = |name: &str| depth.detail(|| file(name).unwrap_or_default());
     Some(Memory {
         usage,
         max_usage: detail("memory.max_usage_in_bytes"),
-        limit,
+        limit: limits.memory,
         failures: detail("memory.failcnt"),
         rss: bytes("total_rss"),
         cache: bytes("total_cache"),
@@ -95,9 +99,7 @@ fn memory(dir: &Path, depth: Depth) -> Option<Memory> {
         inactive_file: bytes("total_inactive_file"),
         kernel: detail("memory.kmem.usage_in_bytes"),
         swap: keyed(&stat, "total_swap"),
-        // Memory and swap have one limit together.
-        swap_limit: limited("memory.memsw.limit_in_bytes")
-            .map(|both| both.saturating_sub(limit.unwrap_or(both))),
+        swap_limit: limits.swap,
         faults: bytes("total_pgfault"),
         major_faults: bytes("total_pgmajfault"),
         oom_kills: oom.and_then(|oom| keyed(&oom, "oom_kill")),
@@ -137,6 +139,7 @@ fn line(text: &str) -> Option<((u64, u64), &str, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Pids;
     use super::*;
 
     #[test]
@@ -164,12 +167,15 @@ mod tests {
             std::fs::write(path, text).unwrap();
         }
         let trees = Trees::found(|controller| Some(dir.path().join(controller)));
-        let usage = measure(&trees, Depth::Usage);
-        let measured = measure(&trees, Depth::All);
+        let limits = limits(trees.memory.as_deref().unwrap());
+        let usage = measure(&trees, Depth::Usage, limits);
+        let processes = measure(&trees, Depth::Processes, limits);
+        let measured = measure(&trees, Depth::All, limits);
         assert_eq!(usage.cpu.unwrap(), Cpu { usage: 50_000_000, ..Cpu::default() });
         let (memory, whole) = (usage.memory.unwrap(), measured.memory.clone().unwrap());
         assert_eq!(memory, Memory { oom_kills: None, ..whole });
-        assert_eq!((usage.pids, usage.devices), (Some(Pids { current: 4, limit: 0 }), Vec::new()));
+        assert_eq!((usage.pids, usage.devices), (None, Vec::new()));
+        assert_eq!(processes.pids, Some(Pids { current: 4, limit: 0 }));
         let cpu = measured.cpu.unwrap();
         assert_eq!((cpu.usage, cpu.user, cpu.system, cpu.throttled), (50_000_000, 30_000_000, 20_000_000, 9));
         let memory = measured.memory.unwrap();

@@ -2,17 +2,14 @@
 
 use std::path::Path;
 
-use super::{Cpu, Depth, Device, Measured, Memory, Pids, UNLIMITED, keyed, number, pressure, text};
+use super::{Cpu, Depth, Device, Limits, Measured, Memory, UNLIMITED, keyed, number, pressure, text};
 
 /// Reads what a group has used.
-pub fn measure(dir: &Path, depth: Depth) -> Measured {
+pub fn measure(dir: &Path, depth: Depth, limits: Limits) -> Measured {
     Measured {
         cpu: cpu(dir),
-        memory: memory(dir, depth),
-        pids: number(&dir.join("pids.current")).map(|current| {
-            let limit = depth.detail(|| number(&dir.join("pids.max")).unwrap_or_default());
-            Pids { current, limit }
-        }),
+        memory: memory(dir, depth, limits),
+        pids: depth.pids(|name| number(&dir.join(name))),
         devices: depth.detail(|| devices(dir)),
         io_pressure: pressure(&dir.join("io.pressure")),
     }
@@ -34,16 +31,21 @@ fn cpu(dir: &Path) -> Option<Cpu> {
     })
 }
 
-fn memory(dir: &Path, depth: Depth) -> Option<Memory> {
+/// Reads the limits of a group.
+pub fn limits(dir: &Path) -> Limits {
+    let limited = |name: &str| number(&dir.join(name)).filter(|limit| *limit < UNLIMITED);
+    Limits { memory: limited("memory.max"), swap: limited("memory.swap.max") }
+}
+
+fn memory(dir: &Path, depth: Depth, limits: Limits) -> Option<Memory> {
     let usage = number(&dir.join("memory.current"))?;
     let stat = text(&dir.join("memory.stat")).unwrap_or_default();
     let bytes = |key: &str| keyed(&stat, key).unwrap_or_default();
-    let limit = number(&dir.join("memory.max")).filter(|limit| *limit < UNLIMITED);
     let events = depth.detail(|| text(&dir.join("memory.events")));
     Some(Memory {
         usage,
-        max_usage: limit.unwrap_or(u64::MAX),
-        limit,
+        max_usage: limits.memory.unwrap_or(u64::MAX),
+        limit: limits.memory,
         failures: 0,
         rss: bytes("anon"),
         cache: bytes("file"),
@@ -52,7 +54,7 @@ fn memory(dir: &Path, depth: Depth) -> Option<Memory> {
         inactive_file: bytes("inactive_file"),
         kernel: bytes("kernel_stack"),
         swap: number(&dir.join("memory.swap.current")),
-        swap_limit: number(&dir.join("memory.swap.max")).filter(|limit| *limit < UNLIMITED),
+        swap_limit: limits.swap,
         faults: bytes("pgfault"),
         major_faults: bytes("pgmajfault"),
         oom_kills: events.and_then(|events| keyed(&events, "oom_kill")),
@@ -85,6 +87,7 @@ fn device(line: &str) -> Option<Device> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Pids;
     use super::*;
 
     #[test]
@@ -106,12 +109,15 @@ mod tests {
         ] {
             std::fs::write(dir.path().join(file), text).unwrap();
         }
-        let usage = measure(dir.path(), Depth::Usage);
-        let measured = measure(dir.path(), Depth::All);
+        let limits = limits(dir.path());
+        let usage = measure(dir.path(), Depth::Usage, limits);
+        let processes = measure(dir.path(), Depth::Processes, limits);
+        let measured = measure(dir.path(), Depth::All, limits);
         let whole = measured.memory.clone().unwrap();
         assert_eq!(usage.cpu, measured.cpu);
         assert_eq!(usage.memory.unwrap(), Memory { oom_kills: None, ..whole });
-        assert_eq!((usage.pids, usage.devices), (measured.pids, Vec::new()));
+        assert_eq!((usage.pids, usage.devices), (None, Vec::new()));
+        assert_eq!(processes.pids, measured.pids);
         let cpu = measured.cpu.unwrap();
         assert_eq!((cpu.usage, cpu.user, cpu.throttled_periods, cpu.throttled), (10_000, 6_000, 2, 1_000));
         let memory = measured.memory.unwrap();
@@ -120,6 +126,6 @@ mod tests {
         assert_eq!(measured.pids, Some(Pids { current: 4, limit: 0 }));
         let device = Device { major: 8, minor: 0, read_bytes: 1, written_bytes: 2, reads: 3, writes: 4 };
         assert_eq!(measured.devices, [device]);
-        assert_eq!(measure(&dir.path().join("gone"), Depth::All), Measured::default());
+        assert_eq!(measure(&dir.path().join("gone"), Depth::All, limits), Measured::default());
     }
 }
