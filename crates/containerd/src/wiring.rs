@@ -94,11 +94,10 @@ fn open_snapshotter(config: &Config, plugins: &mut Plugins, id: &str) -> Result<
         mount_options: config.overlayfs.mount_options.clone(),
         upperdir_label: config.overlayfs.upperdir_label,
         remap_ids: true,
+        slow_chown: config.overlayfs.slow_chown,
     };
     let overlay = Overlay::open(root, options)?;
-    if overlay.remaps_ids() {
-        plugins.found(id, &["remap-ids", "only-remap-ids"]);
-    }
+    plugins.found(id, overlay.capabilities());
     Ok(overlay)
 }
 

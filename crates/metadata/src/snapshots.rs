@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use ::snapshots::Snapshotter;
+use ::snapshots::shift::Owners;
 use async_trait::async_trait;
 use prost::Message;
 use types::fields::{FieldPaths, Path};
@@ -420,5 +421,9 @@ impl Snapshotter for Snapshots {
 
     fn can_rebase(&self) -> bool {
         self.backend.can_rebase()
+    }
+
+    fn owners(&self) -> Owners {
+        self.backend.owners()
     }
 }

@@ -8,6 +8,7 @@ mod index;
 pub mod native;
 pub mod overlay;
 mod records;
+pub mod shift;
 pub mod snapshotter;
 mod sync;
 pub mod testsuite;

@@ -25,14 +25,11 @@ use types::{Error, Labels, Result, ResultExt};
 use crate::area::{Area, Commit, New};
 use crate::blocking::blocking;
 use crate::index::Record;
+use crate::shift::{GID_MAPPING, IdMaps, ONLY_REMAP_IDS, Owners, REMAP_IDS, UID_MAPPING};
 use crate::{Snapshotter, usage};
 
 /// On answers, where [`Options::upperdir_label`] is set: the layer's directory.
 pub const UPPERDIR_LABEL: &str = "containerd.io/snapshot/overlay.upperdir";
-/// On a snapshot: whose root owns its root, as `container:host:size`, comma separated.
-pub const UID_MAPPING: &str = "containerd.io/snapshot/uidmapping";
-/// The same for groups.
-pub const GID_MAPPING: &str = "containerd.io/snapshot/gidmapping";
 
 /// How mounts are answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,6 +40,8 @@ pub struct Options {
     pub upperdir_label: bool,
     /// Ask for idmapped mounts where a snapshot has id mappings, if the kernel can shift the owners of layers.
     pub remap_ids: bool,
+    /// Where the kernel cannot, a copy may be made whose files are given away.
+    pub slow_chown: bool,
 }
 
 /// The overlayfs snapshotter.
@@ -82,9 +81,14 @@ impl Overlay {
         Ok(Arc::new(Self { inner: Arc::new(inner) }))
     }
 
-    /// Whether mounts are idmapped where a snapshot has id mappings.
-    pub fn remaps_ids(&self) -> bool {
-        self.inner.options.remap_ids
+    /// What the kernel and the settings make of it, by the names of a plugin's capabilities.
+    pub fn capabilities(&self) -> &'static [&'static str] {
+        match (self.inner.options.remap_ids, self.inner.options.slow_chown) {
+            (true, true) => &[REMAP_IDS],
+            (true, false) => &[REMAP_IDS, ONLY_REMAP_IDS],
+            (false, true) => &[],
+            (false, false) => &[ONLY_REMAP_IDS],
+        }
     }
 
     async fn run<T: Send + 'static>(
@@ -177,6 +181,14 @@ impl Snapshotter for Overlay {
     fn can_rebase(&self) -> bool {
         true
     }
+
+    fn owners(&self) -> Owners {
+        match (self.inner.options.remap_ids, self.inner.options.slow_chown) {
+            (true, _) => Owners::Shifted,
+            (false, true) => Owners::Copied,
+            (false, false) => Owners::Refused,
+        }
+    }
 }
 
 impl Inner {
@@ -204,7 +216,7 @@ impl Inner {
             let like = fs::metadata(&path).context(|| format!("failed to stat parent {path:?}"))?;
             (owner, mode) = (Some((like.uid(), like.gid())), like.mode() & 0o7777);
         }
-        owner = mapped_root(labels)?.or(owner);
+        owner = IdMaps::of(labels)?.map(|maps| maps.root()).transpose()?.or(owner);
         make(&upper, mode)?;
         if let Some((uid, gid)) = owner {
             let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
@@ -278,24 +290,6 @@ fn make(dir: &Path, mode: u32) -> Result<()> {
         .create(dir)
         .and_then(|()| fs::set_permissions(dir, Permissions::from_mode(mode)));
     made.context(|| format!("make {dir:?}"))
-}
-
-/// Who owns a root that is mapped, from the snapshot's labels.
-fn mapped_root(labels: &Labels) -> Result<Option<(u32, u32)>> {
-    let (uids, gids) = match (labels.get(UID_MAPPING), labels.get(GID_MAPPING)) {
-        (None, None) => return Ok(None),
-        (uids, gids) => (uids.map_or("", String::as_str), gids.map_or("", String::as_str)),
-    };
-    let root = |maps: &str| {
-        maps.split(',').find_map(|map| match map.split(':').collect::<Vec<_>>()[..] {
-            ["0", host, size] if size.parse::<u32>().is_ok_and(|size| size > 0) => host.parse::<u32>().ok(),
-            _ => None,
-        })
-    };
-    match (root(uids), root(gids)) {
-        (Some(uid), Some(gid)) => Ok(Some((uid, gid))),
-        _ => Err(Error::invalid(format!("failed to find root pair in id mappings {uids:?} and {gids:?}"))),
-    }
 }
 
 /// Whether this kernel mounts an overlay of idmapped layers (Linux 5.19) on this filesystem: tried, as upstream does.

@@ -20,6 +20,8 @@ use types::mount::Mount;
 use types::snapshot::{Info, Usage};
 use types::{Labels, Result};
 
+use crate::shift::Owners;
+
 /// Filesystems in layers.
 #[async_trait]
 pub trait Snapshotter: Send + Sync {
@@ -73,5 +75,10 @@ pub trait Snapshotter: Send + Sync {
     /// Whether a layer may be unpacked without its parents and get them by [`Snapshotter::commit`].
     fn can_rebase(&self) -> bool {
         false
+    }
+
+    /// How files come to belong to users of a user namespace; see [`crate::shift`].
+    fn owners(&self) -> Owners {
+        Owners::Copied
     }
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 
 use api::cri as wire;
 use containerd_tests::archive::{Image, Packing, base_layer};
-use containerd_tests::cri::RUNTIME;
+use containerd_tests::cri::{IMAGES, RUNTIME};
 use containerd_tests::tar::Entry;
 use containerd_tests::{Cri, Kubelet};
 use tonic::Code;
@@ -342,19 +342,48 @@ fn a_pod_on_the_hosts_network_may_have_a_user_namespace_which_changes_nothing_of
 
 #[test]
 fn everything_belongs_to_who_it_should_in_a_user_namespace() {
-    const VOLUME: &str = "docker.io/library/files:1";
     let Some(kubelet) = Kubelet::start() else { return };
+    belongs_to_who_it_should(&kubelet, "users");
+}
+
+#[test]
+fn so_it_does_where_the_snapshotter_cannot_shift_owners() {
+    let Some(cri) = Cri::prepare("") else { return };
+    cri.set(IMAGES, "snapshotter = 'native'");
+    cri.launch();
+    cri.image();
+    let kubelet = Kubelet::with(cri);
+    let snapshots = || {
+        let listed =
+            kubelet.cri.daemon.ctr(&["-n", "k8s.io", "snapshots", "--snapshotter", "native", "list"]).ok();
+        listed.lines().count()
+    };
+    if !belongs_to_who_it_should(&kubelet, "users") {
+        return;
+    }
+    let many = snapshots();
+    belongs_to_who_it_should(&kubelet, "more-users");
+    assert_eq!(
+        snapshots(),
+        many + 2,
+        "a container and its volume are new, the copies that they stand on are not"
+    );
+}
+
+/// Looks at who has what in a new pod of this name; false if pods cannot have user namespaces here.
+fn belongs_to_who_it_should(kubelet: &Kubelet, name: &str) -> bool {
+    const VOLUME: &str = "docker.io/library/files:1";
     let image = Image::named(VOLUME).layer(&[Entry::file("file", "of the volume\n")], Packing::Gzip);
     kubelet.import(VOLUME, &image.layer(&[Entry::file("alices", "x").owner(1000, 1000)], Packing::Gzip));
     let (map, options) = user_namespace();
-    let mut config = kubelet.cri.pod_config("users");
+    let mut config = kubelet.cri.pod_config(name);
     config.linux.as_mut().unwrap().security_context.as_mut().unwrap().namespace_options =
         Some(options.clone());
-    if !has_user_namespaces(&kubelet) {
-        return;
+    if !has_user_namespaces(kubelet) {
+        return false;
     }
     let pod = kubelet.pod(config, "").unwrap();
-    let shared = kubelet.cri.daemon.dir().join("shared");
+    let shared = kubelet.cri.daemon.dir().join(name);
     fs::create_dir(&shared).unwrap();
     let mount = |path: &str| wire::Mount {
         container_path: path.to_owned(),
@@ -380,4 +409,5 @@ fn everything_belongs_to_who_it_should_in_a_user_namespace() {
         [root, "1000:1000", root, root, root, nobody, root, root, root, root, root, "of the volume"];
     assert_eq!(said, expected);
     assert_eq!(fs::metadata(shared.join("new")).unwrap().uid(), 0, "it is the host's that is mapped there");
+    true
 }

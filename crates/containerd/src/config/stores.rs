@@ -12,6 +12,8 @@ pub struct Overlayfs {
     pub root: Option<PathBuf>,
     /// Label snapshots with their upper directory.
     pub upperdir_label: bool,
+    /// Copy an image for a user namespace whose ids the kernel cannot shift.
+    pub slow_chown: bool,
     /// Options of every mount.
     pub mount_options: Vec<String>,
 }
@@ -34,14 +36,13 @@ pub struct Gc {
 /// Settings of the overlayfs snapshotter.
 pub fn overlayfs(plugins: &mut Section) -> Overlayfs {
     let mut section = plugins.section("io.containerd.snapshotter.v1.overlayfs");
-    for key in ["sync_remove", "slow_chown"] {
-        if section.boolean(key) {
-            section.warn(format!("overlayfs: {key} is not supported yet and ignored"));
-        }
+    if section.boolean("sync_remove") {
+        section.warn("overlayfs: sync_remove is not supported yet and ignored".to_owned());
     }
     Overlayfs {
         root: section.path("root_path"),
         upperdir_label: section.boolean("upperdir_label"),
+        slow_chown: section.boolean("slow_chown"),
         mount_options: section.strings("mount_options", &[]),
     }
 }

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use remote::{Connection, RemoteSnapshotter};
 use snapshots::Snapshotter;
+use snapshots::shift::Owners;
 use types::fields::FieldPaths;
 use types::filters::Filters;
 use types::mount::Mount;
@@ -17,6 +18,7 @@ pub struct ProxySnapshotter {
     connection: Connection,
     name: String,
     rebases: bool,
+    owners: Owners,
 }
 
 impl ProxySnapshotter {
@@ -26,6 +28,7 @@ impl ProxySnapshotter {
             connection: connect(proxy)?,
             name: proxy.name.clone(),
             rebases: proxy.capabilities.iter().any(|capability| capability == "rebase"),
+            owners: Owners::of(&proxy.capabilities),
         })
     }
 
@@ -84,5 +87,9 @@ impl Snapshotter for ProxySnapshotter {
 
     fn can_rebase(&self) -> bool {
         self.rebases
+    }
+
+    fn owners(&self) -> Owners {
+        self.owners
     }
 }

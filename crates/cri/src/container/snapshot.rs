@@ -7,6 +7,7 @@ use diff::walking::WalkingApplier;
 use images::progress::Silent;
 use images::unpack::{Options, Unpacker};
 use images::walk;
+use snapshots::shift;
 use sys::mount::TempMount;
 use types::mount::Mount;
 use types::platform::Platform;
@@ -47,13 +48,15 @@ async fn make(
     labels: Labels,
 ) -> Result<Vec<Mount>> {
     let snapshots = cri.db.snapshotter(cri.scope(Some(pod)), snapshotter)?;
-    let parent = &image.chain_id;
-    let make = async || match kind {
-        Kind::View => snapshots.view(key, parent, labels.clone()).await,
-        Kind::Active | Kind::Committed => snapshots.prepare(key, parent, labels.clone()).await,
+    let make = async || {
+        let parent = shift::parent(&*snapshots, snapshotter, &image.chain_id, &labels).await?;
+        match kind {
+            Kind::View => snapshots.view(key, &parent, labels.clone()).await,
+            Kind::Active | Kind::Committed => snapshots.prepare(key, &parent, labels.clone()).await,
+        }
     };
     match make().await {
-        Err(error) if error.is_not_found() && !parent.is_empty() => {
+        Err(error) if error.is_not_found() && !image.chain_id.is_empty() => {
             unpack(cri, (pod, snapshotter), image).await?;
             make().await
         }

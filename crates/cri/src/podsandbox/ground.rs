@@ -1,6 +1,7 @@
 //! What a sandbox's container stands on: the built-in pause, or the image that somebody has configured.
 
 use runtime::Pause;
+use snapshots::shift;
 use types::container::Container;
 use types::mount::Mount;
 use types::oci::ImageConfig;
@@ -90,10 +91,9 @@ async fn of_image(cri: &Cri, plan: &Plan<'_>, reference: &str) -> Result<Ground>
     };
     let snapshots = cri.db.snapshotter(cri.scope(Some(&pod.id)), &snapshotter)?;
     let labels = spec::snapshot_labels(&pod.config)?;
-    let rootfs = snapshots
-        .prepare(&pod.id, &image.chain_id, labels)
-        .await
-        .context(|| format!("failed to create the snapshot of sandbox {}", pod.id))?;
+    let absent = || format!("failed to create the snapshot of sandbox {}", pod.id);
+    let parent = shift::parent(&*snapshots, &snapshotter, &image.chain_id, &labels).await.context(absent)?;
+    let rootfs = snapshots.prepare(&pod.id, &parent, labels).await.context(absent)?;
     Ok(Ground {
         builtin: None,
         config: image.config.clone(),

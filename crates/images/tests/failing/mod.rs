@@ -151,4 +151,8 @@ impl Snapshotter for Failing {
     fn can_rebase(&self) -> bool {
         self.inner.can_rebase()
     }
+
+    fn owners(&self) -> snapshots::shift::Owners {
+        self.inner.owners()
+    }
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::shift;
 use crate::testsuite::{self, Bench, Features};
 
 fn open(root: impl Into<PathBuf>) -> Arc<Overlay> {
@@ -148,6 +149,37 @@ async fn a_mapped_root_is_owned_by_whom_the_labels_say() {
     let error = overlay.prepare("b", "", labels("1:5:1", "0:0:1")).await.unwrap_err();
     assert_eq!(error.class(), types::Class::InvalidArgument);
     assert_eq!(fs::read_dir(dir.path().join("snapshots")).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn where_owners_cannot_be_shifted_files_are_given_away_if_that_is_allowed() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let labels: Labels =
+        [UID_MAPPING, GID_MAPPING].map(|key| (key.to_owned(), "0:1000:100".to_owned())).into();
+    let open = |slow_chown| {
+        Overlay::open(dir.path(), Options { remap_ids: false, slow_chown, ..Options::default() }).unwrap()
+    };
+    let overlay = open(false);
+    let mounts = overlay.prepare("tmp", "", Labels::new()).await.unwrap();
+    fs::write(Path::new(&mounts[0].source).join("file"), "x").unwrap();
+    overlay.commit("c", "tmp", None, Labels::new()).await.unwrap();
+    let error = shift::parent(&*overlay, "overlayfs", "c", &labels).await.unwrap_err();
+    assert!(error.to_string().contains("configure `slow_chown`"), "{error}");
+    assert_eq!(overlay.capabilities(), [ONLY_REMAP_IDS]);
+    drop(overlay);
+
+    let overlay = open(true);
+    let parent = shift::parent(&*overlay, "overlayfs", "c", &labels).await.unwrap();
+    let mounts = overlay.prepare("a", &parent, labels).await.unwrap();
+    assert!(!mounts[0].options.iter().any(|option| option.contains("map=")), "{mounts:?}");
+    let mounted = sys::mount::TempMount::new(&mounts).unwrap();
+    for path in [mounted.path(), &mounted.path().join("file")] {
+        assert_eq!(fs::metadata(path).unwrap().uid(), 1000, "{path:?}");
+    }
+    mounted.close().unwrap();
 }
 
 #[tokio::test]

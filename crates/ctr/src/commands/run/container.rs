@@ -15,6 +15,7 @@ use std::time::Duration;
 use api::containerd::services::containers::v1 as wire;
 use remote::{RemoteSnapshotter, from_status};
 use snapshots::Snapshotter;
+use snapshots::shift::IdMaps;
 use types::any::RUNTIME_SPEC;
 use types::container::{Container, RuntimeInfo};
 use types::image::Image;
@@ -149,13 +150,9 @@ impl Making<'_> {
         if self.changes.remapped() {
             let (uids, gids) = (&self.changes.uid_mappings, &self.changes.gid_mappings);
             self.unpacked(client, snapshots, &parent).await?;
-            (parent, labels) = remap::parent(
-                client,
-                snapshots,
-                parent,
-                remap::Mapping { uids, gids, by_labels: self.wanted.run.remap_labels },
-            )
-            .await?;
+            let maps = IdMaps { uids: uids.clone(), gids: gids.clone() };
+            (parent, labels) =
+                remap::parent(client, snapshots, parent, (maps, self.wanted.run.remap_labels)).await?;
         } else {
             labels.extend(flags::labels(&self.wanted.flags.snapshotter_label));
         }
