@@ -40,6 +40,14 @@ pub struct Sandboxer {
     child: Mutex<Option<Child>>,
 }
 
+/// Sets how long the daemon, which was not started yet, waits for an answer of sandboxers.
+///
+/// # Panics
+/// If the configuration cannot be written.
+pub fn set_patience(cri: &Cri, patience: &str) {
+    cri.set("timeouts", &format!("'io.containerd.timeout.sandboxer.call' = '{patience}'"));
+}
+
 impl Sandboxer {
     /// Writes it into the configuration of a daemon that was not started yet; it is the default handler's. It does not run yet.
     ///
@@ -53,7 +61,7 @@ impl Sandboxer {
         cri.set(&format!("{RUNTIME}.containerd"), &format!("default_runtime_name = '{NAME}'"));
         let keys = format!("runtime_type = '{RUNTIME_TYPE}'\nsandboxer = '{NAME}'");
         cri.set(&format!("{RUNTIME}.containerd.runtimes.{NAME}"), &keys);
-        cri.set("timeouts", "'io.containerd.timeout.sandboxer.call' = '2s'");
+        set_patience(cri, "60s");
         let variables = vec![
             ("SANDBOXER_DIR", dir.clone()),
             ("SANDBOXER_DAEMON", cri.daemon.address()),

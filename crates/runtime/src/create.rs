@@ -10,7 +10,6 @@ use types::task::{Create, Origin};
 use types::undo::Undo;
 use types::{Class, Error, Namespace, Result, ResultExt, crash};
 
-use crate::awaited::Awaited;
 use crate::bundle::Bundle;
 use crate::endpoint::{self, check_endpoint};
 use crate::key::TaskKey;
@@ -19,6 +18,7 @@ use crate::log::ShimLog;
 use crate::runtime::{Runtime, blocking};
 use crate::shim::{Link, Shim};
 use crate::shims::Place;
+use crate::terms::Terms;
 use crate::why::posthumous::Witness;
 
 /// What the steps share.
@@ -31,7 +31,7 @@ struct Creation {
     sandbox: Option<CreateSandboxRequest>,
     /// Whose shim serves it, if it is somebody else's.
     shared: Option<Arc<Shim>>,
-    awaited: Awaited,
+    terms: Terms,
     place: Arc<Place>,
 }
 
@@ -40,19 +40,19 @@ impl Runtime {
     ///
     /// Not cancel safe: it runs on a task of its own (a detached handler), or a failure leaves things behind.
     pub async fn create(&self, namespace: &Namespace, id: &str, create: Create) -> Result<u32> {
-        self.create_awaited(namespace, id, create, Awaited::default()).await
+        self.create_on(namespace, id, create, Terms::default()).await
     }
 
-    /// As [`Runtime::create`]; when nobody waits any more, and it does not come to an end in the time of a cleanup, the
-    /// making of the task is ended.
-    pub async fn create_awaited(
+    /// As [`Runtime::create`]; the shim is asked for the task when all that it needs is there. When nobody waits any more, and
+    /// it does not come to an end in the time of a cleanup, the making of the task is ended.
+    pub async fn create_on(
         &self,
         namespace: &Namespace,
         id: &str,
         create: Create,
-        awaited: Awaited,
+        terms: Terms,
     ) -> Result<u32> {
-        self.make(namespace, id, (create, None), awaited).await
+        self.make(namespace, id, (create, None), terms).await
     }
 
     /// Makes a task, or a sandbox where the shim is to make one.
@@ -61,7 +61,7 @@ impl Runtime {
         namespace: &Namespace,
         id: &str,
         (create, sandbox): (Create, Option<CreateSandboxRequest>),
-        awaited: Awaited,
+        terms: Terms,
     ) -> Result<u32> {
         let key = TaskKey::new(namespace, id)?;
         let place = Arc::new(self.reserve(&key).await?);
@@ -81,7 +81,7 @@ impl Runtime {
         };
         let bundle = self.inner.layout.bundle(&key);
         let mut undo = Undo::new(format!("create task {key}"));
-        let creation = Creation { key, bundle, binary, create, sandbox, shared, awaited, place };
+        let creation = Creation { key, bundle, binary, create, sandbox, shared, terms, place };
         match self.create_steps(&creation, &mut undo).await {
             Ok(pid) => {
                 undo.commit();
@@ -205,10 +205,11 @@ impl Runtime {
     async fn make_task(&self, shim: &Shim, creation: &Creation, checkpoint: String) -> Result<u32> {
         let limit = self.inner.timeouts.cleanup;
         let unwanted = async {
-            creation.awaited.no_more().await;
+            creation.terms.awaited.no_more().await;
             tokio::time::sleep(limit).await;
         };
         let making = async {
+            creation.terms.ready.reached().await?;
             match &creation.sandbox {
                 Some(sandbox) => shim.make_sandbox(sandbox.clone()).await,
                 None => create_task(shim, &creation.create, checkpoint).await,

@@ -8,7 +8,7 @@
 //!  shims      which task is where in its life       shim             one task behind its connection
 //!  bundle     the directory of a task               launch           executing shims
 //!  load       after a start of the daemon           death            after the end of a shim
-//!  lock       one daemon per state directory       awaited          whether anybody waits for a Create
+//!  lock       one daemon per state directory       terms            when a task may be made, and who waits for it
 //!  info       what a runtime says of itself         inspect          what lies about, seen from outside
 //!  why        records of deaths                         output           logs that shims write, and who is attached
 //!  pause      sandboxes without an image                 sandbox          sandboxes that a shim makes
@@ -18,7 +18,6 @@
 
 #![forbid(unsafe_code)]
 
-mod awaited;
 mod binary;
 mod bootstrap;
 mod bundle;
@@ -41,10 +40,10 @@ mod runtime;
 mod sandbox;
 mod shim;
 mod shims;
+mod terms;
 pub mod ttrpc;
 mod why;
 
-pub use awaited::{Awaited, Waiting};
 pub use bundle::check_state;
 pub use death::EXIT_ESTIMATED;
 pub use endpoint::check_endpoint;
@@ -53,3 +52,4 @@ pub use output::{Attach, Attached, Input};
 pub use pause::Pause;
 pub use runtime::{Checkpoint, Connected, Options, Runtime, Signal, Timeouts, Update};
 pub use sandbox::CreateSandbox;
+pub use terms::{Awaited, Preparing, Ready, Terms, Waiting};

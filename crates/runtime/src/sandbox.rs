@@ -21,10 +21,10 @@ use types::sandbox::{Metrics as SandboxMetrics, Started as StartedSandbox, Statu
 use types::task::{Create, Endpoint, Exit};
 use types::{Any, Class, Error, Namespace, Result, ResultExt};
 
-use crate::awaited::Awaited;
 use crate::key::TaskKey;
 use crate::runtime::Runtime;
 use crate::shim::{Shim, lost};
+use crate::terms::Terms;
 use crate::ttrpc::{Call, Failure};
 
 const SERVICE: &str = "containerd.runtime.sandbox.v1.Sandbox";
@@ -61,7 +61,7 @@ impl Runtime {
             annotations,
         };
         let create = Create { spec, runtime, options: runtime_options, ..Create::default() };
-        let made = self.make(namespace, id, (create, Some(request)), Awaited::default()).await;
+        let made = self.make(namespace, id, (create, Some(request)), Terms::default()).await;
         made.map(drop).context(|| format!("create sandbox {id}"))
     }
 

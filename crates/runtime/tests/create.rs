@@ -10,7 +10,7 @@ use api::containerd::runtime::bootstrap::v1::BootstrapParams;
 use api::containerd::task::v3 as wire;
 use fake::{Answer, Fake, create, eventually, namespace, patient};
 use prost::Message;
-use runtime::{Awaited, Timeouts};
+use runtime::{Awaited, Ready, Terms, Timeouts};
 use types::task::Status;
 use types::{Any, Class, Error};
 
@@ -232,7 +232,8 @@ async fn a_create_that_hangs_and_that_nobody_waits_for_is_ended() {
     fake.on("Delete", Answer::Refuse(|| Error::not_found("container not created")));
     let (waiting, awaited) = Awaited::pair();
     drop(waiting);
-    let error = daemon.runtime.create_awaited(&namespace(), "c1", create(), awaited).await.unwrap_err();
+    let terms = Terms { awaited, ..Terms::default() };
+    let error = daemon.runtime.create_on(&namespace(), "c1", create(), terms).await.unwrap_err();
     assert_eq!(error.class(), Class::DeadlineExceeded, "{error}");
     assert_eq!(fake.calls(), ["Create", "Kill", "Delete", "Shutdown"]);
     fake.assert_nothing_left().await;
@@ -244,8 +245,35 @@ async fn a_create_that_nobody_waits_for_is_finished_if_it_can_be() {
     let daemon = fake.daemon().await;
     let (waiting, awaited) = Awaited::pair();
     drop(waiting);
-    assert_eq!(daemon.runtime.create_awaited(&namespace(), "c1", create(), awaited).await.unwrap(), 42);
+    let terms = Terms { awaited, ..Terms::default() };
+    assert_eq!(daemon.runtime.create_on(&namespace(), "c1", create(), terms).await.unwrap(), 42);
     assert_eq!(daemon.runtime.list(&namespace()), ["c1"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shim_starts_while_what_its_task_needs_is_made() {
+    let fake = Fake::new();
+    let daemon = fake.daemon().await;
+    let (preparing, ready) = Ready::pair();
+    let (runtime, terms) = (daemon.runtime.clone(), Terms { ready, ..Terms::default() });
+    let creating = tokio::spawn(async move { runtime.create_on(&namespace(), "c1", create(), terms).await });
+    eventually(|| fake.bundle("c1").join("bootstrap.json").exists()).await;
+    assert!(!fake.calls().iter().any(|call| call == "Create"));
+    preparing.done();
+    assert_eq!(creating.await.unwrap().unwrap(), 42);
+}
+
+#[tokio::test]
+async fn a_task_that_does_not_get_what_it_needs_leaves_nothing() {
+    let fake = Fake::new();
+    let daemon = fake.daemon().await;
+    let (preparing, ready) = Ready::pair();
+    drop(preparing);
+    let terms = Terms { ready, ..Terms::default() };
+    let error = daemon.runtime.create_on(&namespace(), "c1", create(), terms).await.unwrap_err();
+    assert_eq!(error.class(), Class::Unavailable, "{error}");
+    assert!(!fake.calls().iter().any(|call| call == "Create"));
+    fake.assert_nothing_left().await;
 }
 
 /// Found by the soak: the answer to a list that came too early took a task out of the table for good.

@@ -1,7 +1,8 @@
 //! From a container's record to its task.
 
 use api::containerd::runc::v1::Options;
-use runtime::Awaited;
+use runtime::Terms;
+use types::container::Container;
 use types::mount::Mount;
 use types::task::{Endpoint, Origin, Stdio};
 use types::{Any, Namespace, Result};
@@ -30,8 +31,8 @@ pub struct Create {
     pub shim_of: Option<String>,
     /// Where a task service is that serves it, if it is in a sandbox.
     pub endpoint: Option<Endpoint>,
-    /// Whether anybody still waits for it.
-    pub awaited: Awaited,
+    /// When it may be made, and whether anybody still waits for it.
+    pub terms: Terms,
 }
 
 impl Tasks {
@@ -39,6 +40,16 @@ impl Tasks {
     /// left. Not cancel safe.
     pub async fn create(&self, namespace: &Namespace, create: Create) -> Result<u32> {
         let container = self.db.containers(namespace).get(&create.id)?;
+        self.create_of(namespace, container, create).await
+    }
+
+    /// As [`Tasks::create`], of a container whose record may only be written when the task's terms are met.
+    pub async fn create_of(
+        &self,
+        namespace: &Namespace,
+        container: Container,
+        create: Create,
+    ) -> Result<u32> {
         let given = create.options.filter(|options| !options.value.is_empty());
         let checkpoint = given.as_ref().map(restores).filter(|path| !path.is_empty());
         let runtime = [create.runtime, container.runtime.name].into_iter().find(|name| !name.is_empty());
@@ -55,7 +66,7 @@ impl Tasks {
             // As upstream: without a sandbox nobody is asked.
             endpoint: create.endpoint.filter(|_| !container.sandbox.is_empty()),
         };
-        let created = self.runtime.create_awaited(namespace, &create.id, task, create.awaited).await;
+        let created = self.runtime.create_on(namespace, &create.id, task, create.terms).await;
         if created.is_err() && rootfs.activated {
             self.deactivate(namespace, &create.id).await;
         }

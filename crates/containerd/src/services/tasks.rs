@@ -7,7 +7,7 @@ use api::containerd::services::tasks::v1 as wire;
 use api::containerd::v1::types::{Process, ProcessInfo};
 use api::{any, convert};
 use grpc::tasks::tasks_server;
-use runtime::Awaited;
+use runtime::{Awaited, Terms};
 use tonic::{Request, Response, Status};
 use types::filters::Filters;
 use types::task::{Deleted, Endpoint, Exec, Stdio};
@@ -145,7 +145,7 @@ impl tasks_server::Tasks for Tasks {
                 origin: restore.as_ref().map(Restore::origin).unwrap_or_default(),
                 shim_of: None,
                 endpoint,
-                awaited,
+                terms: Terms { awaited, ..Terms::default() },
             };
             let created = tasks.create(&namespace, create).await;
             if let Some(restore) = restore {

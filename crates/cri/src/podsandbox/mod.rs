@@ -19,7 +19,7 @@ use std::time::{Duration, SystemTime};
 use api::containerd::events::{ContainerCreate, ContainerDelete, container_create};
 use api::cri::PodSandboxConfig;
 use futures_util::future;
-use runtime::Signal;
+use runtime::{Ready, Signal, Terms};
 use tokio::sync::watch;
 use types::container::{Container, RuntimeInfo};
 use types::{Any, Class, Error, Labels, Result, ResultExt};
@@ -94,15 +94,25 @@ pub async fn create(cri: &Cri, plan: &Plan<'_>) -> Result<Made> {
     written?;
     let ground = ground?;
     let spec = spec_of(cri, plan, &ground)?;
-    let container = record(cri, plan, &ground, spec.clone()).await?;
+    let container = container(plan, &ground, spec.clone())?;
+    let (preparing, ready) = Ready::pair();
     let task = tasks::Create {
         id: id.to_owned(),
         rootfs: ground.labelled(&plan.labels.mount),
         runtime: plan.handler.runtime_path.clone(),
+        terms: Terms { ready, ..Terms::default() },
         ..tasks::Create::default()
     };
-    plan.namespace_made().await?;
-    let pid = cri.tasks.create(&cri.namespace, task).await.context(|| "failed to create containerd task")?;
+    let prepare = async {
+        let container = record(cri, container.clone()).await?;
+        plan.namespace_made().await?;
+        preparing.done();
+        Ok::<_, Error>(container)
+    };
+    // Its shim starts meanwhile.
+    let create = cri.tasks.create_of(&cri.namespace, container.clone(), task);
+    let (container, pid) = future::join(prepare, create).await;
+    let (container, pid) = (container?, pid.context(|| "failed to create containerd task")?);
     types::crash::point("sandbox-created");
     Ok(Made { pid, spec, labels: container.labels, created_at: container.created_at })
 }
@@ -139,26 +149,30 @@ fn spec_of(cri: &Cri, plan: &Plan<'_>, ground: &Ground) -> Result<Any> {
     Ok(Any::new(types::any::RUNTIME_SPEC, json))
 }
 
-/// Writes the container's record.
-async fn record(cri: &Cri, plan: &Plan<'_>, ground: &Ground, spec: Any) -> Result<Container> {
-    let options = plan.options.clone();
-    let container = Container {
+/// The sandbox's container.
+fn container(plan: &Plan<'_>, ground: &Ground, spec: Any) -> Result<Container> {
+    let pod = plan.pod.to_any()?;
+    Ok(Container {
         id: plan.pod.id.clone(),
         labels: labels(&plan.pod.config.labels, &ground.labels),
         image: ground.image.clone(),
-        runtime: RuntimeInfo { name: plan.handler.runtime_type.clone(), options: options.clone() },
+        runtime: RuntimeInfo { name: plan.handler.runtime_type.clone(), options: plan.options.clone() },
         spec: Some(spec),
         snapshotter: ground.snapshotter.clone(),
         snapshot_key: ground.snapshot_key.clone(),
         created_at: SystemTime::UNIX_EPOCH,
         updated_at: SystemTime::UNIX_EPOCH,
-        extensions: [(EXTENSION.to_owned(), plan.pod.to_any()?)].into(),
+        extensions: [(EXTENSION.to_owned(), pod)].into(),
         sandbox: String::new(),
-    };
+    })
+}
+
+/// Writes the container's record.
+async fn record(cri: &Cri, container: Container) -> Result<Container> {
     let container = cri.db.containers(&cri.namespace).create(container).await?;
     let runtime = container_create::Runtime {
         name: container.runtime.name.clone(),
-        options: options.map(api::any::to_wire),
+        options: container.runtime.options.clone().map(api::any::to_wire),
     };
     let event =
         ContainerCreate { id: container.id.clone(), image: container.image.clone(), runtime: Some(runtime) };
