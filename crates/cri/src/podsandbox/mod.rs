@@ -1,7 +1,9 @@
 //! The container that holds a pod's namespaces, for runtimes whose `sandboxer` is `podsandbox`.
 //!
 //! ```text
-//!  create     directories, files | image and snapshot, or the built-in pause | record | task      waits to be started
+//!  create     directories and files || image and snapshot, or the built-in pause
+//!             record || shim
+//!             task, which waits to be started
 //!  start      runs
 //!  end        killed, its task deleted, whatever state it is in
 //!  remove     snapshot, record, files: nothing is left
