@@ -1,8 +1,8 @@
 //! The container that holds a pod's namespaces, for runtimes whose `sandboxer` is `podsandbox`.
 //!
 //! ```text
-//!  create     directories and files || image and snapshot, or the built-in pause
-//!             record || shim
+//!  create     image and snapshot, or the built-in pause
+//!             directories and files || record || shim
 //!             task, which waits to be started
 //!  start      runs
 //!  end        killed, its task deleted, whatever state it is in
@@ -92,9 +92,7 @@ pub fn selinux(cri: &Cri, config: &PodSandboxConfig) -> Result<crate::spec::Labe
 /// Makes the sandbox's container and its task. Not cancel safe.
 pub async fn create(cri: &Cri, plan: &Plan<'_>) -> Result<Made> {
     let id = plan.pod.id.as_str();
-    let (ground, written) = future::join(ground::prepare(cri, plan), files::write(cri, plan.pod)).await;
-    written?;
-    let ground = ground?;
+    let ground = ground::prepare(cri, plan).await?;
     let spec = spec_of(cri, plan, &ground)?;
     let container = container(plan, &ground, spec.clone())?;
     let (preparing, ready) = Ready::pair();
@@ -106,7 +104,10 @@ pub async fn create(cri: &Cri, plan: &Plan<'_>) -> Result<Made> {
         ..tasks::Create::default()
     };
     let prepare = async {
-        let container = record(cri, container.clone()).await?;
+        let (written, container) =
+            future::join(files::write(cri, plan.pod), record(cri, container.clone())).await;
+        written?;
+        let container = container?;
         plan.namespace_made().await?;
         preparing.done();
         Ok::<_, Error>(container)
