@@ -123,14 +123,9 @@ fn cells(dist: &Path, peers: &Peers) -> Vec<Cell> {
 impl Cell {
     fn side(&self, peers: &Peers, crun: Option<&Path>) -> Side {
         // What promises more than upstream needs both of ours.
-        let is_ours = self.name.starts_with("ours/ours");
-        let suite = if is_ours { "ours" } else { "upstream" };
-        let mut side = Side {
-            name: self.name.clone(),
-            variables: environment(Some(peers)),
-            wrapper: Vec::new(),
-            tried_twice: !is_ours,
-        };
+        let suite = if self.name.starts_with("ours/ours") { "ours" } else { "upstream" };
+        let mut side =
+            Side { name: self.name.clone(), variables: environment(Some(peers)), wrapper: Vec::new() };
         side.variables.extend([
             ("SUITE", PathBuf::from(suite)),
             ("CONTAINERD_BIN", self.daemon.clone()),

@@ -39,7 +39,7 @@ pub fn run() -> Result<ExitCode> {
     let programs = build_tests()?;
     for test in programs.iter().filter(|test| !test.is_black_box()) {
         let started = Instant::now();
-        let done = execute(test, &[], &environment, &[])?;
+        let done = run_program(&mut tally, test, (&[], &environment), &[])?;
         // A program that prints no result crashed.
         let mut suite = as_one(&format!("{} {}", test.package, test.target), &done.output);
         suite.failed += usize::from(!done.success && suite.failed == 0);
@@ -92,15 +92,12 @@ pub struct Side {
     pub variables: Vec<(&'static str, PathBuf)>,
     /// What runs the tests, where they need another view of the machine or another machine: a command line before theirs.
     pub wrapper: Vec<OsString>,
-    /// Programs of others have a part in it, and with them races that are theirs: a test that fails is run once more,
-    /// alone, and only what fails then as well has failed. Ours have one try.
-    pub tried_twice: bool,
 }
 
 impl Side {
     pub fn ours(dist: &Path, mut variables: Vec<(&'static str, PathBuf)>) -> Self {
         variables.extend([("SUITE", "ours".into()), ("CONTAINERD_BIN", dist.join("containerd"))]);
-        Self { name: "ours".into(), variables, wrapper: Vec::new(), tried_twice: false }
+        Self { name: "ours".into(), variables, wrapper: Vec::new() }
     }
 
     /// The same in a guest (`tests/guest/guest.sh`) that ends after so many seconds, and whose kernel has this security module.
@@ -108,12 +105,12 @@ impl Side {
         let wrapper = guest::wrapper(out, &["--timeout", &timeout.to_string(), "--lsm", lsm])?;
         let mut variables = self.variables;
         variables.push(("TEST_PATIENCE", PathBuf::from(guest::PATIENCE)));
-        Ok(Self { name: format!("guest {}", self.name), variables, wrapper, ..self })
+        Ok(Self { name: format!("guest {}", self.name), variables, wrapper })
     }
 
     fn debian(peers: &Peers, mut variables: Vec<(&'static str, PathBuf)>) -> Self {
         variables.extend([("SUITE", "upstream".into()), ("CONTAINERD_BIN", peers.bin().join("containerd"))]);
-        Self { name: "debian".into(), variables, wrapper: Vec::new(), tried_twice: true }
+        Self { name: "debian".into(), variables, wrapper: Vec::new() }
     }
 
     /// Ours beside Debian's, and beside today's where it was built.
@@ -180,7 +177,7 @@ fn fetch_peers(tally: &mut Tally) -> Option<Peers> {
 pub fn black_box(tally: &mut Tally, test: &TestProgram, side: Side, flags: &[&str]) -> Result<()> {
     println!("--- black box: {}", side.name);
     let started = Instant::now();
-    let done = try_side(test, &side, flags)?;
+    let done = run_side(tally, test, &side, flags)?;
     for (path, reason) in not_run(&done.output) {
         println!("NOT RUN {}: {path}: {reason}", side.name);
     }
@@ -198,7 +195,7 @@ pub fn black_box(tally: &mut Tally, test: &TestProgram, side: Side, flags: &[&st
 pub fn black_box_as_one(tally: &mut Tally, test: &TestProgram, side: Side, flags: &[&str]) -> Result<()> {
     println!("--- {}", side.name);
     let started = Instant::now();
-    let done = try_side(test, &side, flags)?;
+    let done = run_side(tally, test, &side, flags)?;
     let skipped = not_run(&done.output);
     for (path, reason) in &skipped {
         println!("NOT RUN {}: {path}: {reason}", side.name);
@@ -210,23 +207,36 @@ pub fn black_box_as_one(tally: &mut Tally, test: &TestProgram, side: Side, flags
     Ok(())
 }
 
-/// Runs the tests that `flags` choose, and those that failed once more where the side has two tries.
-fn try_side(test: &TestProgram, side: &Side, flags: &[&str]) -> Result<Done> {
-    let execute = |flags: &[&str]| {
-        let flags = [&["--show-output"], flags].concat();
-        execute(test, &side.wrapper, &side.variables, &flags)
-    };
-    let mut done = execute(flags)?;
-    let failed: Vec<String> = failed(&done.output).into_iter().map(str::to_owned).collect();
-    if side.tried_twice && !failed.is_empty() && failed.len() <= RACES {
-        println!("AGAIN {}: {failed:?}: alone this time", side.name);
-        let mut again = vec!["--exact", "--test-threads=1"];
-        again.extend(failed.iter().map(String::as_str));
-        let again = execute(&again)?;
-        // The later result of a test is the one that counts.
-        done.output.push_str(&again.output);
-        done.success = again.success;
+fn run_side(tally: &mut Tally, test: &TestProgram, side: &Side, flags: &[&str]) -> Result<Done> {
+    let flags = [&["--show-output"], flags].concat();
+    run_program(tally, test, (&side.wrapper, &side.variables), &flags)
+}
+
+/// Runs a test program, and those of its tests that failed once more, alone: a few of thousands that run beside each other on a
+/// busy machine fail by a race, perhaps of another's program. Only what fails then as well has failed; what passes then
+/// is told at the end, as somebody has to look at it.
+fn run_program(
+    tally: &mut Tally,
+    test: &TestProgram,
+    (wrapper, variables): (&[OsString], &[(&str, PathBuf)]),
+    flags: &[&str],
+) -> Result<Done> {
+    let mut done = execute(test, wrapper, variables, flags)?;
+    let first: Vec<String> = failed(&done.output).into_iter().map(str::to_owned).collect();
+    let is_whole = done.output.lines().any(|line| line.starts_with("test result: FAILED"));
+    if first.is_empty() || first.len() > RACES || !is_whole {
+        return Ok(done);
     }
+    println!("AGAIN {}: {first:?}: alone this time", test.target);
+    let mut again = vec!["--show-output", "--exact", "--test-threads=1"];
+    again.extend(flags.iter().filter(|flag| **flag == "--ignored"));
+    again.extend(first.iter().map(String::as_str));
+    let again = execute(test, wrapper, variables, &again)?;
+    // The later result of a test is the one that counts.
+    done.output.push_str(&again.output);
+    done.success = again.success;
+    let still = failed(&done.output);
+    tally.second_try(first.iter().filter(|path| !still.contains(&path.as_str())));
     Ok(done)
 }
 

@@ -18,6 +18,7 @@ pub struct Suite {
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     suites: Vec<Suite>,
+    second: Vec<String>,
 }
 
 impl Tally {
@@ -35,6 +36,11 @@ impl Tally {
         self.add(suite, took);
     }
 
+    /// Tests that passed only when they were run once more, alone.
+    pub fn second_try<'a>(&mut self, tests: impl Iterator<Item = &'a String>) {
+        self.second.extend(tests.cloned());
+    }
+
     /// Prints the sum; the exit code says whether all passed.
     pub fn finish(self) -> ExitCode {
         let passed: usize = self.suites.iter().map(|suite| suite.passed).sum();
@@ -43,6 +49,9 @@ impl Tally {
             self.suites.iter().filter(|suite| suite.failed > 0).map(|suite| &suite.name).collect();
         if !bad.is_empty() {
             println!("failed: {bad:?}");
+        }
+        if !self.second.is_empty() {
+            println!("passed only at the second try, alone: {:?}", self.second);
         }
         println!("{passed} passed, {failed} failed");
         if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }

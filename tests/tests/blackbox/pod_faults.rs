@@ -151,6 +151,28 @@ fn a_runtime_that_fails_leaves_nothing() {
     }
 }
 
+/// The shim starts while a pod's files are written: it is sent away if they cannot be.
+#[test]
+fn a_pod_whose_files_cannot_be_written_leaves_no_shim_and_is_there_until_its_place_is_free() {
+    let Some(cri) = Cri::start() else { return };
+    let before = cri.ledger();
+    let files = cri.daemon.root().join("io.containerd.grpc.v1.cri/sandboxes");
+    fs::create_dir_all(&files).unwrap();
+    fs::remove_dir(&files).unwrap();
+    fs::write(&files, "in the way").unwrap();
+    let error = cri.run_pod(cri.pod_config("web")).unwrap_err();
+    assert!(error.message().contains("io.containerd.grpc.v1.cri/sandboxes"), "{error}");
+    eventually("no shim is left", || cri.shims().is_empty());
+    let bundles = cri.daemon.state().join("io.containerd.runtime.v2.task/k8s.io");
+    assert_eq!(fs::read_dir(bundles).unwrap().count(), 0);
+    let pods = cri.pods().unwrap();
+    assert_eq!((pods.len(), pods[0].state()), (1, wire::PodSandboxState::SandboxNotready));
+    cri.remove_pod(&pods[0].id).unwrap_err();
+    fs::remove_file(&files).unwrap();
+    cri.remove_pod(&pods[0].id).unwrap();
+    cri.check_ledger(&before);
+}
+
 #[test]
 fn requests_that_mean_harm_are_refused_by_the_name_of_the_field_and_make_nothing() {
     let Some(cri) = Cri::start() else { return };
