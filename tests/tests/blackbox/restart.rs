@@ -161,7 +161,7 @@ fn who_subscribes_after_a_restart_hears_of_an_exit_that_happened_meanwhile() {
     let events = daemon.ctr(&["events", r#"topic=="/tasks/exit""#]).start();
     events.await_output(&format!("\"container_id\":\"{id}\""));
     events.await_output("\"exit_status\":43");
-    events.signal(rustix::process::Signal::INT);
+    events.signal(rustix::process::Signal::TERM);
     events.finish();
     remove(&daemon, &id);
 }
