@@ -30,8 +30,8 @@ impl Ready {
         (Preparing(sender), Self(Some(receiver)))
     }
 
-    /// Waits until it is there. Cancel safe.
-    pub(crate) async fn reached(&self) -> Result<()> {
+    /// Waits until it is there; an error says that there will be no such thing. Cancel safe.
+    pub async fn reached(&self) -> Result<()> {
         let Some(receiver) = &self.0 else { return Ok(()) };
         let reached = receiver.clone().wait_for(|ready| *ready).await.map(drop);
         reached.map_err(|_| Error::unavailable("what it needs could not be made"))

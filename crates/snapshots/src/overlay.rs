@@ -183,11 +183,7 @@ impl Snapshotter for Overlay {
     }
 
     fn owners(&self) -> Owners {
-        match (self.inner.options.remap_ids, self.inner.options.slow_chown) {
-            (true, _) => Owners::Shifted,
-            (false, true) => Owners::Copied,
-            (false, false) => Owners::Refused,
-        }
+        Owners::of(self.capabilities())
     }
 }
 

@@ -45,8 +45,8 @@ pub enum Owners {
 
 impl Owners {
     /// What the capabilities of a snapshotter's plugin say.
-    pub fn of(capabilities: &[String]) -> Self {
-        let has = |name: &str| capabilities.iter().any(|capability| capability == name);
+    pub fn of(capabilities: &[impl AsRef<str>]) -> Self {
+        let has = |name: &str| capabilities.iter().any(|capability| capability.as_ref() == name);
         match (has(REMAP_IDS), has(ONLY_REMAP_IDS)) {
             (true, _) => Self::Shifted,
             (false, true) => Self::Refused,
@@ -268,12 +268,9 @@ mod tests {
 
     #[test]
     fn capabilities_say_how_files_get_their_owners() {
-        let of = |capabilities: &[&str]| {
-            Owners::of(&capabilities.iter().map(|c| (*c).to_owned()).collect::<Vec<_>>())
-        };
-        assert_eq!(of(&["rebase", REMAP_IDS, ONLY_REMAP_IDS]), Owners::Shifted);
-        assert_eq!([of(&[REMAP_IDS]), of(&["rebase"])], [Owners::Shifted, Owners::Copied]);
-        assert_eq!(of(&[ONLY_REMAP_IDS]), Owners::Refused);
+        assert_eq!(Owners::of(&["rebase", REMAP_IDS, ONLY_REMAP_IDS]), Owners::Shifted);
+        assert_eq!([Owners::of(&[REMAP_IDS]), Owners::of(&["rebase"])], [Owners::Shifted, Owners::Copied]);
+        assert_eq!(Owners::of(&[ONLY_REMAP_IDS]), Owners::Refused);
     }
 
     /// A snapshot whose files belong to ids 0 and 5, on a snapshotter that cannot shift them.

@@ -22,7 +22,6 @@ use api::containerd::events::{ContainerCreate, ContainerDelete, container_create
 use api::cri::PodSandboxConfig;
 use futures_util::future;
 use runtime::{Ready, Signal, Terms};
-use tokio::sync::watch;
 use types::container::{Container, RuntimeInfo};
 use types::{Any, Class, Error, Labels, Result, ResultExt};
 
@@ -56,16 +55,14 @@ pub struct Plan<'a> {
     pub options: Option<Any>,
     /// For SELinux.
     pub labels: &'a crate::spec::Labels,
-    /// Whether the network namespace is there, which is made meanwhile; closed before if it cannot be made.
-    pub namespace: watch::Receiver<bool>,
+    /// Whether the network namespace is there, which is made meanwhile.
+    pub namespace: Ready,
 }
 
 impl Plan<'_> {
     /// Waits until the runtime may use the network namespace.
     pub async fn namespace_made(&self) -> Result<()> {
-        let mut namespace = self.namespace.clone();
-        let made = namespace.wait_for(|made| *made).await;
-        made.map(drop).map_err(|_| Error::unavailable("there is no network namespace"))
+        self.namespace.reached().await.map_err(|_| Error::unavailable("there is no network namespace"))
     }
 }
 
@@ -95,6 +92,7 @@ pub async fn create(cri: &Cri, plan: &Plan<'_>) -> Result<Made> {
     let ground = ground::prepare(cri, plan).await?;
     let spec = spec_of(cri, plan, &ground)?;
     let container = container(plan, &ground, spec.clone())?;
+    let row = container.clone();
     let (preparing, ready) = Ready::pair();
     let task = tasks::Create {
         id: id.to_owned(),
@@ -104,20 +102,19 @@ pub async fn create(cri: &Cri, plan: &Plan<'_>) -> Result<Made> {
         ..tasks::Create::default()
     };
     let prepare = async {
-        let (written, container) =
-            future::join(files::write(cri, plan.pod), record(cri, container.clone())).await;
+        let (written, row) = future::join(files::write(cri, plan.pod), record(cri, row)).await;
         written?;
-        let container = container?;
+        let row = row?;
         plan.namespace_made().await?;
         preparing.done();
-        Ok::<_, Error>(container)
+        Ok::<_, Error>(row)
     };
     // Its shim starts meanwhile.
-    let create = cri.tasks.create_of(&cri.namespace, container.clone(), task);
-    let (container, pid) = future::join(prepare, create).await;
-    let (container, pid) = (container?, pid.context(|| "failed to create containerd task")?);
+    let create = cri.tasks.create_of(&cri.namespace, container, task);
+    let (row, pid) = future::join(prepare, create).await;
+    let (row, pid) = (row?, pid.context(|| "failed to create containerd task")?);
     types::crash::point("sandbox-created");
-    Ok(Made { pid, spec, labels: container.labels, created_at: container.created_at })
+    Ok(Made { pid, spec, labels: row.labels, created_at: row.created_at })
 }
 
 /// Writes the pod's files; the spec of its sandbox with the built-in pause.

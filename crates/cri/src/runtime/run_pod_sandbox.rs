@@ -18,7 +18,7 @@ use api::cri::{
     ContainerEventType, NamespaceMode, PodSandboxConfig, RunPodSandboxRequest, RunPodSandboxResponse,
 };
 use futures_util::future;
-use tokio::sync::watch;
+use runtime::Ready;
 use types::container::RuntimeInfo;
 use types::fields::FieldPaths;
 use types::sandbox::Sandbox;
@@ -205,13 +205,13 @@ async fn make_namespace(cri: &Cri, record: &Record) -> Result<()> {
 async fn populate(cri: &Cri, making: &mut Making<'_>) -> Result<Made> {
     let record = making.record.clone();
     let (handler, options) = (making.handler, making.options.clone());
-    let (namespace_made, namespace) = watch::channel(false);
+    let (making_namespace, namespace) = Ready::pair();
     let plan = podsandbox::Plan { pod: &record, handler, options, labels: &making.labels, namespace };
     let attach = async {
         // Who waits for it hears of its failure, too, by its end.
-        let namespace_made = namespace_made;
+        let making_namespace = making_namespace;
         make_namespace(cri, &record).await?;
-        namespace_made.send_replace(true);
+        making_namespace.done();
         if record.netns.is_empty() {
             return Ok(None);
         }

@@ -3,6 +3,8 @@
 use api::cri::{
     IdMapping as WireMapping, LinuxContainerSecurityContext, NamespaceMode, PodSandboxConfig, UserNamespace,
 };
+use snapshots::shift;
+use types::oci::spec::IdMapping as Range;
 use types::{Error, Labels, Result};
 
 use super::document::{Document, IdMapping};
@@ -40,8 +42,8 @@ impl IdMaps {
     /// Labels of a snapshot whose files are to have these owners.
     pub fn snapshot_labels(&self) -> Labels {
         let (uid, gid, size) = self.root();
-        let label = |(name, id)| (format!("containerd.io/snapshot/{name}mapping"), format!("0:{id}:{size}"));
-        [("uid", uid), ("gid", gid)].map(label).into()
+        let map = |host| vec![Range { container: 0, host, size }];
+        shift::IdMaps { uids: map(uid), gids: map(gid) }.labels()
     }
 
     /// The host's ids of root in there, and how many ids there are: what a snapshot is remapped to.
